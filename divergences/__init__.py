@@ -1,0 +1,34 @@
+"""Divergences D(q, p), a library of its own: duals, primals and declarations, ignorant of training."""
+
+from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.f_divergence import FDivergence
+from divergences.generators import (
+    GAN,
+    KL,
+    JensenShannon,
+    Jeffreys,
+    Pearson,
+    ReverseKL,
+    SoftenedReverseKL,
+    SquaredHellinger,
+)
+from divergences.likelihood import CrossEntropy
+from divergences.transport import Sinkhorn, Wasserstein1
+
+__all__ = [
+    "GAN",
+    "KL",
+    "CrossEntropy",
+    "Divergence",
+    "FDivergence",
+    "InnerSolution",
+    "Jeffreys",
+    "JensenShannon",
+    "Pearson",
+    "ReverseKL",
+    "Sinkhorn",
+    "SoftenedReverseKL",
+    "SquaredHellinger",
+    "Wasserstein1",
+    "WeightedPoints",
+]

@@ -1,0 +1,128 @@
+r"""The contract of a divergence :math:`D(q, p)`: the auxiliary distribution q first, the model p second.
+
+A divergence serves the Standard Equation in one of two ways, and declares which.
+
+*Through its dual.* With :math:`\alpha = 0` the inner minimum is the convex conjugate,
+:math:`\min_q \beta D(q,p) - \mathbb E_q f = -\beta D^*_p(f/\beta)`. The critic's output v enters by the *canonical
+link* :math:`f = \beta\,\ell(v)`, chosen so that the optimal v means the same for every divergence of a family
+(:math:`v = \log(p_d/p_\theta)` for every smooth f-divergence). The author of a divergence writes four integrands under
+p: the link, the conjugate at the link, and, for the record of terms, D itself and the log-density dq*/dp of the
+solution.
+
+*Through its primal*: a number computed from the data's particles and the model's law, e.g. cross-entropy or Sinkhorn.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class WeightedPoints(Protocol):
+    """What a divergence needs of a law: points, weights, and expectations (``models.Particles`` is one)."""
+
+    @property
+    def x(self) -> Tensor:
+        r"""Points, shape (N, \*E)."""
+
+    @property
+    def log_weights(self) -> Tensor | None:
+        """Normalised log-weights, shape (N,); None for equal weights."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the weighted mean of values of shape (N,)."""
+
+
+class InnerSolution(NamedTuple):
+    r"""The inner minimum over q at f/beta = link(v).
+
+    Attributes:
+        conjugate: :math:`D^*_p(\ell(v))`, the stable scalar that players differentiate.
+        divergence: :math:`D(q^*, p)` in float64.
+        link_q: :math:`\mathbb E_{q^*}\ell(v)` in float64; conjugate = link_q - divergence.
+        log_tilt: :math:`\log dq^*/dp` at the particles, shape (N,), float64.
+    """
+
+    conjugate: Tensor
+    divergence: Tensor
+    link_q: Tensor
+    log_tilt: Tensor
+
+
+class Divergence(nn.Module):
+    r"""Base of every D. Class attributes declare what it can do; legality is computed from them.
+
+    Attributes:
+        has_dual: the dual methods are there, so ``auxiliary=dual`` can serve it.
+        primal_needs: what :meth:`primal` asks of the model: ``"log_prob"``, ``"samples"``, or None (no primal).
+        critic_reads: what the optimal critic output means: the log-ratio log(p_d/p), or a transport potential.
+        needs_lipschitz: the dual is the divergence only for 1-Lipschitz metrics.
+        entropy_weight: c if :math:`D(q,p) = -\mathbb E_q\log p - c\,H(q)`, so that the q-step with alpha > 0 has a
+            closed form; None otherwise.
+        value_at_identity: D(p, p), zero unless declared.
+        symmetric: D(q, p) = D(p, q).
+        cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
+        up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
+    """
+
+    has_dual: ClassVar[bool] = False
+    primal_needs: ClassVar[Literal["log_prob", "samples"] | None] = None
+    critic_reads: ClassVar[Literal["log_ratio", "potential"] | None] = None
+    needs_lipschitz: ClassVar[bool] = False
+    entropy_weight: ClassVar[float | None] = None
+    value_at_identity: float = 0.0
+    symmetric: ClassVar[bool] = False
+    convex_in_q: ClassVar[bool] = True
+    cost_degree: float = 0.0
+    up_to_constant: ClassVar[bool] = False
+
+    def link(self, v: Tensor) -> Tensor:
+        r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+
+    def conjugate(self, v: Tensor) -> Tensor:
+        r"""Return the integrand whose mean under p is :math:`D^*_p(\ell(v))` over unnormalised q, elementwise."""
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+
+    def value(self, v: Tensor) -> Tensor:
+        """Return the integrand whose mean under p is D(q*, p), elementwise."""
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+
+    def log_tilt(self, v: Tensor) -> Tensor:
+        r"""Return :math:`\log dq^*/dp` at critic output v, elementwise (for the canonical critic: v itself)."""
+        return v
+
+    def inner(self, v: Tensor, p: WeightedPoints) -> InnerSolution:
+        r"""Solve the inner minimum over unnormalised :math:`q \ge 0` (Nguyen, Wainwright, Jordan 2010; f-GAN eq. 4).
+
+        Args:
+            v: critic outputs at p's particles, shape (N,).
+            p: the particles.
+        """
+        w = v.detach().double()
+        log_tilt = self.log_tilt(w)
+        return InnerSolution(
+            conjugate=self.mean_conjugate(v, p),
+            divergence=p.mean(self.value(w)),
+            link_q=p.mean(log_tilt.exp() * self.link(w)),
+            log_tilt=log_tilt,
+        )
+
+    def mean_conjugate(self, v: Tensor, p: WeightedPoints) -> Tensor:
+        r"""Return :math:`D^*_p(\ell(v)) = \mathbb E_p[h^*(\ell(v))]` over unnormalised q, shape ()."""
+        return p.mean(self.conjugate(v))
+
+    def inner_normalised(self, v: Tensor, p: WeightedPoints, v_data: Tensor | None = None) -> InnerSolution:
+        r"""Solve the inner minimum over *probability* q; see the families for the formula.
+
+        Args:
+            v: critic outputs at p's particles, shape (N,).
+            p: the particles.
+            v_data: critic outputs on data, shape (M,): q may also live there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no dual over probability measures")
+
+    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints) -> Tensor:
+        """Return D(q, p) from q's particles and the model's law (with ``log_prob``) or particles, shape ()."""
+        raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")

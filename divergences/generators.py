@@ -1,0 +1,229 @@
+r"""Named f-divergences: each a generator h, with stable forms where :math:`e^v` would overflow.
+
+Every class states the integral it computes for D(q, p); at the saddle q = p_d. :math:`m = (q+p)/2`, sp is softplus,
+:math:`\sigma` the logistic function. Generators follow Nowozin, Cseke, Tomioka 2016 (f-GAN), Tables 1 and 2; where the
+integrals printed there disagree with the generators (Pearson, JS), the generator holds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from divergences.f_divergence import FDivergence
+
+LOG2 = math.log(2.0)
+
+
+def softplus(x: Tensor) -> Tensor:
+    r"""Return :math:`\log(1 + e^x)`, exact at both ends (torch's own switches to x at 20)."""
+    return -logsigmoid(-x)
+
+
+def log_two_sigmoid(v: Tensor) -> Tensor:
+    r"""Return :math:`\log(2\sigma(v)) = \log 2 - \mathrm{sp}(-v)`, without cancellation near v = 0."""
+    near = torch.log1p(torch.tanh(v.clamp(-1, 1) / 2))
+    return torch.where(v.abs() < 1, near, LOG2 + logsigmoid(v))
+
+
+class NamedFDivergence(FDivergence):
+    """An f-divergence whose generator is the method ``h`` of the class."""
+
+    def __init__(self) -> None:
+        super().__init__(self.h, type(self).value_at_identity)
+
+
+class KL(NamedFDivergence):
+    r""":math:`\mathrm{KL}(q\|p) = \int q\log(q/p)`; h(u) = u log u."""
+
+    entropy_weight = 1.0
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return torch.xlogy(u, u)
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return v.exp() * v
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return 1 + v
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return v.exp()
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return t - 1
+
+
+class ReverseKL(NamedFDivergence):
+    r""":math:`\mathrm{KL}(p\|q) = \int p\log(p/q)`; h(u) = -log u."""
+
+    supremum = 0.0
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return -torch.log(u)
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -v
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -torch.exp(-v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return v - 1
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return -torch.log((-t).clamp(min=0))
+
+
+class JensenShannon(NamedFDivergence):
+    r""":math:`\tfrac12\mathrm{KL}(q\|m) + \tfrac12\mathrm{KL}(p\|m)`; h(u) = (u log u - (1+u) log((1+u)/2)) / 2.
+
+    The row "JS" of f-GAN's tables is twice this.
+    """
+
+    symmetric = True
+    supremum = LOG2 / 2
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2)) / 2
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return (v.exp() * log_two_sigmoid(v) + log_two_sigmoid(-v)) / 2
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return log_two_sigmoid(v) / 2
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -log_two_sigmoid(-v) / 2
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return 2 * t - torch.log((2 - torch.exp(2 * t)).clamp(min=0))
+
+
+class GAN(NamedFDivergence):
+    r""":math:`2\,\mathrm{JSD}(q, p) - \log 4`, the value of the original game; h(u) = u log u - (1+u) log(1+u).
+
+    The critic's loss is binary cross-entropy with logit v (Goodfellow et al. 2014, eq. 1 and Theorem 1).
+    """
+
+    symmetric = True
+    supremum = 0.0
+    value_at_identity = -2 * LOG2
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return torch.xlogy(u, u) - (1 + u) * torch.log1p(u)
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -(v.exp() * softplus(-v) + softplus(v))
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -softplus(-v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return softplus(v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return -torch.log(torch.expm1((-t).clamp(min=0)))
+
+
+class SquaredHellinger(NamedFDivergence):
+    r""":math:`\int(\sqrt q - \sqrt p)^2`; h(u) = (sqrt(u) - 1)^2."""
+
+    symmetric = True
+    supremum = 1.0
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (torch.sqrt(u) - 1).square()
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(v / 2).square()
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -torch.expm1(-v / 2)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(v / 2)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return -2 * torch.log1p((-t).clamp(min=-1))
+
+
+class Pearson(NamedFDivergence):
+    r""":math:`\int (q-p)^2/p`; h(u) = (u - 1)^2. Infinite where q has heavier tails than p."""
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (u - 1).square()
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(v).square()
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return 2 * torch.expm1(v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(2 * v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return torch.log1p((t / 2).clamp(min=-1))  # h' starts at -2: below it q* is zero
+
+
+class Jeffreys(NamedFDivergence):
+    r""":math:`\mathrm{KL}(q\|p) + \mathrm{KL}(p\|q)`; h(u) = (u - 1) log u."""
+
+    symmetric = True
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (u - 1) * torch.log(u)
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return v * torch.expm1(v)
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return v - torch.expm1(-v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(v) + v
+
+    def inverse_link(self, t: Tensor) -> Tensor:
+        """Solve 1 + s - e^-s = t by Newton in y = -s: e^y + y = 1 - t is convex, so from the right it is monotone."""
+        c = 1 - t
+        y = torch.where(c < 1, c, torch.log(c.clamp(min=1)))
+        for _ in range(60):
+            y = y - (y.exp() + y - c) / (y.exp() + 1)
+        return -y
+
+
+class SoftenedReverseKL(NamedFDivergence):
+    r""":math:`2\,\mathrm{KL}(m\|q)`; h(u) = (1 + u) log((1 + u)/(2u)).
+
+    Its generator loss at critic logit v is :math:`\mathbb E_p\,\mathrm{sp}(-v)` plus a constant: the non-saturating
+    loss -log D of Goodfellow et al. 2014. The name is Shannon et al.'s (2020); the conjugate was derived for this
+    project.
+    """
+
+    supremum = -LOG2
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (1 + u) * (torch.log1p(u) - torch.log(2 * u))
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -(1 + v.exp()) * log_two_sigmoid(v)
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return softplus(-v) - LOG2 - torch.exp(-v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return LOG2 - 1 - softplus(-v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:
+        """Solve a - log(1+a) = c, a = e^-s, c = -t - log 2, by Newton from the right of the root (convex in a)."""
+        c = (-t - LOG2).clamp(min=0)
+        a = c + torch.sqrt(c * (c + 2))
+        for _ in range(60):
+            # At c = 0 the root is a = 0, where the slope a/(1+a) vanishes: the step is taken to be zero there.
+            a = a - torch.where(a > 0, (a - torch.log1p(a) - c) * (1 + a) / a.clamp(min=1e-300), 0.0)
+            a = a.clamp(min=0)
+        return -torch.log(a)

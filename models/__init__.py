@@ -1,0 +1,26 @@
+"""Models: what can stand for p_theta and f_phi. Depends on torch alone."""
+
+from models.base import Critic, Law, Model
+from models.critics import GroupSortCritic, MLPCritic
+from models.flows import RealNVP
+from models.generators import Affine, MLPGenerator
+from models.laws import Particles, PushForward, Weighted
+from models.networks import mlp
+from models.tabular import TabularCritic, TabularModel
+
+__all__ = [
+    "Affine",
+    "Critic",
+    "GroupSortCritic",
+    "Law",
+    "MLPCritic",
+    "MLPGenerator",
+    "Model",
+    "Particles",
+    "PushForward",
+    "RealNVP",
+    "TabularCritic",
+    "TabularModel",
+    "Weighted",
+    "mlp",
+]

@@ -1,0 +1,145 @@
+r"""Interfaces: a model is a module whose call returns a law; a critic is the network behind :math:`f_\phi`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import prod
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.laws import Particles
+
+
+class Law(Protocol):
+    """What the framework asks of a law: the part of ``torch.distributions.Distribution`` it uses, plus particles."""
+
+    has_rsample: bool
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape E of one example."""
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw what :meth:`particles` needs for n particles; independent of every parameter."""
+
+    def particles(self, noise: Tensor) -> Particles:
+        """Return weighted points that stand for the law, differentiable in the parameters."""
+
+    def sample(
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples without a graph."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log-densities, shape (N,)."""
+
+
+class Model(nn.Module, ABC):
+    r"""A parametric family :math:`p_\theta`; calling the model returns the law at the current parameters.
+
+    The law keeps the parameters it was called with, so one made under ``torch.func.functional_call`` stays valid
+    after that call has returned.
+
+    Class attributes:
+        has_log_prob: the law has an exact ``log_prob``.
+        has_rsample: the law has reparameterised samples.
+        smallest_dimension: the smallest number of coordinates of an example that the family is defined for.
+
+    Args:
+        event_shape: shape E of one example.
+
+    Raises:
+        ValueError: a shape without coordinates, or with fewer than ``smallest_dimension``.
+    """
+
+    has_log_prob: ClassVar[bool]
+    has_rsample: ClassVar[bool]
+    smallest_dimension: ClassVar[int] = 1
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_shape = checked_event_shape(event_shape, type(self).__name__)
+        self.dimension = prod(self.event_shape)
+        if self.dimension < self.smallest_dimension:
+            raise ValueError(
+                f"{type(self).__name__} needs examples of at least {self.smallest_dimension} coordinates, "
+                f"got event_shape {self.event_shape}; choose another model for this data"
+            )
+
+    @abstractmethod
+    def forward(self, context: Tensor | None = None) -> Law:
+        """Return the law at the current parameters, given a context where the model is conditional."""
+
+
+class Critic(nn.Module, ABC):
+    r"""The network behind :math:`f_\phi`: one score per example.
+
+    Class attributes:
+        lipschitz: the Lipschitz constant for the Euclidean norm of the flattened example where the architecture
+            guarantees one, else None.
+
+    Args:
+        event_shape: shape E of one example.
+    """
+
+    lipschitz: ClassVar[float | None] = None
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_shape = checked_event_shape(event_shape, type(self).__name__)
+        self.dimension = prod(self.event_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Return the scores of a batch.
+
+        Args:
+            x: examples, shape (B, \*E).
+
+        Returns:
+            Scores, shape (B,).
+
+        Raises:
+            ValueError: the examples have another shape than E, or ``score`` returned another shape than (B,).
+        """
+        if x.ndim == 0 or tuple(x.shape[1:]) != self.event_shape:
+            raise ValueError(
+                f"{type(self).__name__} scores a batch of examples of shape {self.event_shape}, got a tensor of shape "
+                f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, self.event_shape))})"
+            )
+        scores = self.score(x)
+        if scores.shape != x.shape[:1]:
+            raise ValueError(
+                f"{type(self).__name__}.score must return one score per example, shape ({len(x)},), got "
+                f"{tuple(scores.shape)}; drop the trailing axis"
+            )
+        return scores
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        r"""Return the scores, shape (B,), of examples of shape (B, \*E) whose shape has been checked."""
+
+
+def checked_event_shape(event_shape: tuple[int, ...], owner: str) -> tuple[int, ...]:
+    """Return the shape as a tuple of ints.
+
+    Raises:
+        ValueError: the shape is empty or has an axis shorter than one.
+    """
+    shape = tuple(int(n) for n in event_shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(
+            f"{owner} needs an event_shape of positive sizes, got {shape}; use (1,) for scalar data, (d,) for vectors"
+        )
+    return shape
+
+
+def checked_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a hyperparameter below its least value.
+
+    Raises:
+        ValueError: ``value < least``.
+    """
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value}; set {name}={least} or more")

@@ -1,0 +1,100 @@
+r"""Push-forward models: an affine map of Gaussian noise (with density), and an implicit perceptron."""
+
+from __future__ import annotations
+
+from math import log
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.base import Model, checked_at_least
+from models.laws import PushForward
+from models.networks import Activation, bound_call, mlp
+
+
+class Affine(Model):
+    r"""The normal law :math:`x=\mu+Lz`, :math:`z\sim N(0,I)`, L lower triangular with positive diagonal.
+
+    It starts at :math:`\mu=0`, :math:`L=sI` with s = ``init_scale`` above one, over-dispersed for standardised data:
+    :math:`\chi^2(p_d\|p)=\int p_d^2/p-1` is infinite once the variance of p is below half that of the data, and a
+    sample from a narrow model carries no gradient that says so.
+
+    Args:
+        event_shape: shape E of one example, d = prod(E).
+        init_scale: s.
+
+    Raises:
+        ValueError: ``init_scale`` is not positive.
+    """
+
+    has_log_prob: ClassVar[bool] = True
+    has_rsample: ClassVar[bool] = True
+
+    def __init__(self, event_shape: tuple[int, ...], init_scale: float = 2.0) -> None:
+        super().__init__(event_shape)
+        if not 0 < init_scale < float("inf"):
+            raise ValueError(f"init_scale must be positive and finite, got {init_scale}; use 2.0 for standardised data")
+        self.loc = nn.Parameter(torch.zeros(self.dimension))
+        self.log_diagonal = nn.Parameter(torch.full((self.dimension,), log(init_scale)))
+        rows, columns = torch.tril_indices(self.dimension, self.dimension, -1)
+        self.below = nn.Parameter(torch.zeros(len(rows)))
+        self.register_buffer("_flat_index", rows * self.dimension + columns, persistent=False)
+
+    def scale_tril(self) -> Tensor:
+        """Return L, shape (d, d)."""
+        d = self.dimension
+        below = self.below.new_zeros(d * d).scatter(0, self.get_buffer("_flat_index"), self.below)
+        return below.reshape(d, d) + torch.diag(self.log_diagonal.exp())
+
+    def forward(self, context: Tensor | None = None) -> PushForward:
+        r"""Return :math:`N(\mu, LL^\top)`."""
+        loc, scale, log_det = self.loc, self.scale_tril(), self.log_diagonal.sum()
+
+        def push(z: Tensor) -> tuple[Tensor, Tensor]:
+            return (loc + z @ scale.mT).unflatten(1, self.event_shape), log_det.expand(len(z))
+
+        def pull(x: Tensor) -> tuple[Tensor, Tensor]:
+            z = torch.linalg.solve_triangular(scale, (x.flatten(1) - loc).mT, upper=False).mT
+            return z, -log_det.expand(len(x))
+
+        return PushForward(push, (self.dimension,), self.event_shape, like=loc, pull=pull)
+
+
+class MLPGenerator(Model):
+    r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with g a multilayer perceptron.
+
+    Source: Goodfellow et al., "Generative adversarial nets", NIPS 2014.
+
+    Args:
+        event_shape: shape E of one example.
+        latent_dim: dimension of z.
+        width: units of a hidden layer.
+        depth: number of hidden layers.
+        activation: nonlinearity.
+    """
+
+    has_log_prob: ClassVar[bool] = False
+    has_rsample: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        latent_dim: int = 16,
+        width: int = 128,
+        depth: int = 3,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__(event_shape)
+        checked_at_least("latent_dim", latent_dim, 1)
+        self.latent_dim = latent_dim
+        self.net = mlp(latent_dim, self.dimension, width, depth, activation)
+
+    def forward(self, context: Tensor | None = None) -> PushForward:
+        r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
+        net, like = bound_call(self.net), next(self.net.parameters())
+
+        def push(z: Tensor) -> Tensor:
+            return net(z).unflatten(1, self.event_shape)
+
+        return PushForward(push, (self.latent_dim,), self.event_shape, like=like)

@@ -1,0 +1,174 @@
+r"""Laws: what a model returns when it is called, in the vocabulary of ``torch.distributions``.
+
+A law :math:`p` is used through *particles*: points :math:`x_i` with weights :math:`w_i`, so that
+:math:`\mathbb E_p g \approx \sum_i w_i g(x_i)`. A sampler yields particles of equal weight whose positions depend on
+the parameters (reparameterisation); a finite alphabet or a quadrature rule yields fixed points whose *weights* depend
+on them. Everything that takes an expectation is written once, for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import log, pi
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+@dataclass(frozen=True)
+class Particles:
+    r"""Weighted points that stand for a law.
+
+    Attributes:
+        x: points, shape (N, \*E).
+        log_weights: log w_i, shape (N,), normalised; None for equal weights 1/N.
+        log_prob: log-density of the law at the points, shape (N,); None where the law has no density.
+    """
+
+    x: Tensor
+    log_weights: Tensor | None = None
+    log_prob: Tensor | None = None
+
+    def mean(self, values: Tensor) -> Tensor:
+        r"""Return :math:`\sum_i w_i g_i` for values g of shape (N,)."""
+        if values.shape != self.x.shape[:1]:
+            raise ValueError(
+                f"one value per particle expected, shape {tuple(self.x.shape[:1])}, got {tuple(values.shape)}; "
+                "reduce the values to one number per particle first"
+            )
+        if self.log_weights is None:
+            return values.mean()
+        # A letter of weight zero must not turn an infinite value into NaN, neither here nor in the gradient.
+        weights = self.log_weights.to(values.dtype).exp()
+        return (weights * torch.where(weights == 0, 0.0, values)).sum()
+
+    def log_mean_exp(self, values: Tensor) -> Tensor:
+        r"""Return :math:`\log\sum_i w_i e^{g_i}` for values g of shape (N,), without overflow."""
+        if self.log_weights is None:
+            return torch.logsumexp(values, 0) - log(len(values))
+        log_weights = self.log_weights.to(values.dtype)
+        return torch.logsumexp(torch.where(log_weights == -torch.inf, 0.0, values) + log_weights, 0)
+
+    def detach(self) -> Particles:
+        """Return the same particles without a graph."""
+        return Particles(*(None if t is None else t.detach() for t in (self.x, self.log_weights, self.log_prob)))  # type: ignore[arg-type]
+
+    def double(self) -> Particles:
+        """Return the particles with weights and log-density in float64 (the points keep their type)."""
+        return replace(
+            self,
+            log_weights=None if self.log_weights is None else self.log_weights.double(),
+            log_prob=None if self.log_prob is None else self.log_prob.double(),
+        )
+
+
+class PushForward(Distribution):
+    r"""The law of :math:`x = g(z)`, :math:`z\sim N(0, I)`: a generator, or a flow when g has an inverse.
+
+    Args:
+        push: g, from (N, \*Z) to (N, \*E); for a flow it returns ``(x, ladj)`` with
+            :math:`\text{ladj} = \log|\det \partial g/\partial z|` of shape (N,).
+        latent_shape: Z.
+        event_shape: E.
+        like: a parameter that fixes dtype and device of the noise.
+        pull: the inverse, from (N, \*E) to ``(z, ladj)`` with ladj of the *inverse*; None for an implicit law.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    has_rsample = True
+
+    def __init__(
+        self,
+        push: Callable[[Tensor], Tensor] | Callable[[Tensor], tuple[Tensor, Tensor]],
+        latent_shape: tuple[int, ...],
+        event_shape: tuple[int, ...],
+        like: Tensor,
+        pull: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__(event_shape=torch.Size(event_shape), validate_args=False)
+        self.push, self.pull, self.latent_shape, self.like = push, pull, tuple(latent_shape), like
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n latent points z, shape (n, *Z)."""
+        return torch.randn((n, *self.latent_shape), generator=generator, dtype=self.like.dtype, device=self.like.device)
+
+    def particles(self, noise: Tensor) -> Particles:
+        """Carry latent points to particles of equal weight, with their log-density where the law has one."""
+        if self.pull is None:
+            return Particles(self.push(noise))  # type: ignore[arg-type]
+        x, ladj = self.push(noise)
+        return Particles(x, log_prob=standard_normal_log_prob(noise) - ladj)
+
+    def rsample(  # type: ignore[override]  # torch.distributions has no generator argument
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        r"""Draw reparameterised samples, shape (\*sample_shape, \*E)."""
+        n = torch.Size(sample_shape).numel()
+        return self.particles(self.noise(n, generator)).x.reshape(*sample_shape, *self.event_shape)
+
+    def sample(  # type: ignore[override]  # torch.distributions has no generator argument
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw samples without a graph."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""Return :math:`\log p(x) = \log N(g^{-1}(x)) + \log|\det \partial g^{-1}/\partial x|`, shape (N,).
+
+        Raises:
+            NotImplementedError: the law is implicit.
+        """
+        if self.pull is None:
+            raise NotImplementedError("this law is implicit: its generator has no inverse, so it has no log_prob")
+        z, ladj = self.pull(value)
+        return standard_normal_log_prob(z) + ladj
+
+
+class Weighted(Distribution):
+    r"""Fixed points with weights: a finite alphabet, or a quadrature rule for a law with a density.
+
+    Args:
+        points: shape (N, \*E).
+        log_weights: normalised log-weights, shape (N,).
+        log_density: log-density at the points with respect to the measure that entropies refer to, shape (N,); by
+            default the log-weights (counting measure). For a quadrature rule pass the true log-density.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    has_rsample = False
+
+    def __init__(self, points: Tensor, log_weights: Tensor, log_density: Tensor | None = None) -> None:
+        super().__init__(event_shape=points.shape[1:], validate_args=False)
+        self.points, self.log_weights = points, log_weights
+        self.log_density = log_weights if log_density is None else log_density
+
+    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return an empty draw: the particles of this law are not random."""
+        return self.points.new_empty((0,))
+
+    def particles(self, noise: Tensor) -> Particles:
+        """Return all points with their weights."""
+        return Particles(self.points, self.log_weights, self.log_density)
+
+    def sample(  # type: ignore[override]  # torch.distributions has no generator argument
+        self, sample_shape: torch.Size | tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        r"""Draw points by weight, shape (\*sample_shape, \*E)."""
+        n = torch.Size(sample_shape).numel()
+        index = torch.multinomial(self.log_weights.detach().exp(), n, replacement=True, generator=generator)
+        return self.points[index].reshape(*sample_shape, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density at points of the rule, shape (N,); -inf elsewhere."""
+        hit = (value.flatten(1)[:, None] == self.points.flatten(1)[None]).all(-1)
+        return torch.where(hit.any(1), self.log_density[hit.to(torch.uint8).argmax(1)], -torch.inf)
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    r"""Return :math:`\log N(z; 0, I)` per row of z, shape (N,)."""
+    z = z.flatten(1)
+    return -0.5 * (z.square() + log(2 * pi)).sum(1)

@@ -1,0 +1,73 @@
+"""Building blocks shared by models and critics: perceptrons, and modules frozen at their current parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from models.base import checked_at_least
+
+Activation = Literal["relu", "leaky_relu", "tanh", "silu", "elu", "softplus"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),  # the slope of DCGAN (Radford, Metz, Chintala 2016)
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+assert set(_ACTIVATIONS) == set(get_args(Activation))
+
+
+def mlp(
+    inputs: int,
+    outputs: int,
+    width: int = 128,
+    depth: int = 3,
+    activation: Activation = "relu",
+    zero_last: bool = False,
+) -> nn.Sequential:
+    r"""Build a multilayer perceptron that flattens its input.
+
+    Args:
+        inputs: number of coordinates of one example; the input has shape (B, \*E) with prod(E) = inputs.
+        outputs: number of outputs; the output has shape (B, outputs).
+        width: units of a hidden layer.
+        depth: number of hidden layers; 0 gives an affine map.
+        activation: nonlinearity after each hidden layer.
+        zero_last: start the last layer at zero, so that the network is the zero map at first.
+
+    Raises:
+        ValueError: a size out of range or an unknown activation.
+    """
+    checked_at_least("width", width, 1)
+    checked_at_least("depth", depth, 0)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}; choose one")
+    layers: list[nn.Module] = [nn.Flatten(1)]
+    for _ in range(depth):
+        layers += [nn.Linear(inputs, width), _ACTIVATIONS[activation]()]
+        inputs = width
+    last = nn.Linear(inputs, outputs)
+    if zero_last:
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+def bound_call(module: nn.Module) -> Callable[..., Any]:
+    """Return the module's call with the parameters and buffers that it has now.
+
+    A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
+    substituted tensors by then, and would silently compute with its own.
+    """
+    state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(module, state, args, kwargs)
+
+    return call

@@ -1,0 +1,92 @@
+"""``se-train``: compose a configuration with Hydra and train. Heavy imports come after composition."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from se_framework.composing import check_overrides, compose, config_dir, groups, register_resolvers, working_directory_last
+from se_framework.errors import ConfigError, SEError
+from se_framework.schema import validate
+
+register_resolvers()
+INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--experimental-rerun")
+
+
+def main() -> None:
+    """Run the command line ``se-train``."""
+    working_directory_last()
+    try:
+        check(sys.argv[1:])
+    except SEError as error:
+        report(error)
+    _hydra_main()
+
+
+def report(error: SEError) -> None:
+    """Print an error as one sentence and leave with code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def check(arguments: list[str]) -> None:
+    """Refuse a command line that cannot be composed before Hydra makes a directory for it."""
+    overrides, dirs, skip = [], [], None
+    for argument in arguments:
+        if skip is not None:
+            if skip in ("--config-dir", "-cd"):
+                dirs.append(Path(argument))
+            skip = None
+        elif argument in WITH_VALUE:
+            skip = argument
+        elif argument.startswith("--config-dir="):
+            dirs.append(Path(argument.partition("=")[2]))
+        elif not argument.startswith("-"):
+            overrides.append(argument)
+    for folder in dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a directory")
+    if any(a.split("=")[0] in ("-m", "--multirun") for a in arguments):
+        check_overrides(overrides, groups([config_dir(), *dirs]))
+    elif not any(a.split("=")[0] in INFORMATION for a in arguments):
+        compose(None, overrides, dirs)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+def _hydra_main(composed: DictConfig) -> float | None:
+    """Train one configuration; in a sweep, one job of it."""
+    runtime = HydraConfig.get()
+    directory = Path(runtime.runtime.output_dir)
+    try:
+        config = validate(composed)
+        from se_framework.commands import train_run
+
+        return train_run(config, directory, list(runtime.overrides.task))
+    except SEError as error:
+        if runtime.mode == RunMode.MULTIRUN:
+            raise  # Hydra prints it and goes on with the next job
+        report(error)
+        raise
+    finally:
+        remove_if_empty(directory)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove what Hydra made for a job that wrote nothing, up to the working directory."""
+    for folder in (directory, *directory.parents):
+        if folder == Path.cwd() or not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+if __name__ == "__main__":
+    main()

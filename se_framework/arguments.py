@@ -1,0 +1,50 @@
+"""Arguments of ``se-sample`` and ``se-eval``: the run directory, then ``key=value`` split at the first ``=``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from se_framework.errors import ConfigError, SEError, nearest
+
+
+def parse(arguments: list[str], known: dict[str, type], usage: str) -> tuple[Path, dict[str, Any]]:
+    """Return the run directory and the typed values.
+
+    Raises:
+        ConfigError: no run directory, an unknown key, or a value of the wrong type.
+    """
+    if not arguments:
+        raise ConfigError(f"a run directory is needed: {usage}")
+    values: dict[str, Any] = {}
+    for argument in arguments[1:]:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument!r} is not KEY=VALUE: {usage}")
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
+        try:
+            values[key] = known[key](text)
+        except ValueError as error:
+            raise ConfigError(f"{key} must be a whole number, got {text!r}") from error
+        if key == "n" and values[key] < 1:
+            raise ConfigError(f"n must be at least 1, got {text}")
+    return Path(arguments[0]).expanduser(), values
+
+
+def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> None:
+    """Run a command: ``--help`` prints its usage, an error of ours is one sentence and exit code 1."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("--help", "-h"):
+        print(usage)
+        return
+    try:
+        body(arguments)
+    except SEError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,155 @@
+"""From a validated configuration to objects: equation, players, data. The only reader of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from se_framework import legality
+from se_framework.build import assemble, build, resolve
+from se_framework.data import Data, as_data
+from se_framework.equation import StandardEquation
+from se_framework.errors import ConfigError, DataError
+from se_framework.loop import train
+from se_framework.metric import Metric
+from se_framework.players import make_players
+from se_framework.randomness import stream_seed
+from se_framework.run_directory import RunDirectory
+from se_framework.state import TrainState
+
+
+@dataclass
+class Assembly:
+    """The objects of one configuration.
+
+    Attributes:
+        config: the configuration they were made from.
+        state: equation, players and counters.
+        data: p_d.
+        device: where the model lives.
+    """
+
+    config: DictConfig
+    state: TrainState
+    data: Data
+    device: torch.device
+
+    @property
+    def equation(self) -> StandardEquation:
+        """The equation with its trained (averaged) modules."""
+        return self.state.trained()
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model p_theta."""
+        return self.equation.model
+
+    @property
+    def metric(self) -> Metric | None:
+        """The trained metric f_phi, or None."""
+        return self.equation.metric
+
+    def sample(self, n: int, seed: int = 0) -> torch.Tensor:
+        r"""Draw n samples of the trained model in the user's units, shape (n, \*E)."""
+        from se_framework.randomness import generator
+
+        law = self.model()
+        with torch.no_grad():
+            return self.data.to_user(law.sample((n,), generator=generator(seed, 0, "sample", self.device)))
+
+    def train(self, run: RunDirectory | None = None) -> TrainState:
+        """Play the configured rounds."""
+        loop = self.config.loop
+        return train(
+            self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
+            log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, run=run, progress=self.config.progress,
+        )  # fmt: skip
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; auto is cuda where there is one.
+
+    Raises:
+        ConfigError: no such device, or it is absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu or device=auto") from error
+    return device
+
+
+def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
+    """Build everything a configuration names, checking legality before parameters are allocated.
+
+    Args:
+        config: validated by :func:`se_framework.schema.validate`.
+        data: a tensor, Dataset or Data in the place of the configured one.
+
+    Raises:
+        ConfigError: a plug-in's arguments are wrong.
+        DataError: the data is missing or malformed, or smaller than a batch.
+        IncompatibleError: the choices do not form a legal equation.
+    """
+    device = choose_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    chosen = as_data(data if data is not None else build(config.data, "data"))
+    if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
+        raise DataError(
+            f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "
+            f"training rows; choose loop.batch_size={chosen.train_size} or less"
+        )
+    shape, rate, equation_config = chosen.event_shape, config.loop, config.equation
+    divergence, auxiliary = build(config.divergence, "divergence"), build(config.auxiliary, "auxiliary")
+    players = {"theta": config.players.theta, "phi": config.players.phi}
+    views = {name: build(player.view, f"players.{name}.view") for name, player in players.items()}
+    model = resolve(config.model, "model", event_shape=shape)
+    for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
+        if part is None:
+            raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+
+    with torch.device("meta"):  # shapes and declarations without memory
+        outline = build(config.metric, "metric", event_shape=shape)
+    legality.check(
+        legality.Choice(
+            model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
+            tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(),
+        ),
+        config.allow,
+    )  # fmt: skip
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed(config.seed, 0, "weights"))
+        equation = StandardEquation(
+            model=assemble(*model), divergence=divergence, auxiliary=auxiliary,
+            metric=build(config.metric, "metric", event_shape=shape),
+            alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow,
+        ).to(device)  # fmt: skip
+    options: dict[str, dict[str, Any]] = {}
+    for name, player in players.items():
+        options[name] = {
+            "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
+            "view": views[name], "optimizer": optimizer_factory(config.optimizer, player.lr),
+        }  # fmt: skip
+    state = TrainState(equation, make_players(equation, **options), seed=config.seed)
+    return Assembly(config, state, chosen, device)
+
+
+def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """Return a function from parameters to the configured optimiser, at the player's own learning rate if it has one."""
+    target, arguments, key = resolve(node, "optimizer")
+    if target is None:
+        raise ConfigError("optimizer must be chosen, got none: add optimizer=adam")
+    if lr is not None:
+        arguments["lr"] = lr
+    return lambda parameters: assemble(lambda **kw: target(list(parameters), **kw), arguments, key)

@@ -1,0 +1,206 @@
+r"""The auxiliary distribution q: how :math:`\min_q -\alpha H(q) + \beta D(q,p_\theta) - \mathbb E_q f` is taken.
+
+After the exact q-step the players treat q as a constant (Danskin): what they differentiate is the minimum's value.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from divergences.base import Divergence, InnerSolution
+from models.base import Model
+from models.laws import Particles
+from se_framework.errors import IncompatibleError
+
+
+class Solution(NamedTuple):
+    """The inner minimum with its three terms, as float64 scalars; None marks a constant or unknown term."""
+
+    minimum: Tensor
+    entropy: Tensor | None
+    divergence: Tensor | None
+    f_q: Tensor | None
+    up_to_constant: bool = False
+
+
+class InnerProblem(NamedTuple):
+    """Everything the minimum over q depends on.
+
+    Attributes:
+        v: critic outputs at p's particles, shape (N,); None without a metric.
+        v_data: critic outputs on data, shape (M,); None without a metric.
+        data: particles of p_d.
+        p: particles of p_theta; None where D asks for the law only.
+        model: p_theta itself.
+        divergence: D, or a player's view.
+        alpha: weight of H(q).
+        beta: weight of D.
+    """
+
+    v: Tensor | None
+    v_data: Tensor | None
+    data: Particles
+    p: Particles | None
+    model: Model
+    divergence: Divergence
+    alpha: float
+    beta: float
+
+
+class Auxiliary(nn.Module):
+    """Base of every q-step.
+
+    Attributes:
+        uses_metric: f_phi enters; otherwise there is no player phi.
+        uses: how D enters: by its ``"dual"``, its ``"primal"``, or its ``"entropy"`` form CE - c H.
+        needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
+        minimum_name: the minimum's formula, for messages and logs.
+    """
+
+    uses_metric: ClassVar[bool] = True
+    uses: ClassVar[Literal["dual", "primal", "entropy"]] = "dual"
+    needs_alpha: ClassVar[bool | None] = None
+    minimum_name: ClassVar[str] = "min_q"
+
+    def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
+        """Return f from the critic's output v, shape (B,)."""
+        raise NotImplementedError
+
+    def minimum(self, problem: InnerProblem) -> Tensor:
+        """Return the minimum over q, a scalar the players differentiate."""
+        raise NotImplementedError
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return the minimum with its terms, for the record; the problem is in float64."""
+        raise NotImplementedError
+
+    def log_ratio_shift(self, problem: InnerProblem) -> Tensor:
+        """Return what must be added to v to read the log-ratio, shape ()."""
+        return torch.zeros(())
+
+
+class Dual(Auxiliary):
+    r"""alpha = 0: :math:`\min_q \beta D(q,p) - \mathbb E_q f = -\beta D^*_p(f/\beta)`, with :math:`f=\beta\,\ell(v)`.
+
+    Args:
+        normalised: q ranges over probability measures (for KL: Donsker-Varadhan) instead of unnormalised q >= 0 (NWJ,
+            f-GAN). The bound is tighter and blind to constants in f, but not additive over a batch.
+    """
+
+    uses = "dual"
+    needs_alpha = False
+    minimum_name = "-beta D*_p(f/beta)"
+
+    def __init__(self, normalised: bool = False) -> None:
+        super().__init__()
+        self.normalised = normalised
+
+    def extra_repr(self) -> str:
+        """Show over which q the minimum is taken."""
+        return "over probability q" if self.normalised else "over unnormalised q"
+
+    def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
+        r"""Return :math:`\beta\,\ell(v)`."""
+        return beta * divergence.link(v)
+
+    def _inner(self, problem: InnerProblem) -> InnerSolution:
+        v, p = _scores(problem)
+        return problem.divergence.inner_normalised(v, p, problem.v_data) if self.normalised else problem.divergence.inner(v, p)
+
+    def minimum(self, problem: InnerProblem) -> Tensor:
+        r"""Return :math:`-\beta D^*_p(\ell(v))`."""
+        if self.normalised:
+            return -problem.beta * self._inner(problem).conjugate
+        return -problem.beta * problem.divergence.mean_conjugate(*_scores(problem))
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return D(q*, p) and E_q* f of q* = p e^v (or of its normalised form)."""
+        inner, (_, p) = self._inner(problem), _scores(problem)
+        entropy = None if p.log_prob is None else -p.mean(inner.log_tilt.exp() * (inner.log_tilt + p.log_prob))
+        return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, problem.beta * inner.link_q)
+
+    def log_ratio_shift(self, problem: InnerProblem) -> Tensor:
+        """Return 0, or under probability q the mean of log dq*/dp - v (for KL a constant: the normaliser)."""
+        if not self.normalised:
+            return super().log_ratio_shift(problem)
+        v, p = _scores(problem)
+        return p.mean(self._inner(problem).log_tilt.to(v.dtype) - v)
+
+
+class Empirical(Auxiliary):
+    r"""q is the empirical distribution: the limit beta -> 0 inside min_q with f = log of the empirical density.
+
+    The theta-step minimises :math:`\beta D(p_d, p_\theta)`. H(q), E_q f and E_pd f are constants: the two f terms
+    cancel, and H(q) of an empirical distribution has no number, so the total is known up to alpha H(q).
+    """
+
+    uses_metric = False
+    uses = "primal"
+    minimum_name = "beta D(p_d, p)"
+
+    def minimum(self, problem: InnerProblem) -> Tensor:
+        r"""Return :math:`\beta D(p_d, p_\theta)`."""
+        return problem.beta * problem.divergence.primal(problem.data, problem.model(), problem.p)
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return D(p_d, p_theta); the other terms are constants."""
+        divergence = problem.divergence
+        value = divergence.primal(problem.data, problem.model(), problem.p).double()
+        return Solution(problem.beta * value, None, value, None, divergence.up_to_constant or problem.alpha > 0)
+
+
+class Tilted(Auxiliary):
+    r"""alpha > 0, a model with density, and :math:`D = \mathrm{CE} - c\,H` (cross-entropy c = 0, KL c = 1).
+
+    .. math::
+        q^* \propto \exp\frac{\beta\log p + f}{\tau}, \qquad
+        \min_q = -\tau\log\int\exp\frac{\beta\log p + f}{\tau}
+               = -\tau\log\mathbb E_p\exp\frac{(\beta-\tau)\log p + f}{\tau}, \qquad \tau = \alpha + c\beta .
+
+    (Hu and Xing 2022, the teacher step.) f is the critic's output itself. On samples the logarithm of a mean makes the
+    value biased by O(1/N).
+    """
+
+    uses = "entropy"
+    needs_alpha = True
+    minimum_name = "-tau log Z"
+
+    def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
+        """Return v."""
+        return v
+
+    def minimum(self, problem: InnerProblem) -> Tensor:
+        r"""Return :math:`-\tau\log\mathbb E_p\exp(((\beta-\tau)\log p + f)/\tau)`."""
+        (v, p), (_, tau) = _scores(problem), self._temperature(problem)
+        return -tau * p.log_mean_exp(((problem.beta - tau) * _log_density(problem) + v) / tau)
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return H, D and E_q f by self-normalised weights on p's particles."""
+        minimum, (c, tau) = self.minimum(problem), self._temperature(problem)
+        (v, p), log_p = _scores(problem), _log_density(problem)
+        log_q = (problem.beta * log_p + v + minimum) / tau  # the minimum is -tau log Z
+        weight = torch.exp(log_q - log_p)
+        entropy, cross_entropy = -p.mean(weight * log_q), -p.mean(weight * log_p)
+        return Solution(minimum, entropy, cross_entropy - c * entropy, p.mean(weight * v))
+
+    def _temperature(self, problem: InnerProblem) -> tuple[float, float]:
+        """Return c and tau."""
+        c = problem.divergence.entropy_weight
+        if c is None:
+            raise IncompatibleError(f"{type(problem.divergence).__name__} is not of the form CE - c H: no closed q")
+        return c, problem.alpha + c * problem.beta
+
+
+def _scores(problem: InnerProblem) -> tuple[Tensor, Particles]:
+    if problem.v is None or problem.p is None:
+        raise IncompatibleError("this auxiliary needs a metric f_phi: add metric=mlp")
+    return problem.v, problem.p
+
+
+def _log_density(problem: InnerProblem) -> Tensor:
+    if problem.p is None or problem.p.log_prob is None:
+        raise IncompatibleError(f"{type(problem.model).__name__} has no density: add model=affine")
+    return problem.p.log_prob

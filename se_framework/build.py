@@ -1,0 +1,172 @@
+"""Build objects from configuration nodes: the one place where a name becomes an object.
+
+A node is ``{_target_: package.Class, argument: value, ...}``. Its schema is the constructor's annotated signature:
+unknown and missing arguments and values of a wrong type are refused before anything is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+
+from se_framework.errors import ConfigError, SEError, nearest
+
+
+def locate(path: str, key: str) -> Any:
+    """Return the object a dotted path names.
+
+    Raises:
+        ConfigError: no such module or no such name in it; the message names the key and the nearest name.
+    """
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    found: Any = None
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+                raise ConfigError(f"{key}: importing {module} failed: {error}") from error
+            continue
+        except Exception as error:  # noqa: BLE001  a user's module may raise anything on import
+            raise ConfigError(f"{key}: importing {module} failed: {type(error).__name__}: {error}") from error
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                public = [n for n in vars(found) if not n.startswith("_")]
+                raise ConfigError(f"{key}: {path!r} does not exist, no {name!r} in {module}: {nearest(name, public)}")
+            found = getattr(found, name)
+        return found
+    raise ConfigError(f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory")
+
+
+def build(node: Any, key: str, **context: Any) -> Any:
+    """Build the object a node describes; nested nodes first.
+
+    Args:
+        node: a mapping with ``_target_``; None or an empty mapping gives None.
+        key: where it stands in the configuration, for messages.
+        context: arguments passed to every constructor that has a parameter of that name (``event_shape``, ...).
+
+    Raises:
+        ConfigError: an argument is unknown, missing, of a wrong type, or refused by the constructor.
+    """
+    return assemble(*resolve(node, key, **context))
+
+
+def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | None, dict[str, Any], str]:
+    """Return the constructor a node names and its checked arguments, without calling it."""
+    if isinstance(node, (DictConfig, ListConfig)):
+        node = OmegaConf.to_container(node, resolve=True)
+    if not node:
+        return None, {}, key
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{key} must be a choice of its group or a mapping with _target_, got {node!r}")
+    target = locate(str(node["_target_"]), f"{key}._target_")
+    if not callable(target):
+        raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a class")
+    given = {k: v for k, v in node.items() if k != "_target_"}
+    parameters = inspect.signature(target).parameters
+    try:
+        hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+    except Exception:  # noqa: BLE001  annotations that cannot be evaluated check nothing
+        hints = {}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    arguments: dict[str, Any] = {k: v for k, v in context.items() if k in parameters}
+    for name, value in given.items():
+        where = f"{key}.{name}"
+        if name not in parameters and not open_ended:
+            raise ConfigError(f"unknown key {where!r}: {nearest(name, [p for p in parameters if p not in context])}")
+        if value == MISSING:
+            raise ConfigError(f"{where} is missing: add {where}=VALUE")
+        if isinstance(value, Mapping) and "_target_" in value:
+            arguments[name] = build(value, where, **context)
+        else:
+            arguments[name] = conform(value, hints.get(name, Any), where)
+    for name, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if required and name not in arguments and name not in context and name != "params":
+            raise ConfigError(f"{key}.{name} is missing: add {key}.{name}=VALUE")
+    return target, arguments, key
+
+
+def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: str) -> Any:
+    """Call a resolved constructor; what it refuses becomes one sentence with the key."""
+    if target is None:
+        return None
+    try:
+        return target(**arguments)
+    except SEError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def conform(value: Any, hint: Any, key: str) -> Any:
+    """Return the value as the annotation wants it (whole numbers serve as floats, lists as tuples).
+
+    Raises:
+        ConfigError: the value is not of that type.
+    """
+    fitting = _fit(value, hint, key)
+    if fitting is _NOTHING:
+        raise ConfigError(f"{key} must be {_words(hint)}, got {value!r}")
+    return fitting
+
+
+_NOTHING = object()
+
+
+def _fit(value: Any, hint: Any, key: str) -> Any:
+    """Return the value made to fit the annotation, or _NOTHING."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or isinstance(hint, (str, typing.TypeVar)):
+        return value
+    if origin in (Union, types.UnionType):
+        fits = [f for f in (_fit(value, option, key) for option in options) if f is not _NOTHING]
+        return fits[0] if fits else _NOTHING
+    if origin is Literal:
+        return value if value in options else _NOTHING
+    if hint is type(None):
+        return value if value is None else _NOTHING
+    if hint is bool:
+        return value if isinstance(value, bool) else _NOTHING
+    if hint is int:
+        return value if isinstance(value, int) and not isinstance(value, bool) else _NOTHING
+    if hint is float:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
+    if hint is str:
+        return value if isinstance(value, str) else _NOTHING
+    if origin in (tuple, list, Sequence):
+        if not isinstance(value, (list, tuple)):
+            return _NOTHING
+        inner = [o for o in options if o is not Ellipsis] or [Any]
+        if origin is tuple and Ellipsis not in options and options and len(options) != len(value):
+            return _NOTHING
+        fits = [_fit(v, inner[i % len(inner)], key) for i, v in enumerate(value)]
+        return _NOTHING if any(f is _NOTHING for f in fits) else (tuple(fits) if origin is tuple else fits)
+    if origin is Callable or hint is Callable:
+        return locate(value, key) if isinstance(value, str) else (value if callable(value) else _NOTHING)
+    if isinstance(hint, type):
+        return value if isinstance(value, hint) else _NOTHING
+    return value
+
+
+def _words(hint: Any) -> str:
+    """Return an annotation in words."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_words(o) for o in options))
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, options))
+    if origin is Callable or hint is Callable:
+        return "the dotted path of a function"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))

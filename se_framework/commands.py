@@ -1,0 +1,138 @@
+"""What ``se-train`` does with a validated configuration: describe, start, resume, finish."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from se_framework.assembly import Assembly, assembly_of
+from se_framework.describe import describe
+from se_framework.errors import ConfigError, RunDirectoryError
+from se_framework.evaluation import chosen_score, evaluate, log_density, score_lines
+from se_framework.notebook import restore, saved_config
+from se_framework.plots import curves, picture
+from se_framework.run_directory import RunDirectory
+
+MAY_CHANGE = ("resume", "loop.rounds", "loop.log_every", "loop.checkpoint_every", "device", "threads", "progress", "score", "dry_run")
+"""Keys whose change between the parts of a run changes no trajectory."""
+
+
+def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> float | None:
+    """Train one configuration in a directory and return its score; None for a dry run.
+
+    Args:
+        config: validated.
+        directory: where the run is, or shall be, written.
+        overrides: the task's overrides as typed, to tell what a resumed run is asked to change.
+
+    Raises:
+        SEError: whatever was wrong, in one sentence.
+    """
+    check_packages()
+    run = RunDirectory(directory)
+    resumed = config.resume is not None
+    if resumed:
+        config = resumed_config(config, run, overrides)
+    elif run.is_run:
+        raise RunDirectoryError(f"{directory} holds a run already: go on with resume={directory}, or choose another hydra.run.dir")
+    assembly = assembly_of(config)
+    if config.dry_run:
+        print(describe(assembly))
+        return None
+
+    if resumed:
+        print(f"se-train: {restore(assembly, run)}", file=sys.stderr)
+        run.truncate_rows(assembly.state.round)
+    else:
+        config = config.copy()
+        config.loop.horizon = config.loop.horizon or config.loop.rounds  # fixed at the first start
+        assembly.config = config
+        run.start(OmegaConf.to_yaml(config), assembly.device)
+    for warning in assembly.state.equation.warnings:
+        print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
+
+    state = assembly.train(run)
+    if state.round < config.loop.rounds:
+        print(f"se-train: stopped after round {state.round} of {config.loop.rounds}; go on with: se-train resume={directory}",
+              file=sys.stderr)  # fmt: skip
+        raise KeyboardInterrupt
+    return finish(assembly, run)
+
+
+def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> DictConfig:
+    """Return the run's own configuration with the changes that are allowed.
+
+    Raises:
+        ConfigError: an override would change the trajectory.
+    """
+    saved = saved_config(run)
+    keys = {text.lstrip("+~").partition("=")[0].split("@")[0] for text in overrides}
+    keys |= set(map(str, config)) if "experiment" in keys else set()
+    drift = []
+    for key in sorted(keys - {"experiment"}):
+        old, new = OmegaConf.select(saved, key), OmegaConf.select(config, key)
+        if old == new:
+            continue
+        if key in MAY_CHANGE:
+            OmegaConf.update(saved, key, new)
+        elif not isinstance(new, DictConfig):
+            drift.append(f"{key}: {old} -> {new}")
+        else:
+            drift += [f"{key}.{k}: {_at(old, k)} -> {_at(new, k)}" for k in new if _at(old, k) != _at(new, k) and f"{key}.{k}" not in MAY_CHANGE]
+    if drift:
+        raise ConfigError(f"resume={run.path} would change the run ({'; '.join(drift)}): leave these out, or start a new run")
+    return saved
+
+
+def _at(node: Any, key: Any) -> Any:
+    return node.get(key) if isinstance(node, DictConfig) else None
+
+
+def finish(assembly: Assembly, run: RunDirectory) -> float:
+    """Evaluate, draw, summarise and say where everything lies."""
+    found = evaluate(assembly)
+    value = chosen_score(found, assembly.config.score)
+    note = "; ".join(f"WARNING, allowed: {w}" for w in assembly.state.equation.warnings) or None
+    draw(assembly, run.path / "samples.png", note=note)
+    curves(run.metrics_file, run.path / "curves.png", note=note)
+    last = assembly.state.history[-1] if assembly.state.history else {}
+    run.write_json("summary.json", {
+        "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
+    })  # fmt: skip
+    for line in score_lines(found):
+        print(line)
+    print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
+          f"sample with: se-sample {run.path} n=64 out=samples.npy")  # fmt: skip
+    return value
+
+
+def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
+    """Draw samples beside data."""
+    samples = assembly.sample(1000) if samples is None else samples
+    density = (lambda x: log_density(assembly, x)) if assembly.state.equation.model.has_log_prob else None
+    picture(assembly.data, samples, path, model_log_prob=density, note=note)
+
+
+def check_packages() -> None:
+    """Refuse to run with somebody else's ``models`` or ``divergences`` in the place of ours.
+
+    Raises:
+        ConfigError: the packages do not lie beside each other; the message names both paths.
+    """
+    import divergences
+    import models
+    import se_framework
+
+    home = Path(str(se_framework.__file__)).parent.parent
+    for package in (divergences, models):
+        where = Path(str(package.__file__ or next(iter(package.__path__)))).parent
+        where = where if package.__file__ is None else where.parent
+        if where.resolve() != home.resolve():
+            raise ConfigError(
+                f"the package {package.__name__} is taken from {where}, not from {home} beside se_framework: "
+                "rename the folder that shadows it, or run elsewhere"
+            )

@@ -1,0 +1,132 @@
+"""Composing configurations with Hydra, and turning its refusals into one sentence each. Imports neither torch nor models."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from se_framework.errors import ConfigError, nearest
+from se_framework.schema import validate
+
+
+def config_dir() -> Path:
+    """Return the folder of our configurations: inside the package when installed, else beside it."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def register_resolvers() -> None:
+    """Let the configuration say where a run is written: where it resumes, else a fresh directory."""
+
+    def run_dir(resume: str | None) -> str:
+        return resume or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f")
+
+    OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
+
+
+def working_directory_last() -> None:
+    """Let users' modules in the working directory be found, after ours: a folder ``models/`` there replaces nothing."""
+    here = str(Path.cwd())
+    sys.path[:] = [p for p in sys.path if p not in ("", ".", here)] + [here]
+
+
+def groups(config_dirs: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the choices of every configuration group."""
+    found: dict[str, list[str]] = {}
+    for folder in config_dirs:
+        for file in sorted(folder.glob("*/*.yaml")):
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
+def compose(experiment: str | None = None, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> DictConfig:
+    """Return the validated configuration of an experiment with overrides.
+
+    Args:
+        experiment: a choice of the group ``experiment``; None for the default.
+        overrides: as on the command line, e.g. ``["loop.rounds=100", "divergence=kl"]``.
+        config_dirs: further folders of configurations.
+
+    Raises:
+        ConfigError: one sentence that names the key, what was got and what to do.
+    """
+    register_resolvers()
+    overrides = [*([f"experiment={experiment}"] if experiment else []), *overrides]
+    known = groups([config_dir(), *config_dirs])
+    for folder in config_dirs:
+        for group, choices in groups([folder]).items():
+            for choice in choices:
+                if (config_dir() / group / f"{choice}.yaml").exists():
+                    raise ConfigError(f"--config-dir has {group}/{choice}.yaml, a name we ship too: rename it")
+    check_overrides(overrides, known)
+    search = [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
+    hydra = GlobalHydra.instance()
+    hydra.clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            composed = hydra_compose("config", [*overrides, *search])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides)) from error
+    return validate(composed)
+
+
+def check_overrides(overrides: Sequence[str], known: dict[str, list[str]]) -> None:
+    """Refuse overrides that Hydra's grammar cannot read, and groups or choices that do not exist."""
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except (OverrideParseException, HydraException) as error:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise ConfigError(f"{text!r} is not an override: write KEY=VALUE, e.g. loop.rounds=100") from error
+            raise ConfigError(f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}") from error
+        key, choice = override.key_or_group.split("@")[0], override.value()
+        if override.is_sweep_override():
+            continue
+        if key in known and isinstance(choice, str) and choice not in known[key]:
+            raise ConfigError(f"{key}={choice}: no such choice; {nearest(choice, known[key])}")
+
+
+def quoted(key: str, value: str) -> str:
+    """Return the override with quotes that both the shell and Hydra's grammar take."""
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"'{key}=\"{inner}\"'"
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Return one sentence for a refusal of Hydra's composition."""
+    text = " ".join(str(error).split())
+    for pattern in (r"Could not override '([^']+)'", r"Could not append to config\. An item is already at '([^']+)'",
+                    r"full_key: (\S+)"):  # fmt: skip
+        if match := re.search(pattern, text):
+            key = match.group(1).split("@")[0]
+            return f"unknown key {key!r}: {nearest(key, known_keys())}"
+    return text
+
+
+def known_keys() -> list[str]:
+    """Return every key of the default configuration, dotted, and every group."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        container = OmegaConf.to_container(hydra_compose("config"), resolve=False)
+    found: list[str] = list(groups([config_dir()]))
+
+    def walk(node: object, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                found.append(f"{prefix}{key}")
+                walk(value, f"{prefix}{key}.")
+
+    walk(container, "")
+    return found

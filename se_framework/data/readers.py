@@ -1,0 +1,160 @@
+"""Reading arrays from files that others wrote: numbers only, nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from se_framework.errors import DataError, nearest
+
+EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
+
+
+def read_array(path: str | Path, key: str | None = None) -> Tensor:
+    """Read one array of numbers.
+
+    Args:
+        path: a .npy, .npz, .pt (one tensor) or .csv file (commas, at most one header line); ``~`` is expanded.
+        key: name of the array in an .npz file; may be None when the file holds one.
+
+    Returns:
+        The array as stored, as a tensor.
+
+    Raises:
+        DataError: the file is missing, of another kind, unreadable, or would have to be unpickled.
+    """
+    file = Path(path).expanduser()
+    extension = file.suffix.lower()
+    if not file.exists():
+        raise DataError(f"data.path: no file {str(file)!r} (seen from {str(Path.cwd())!r}); give an existing file")
+    if not file.is_file():
+        raise DataError(f"data.path: {str(file)!r} is not a file; give one of {', '.join(EXTENSIONS)}")
+    if extension not in EXTENSIONS:
+        found = f"{extension} files" if extension else "a file without extension"
+        raise DataError(f"data.path: cannot read {found} ({str(file)!r}); use {', '.join(EXTENSIONS)}")
+    if key is not None and extension != ".npz":
+        raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
+    if file.stat().st_size == 0:
+        raise DataError(f"data.path: {str(file)!r} is empty; give a file with at least 4 rows")
+    try:
+        if extension == ".csv":
+            return _read_csv(file)
+        if extension == ".pt":
+            return _read_torch(file)
+        return _read_numpy(file, key)
+    except OSError as error:
+        raise DataError(f"data.path: {str(file)!r} cannot be read ({error})") from error
+
+
+def as_tensor(array: np.ndarray, what: str) -> Tensor:
+    """Return a tensor with the values of a numeric array, whatever its byte order and strides.
+
+    Args:
+        array: any array.
+        what: how an error names it.
+
+    Raises:
+        DataError: the array holds objects, text, records or dates.
+    """
+    if array.dtype.kind not in "biufc":
+        kind = "Python objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
+        raise DataError(f"{what} holds {kind}; give an array of real numbers")
+    if array.dtype.kind in "fc" and array.dtype.itemsize > (8 if array.dtype.kind == "f" else 16):
+        array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _read_numpy(file: Path, key: str | None) -> Tensor:
+    what = f"data.path: {str(file)!r}"
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return as_tensor(loaded, what)
+        with loaded as archive:
+            names = list(archive.files)
+            if not names:
+                raise DataError(f"{what} holds no array; give a file with at least 4 rows")
+            if key is None and len(names) > 1:
+                raise DataError(f"{what} holds {len(names)} arrays ({', '.join(names)}); choose one with data.key")
+            if key is not None and key not in names:
+                raise DataError(f"data.key: no array {key!r} in {str(file)!r}; {nearest(key, names)}")
+            return as_tensor(archive[names[0] if key is None else key], what)
+    except DataError:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        if "allow_pickle" in str(error) or "pickled" in str(error):
+            message = f"{what} holds Python objects, which are never unpickled; give an array of numbers"
+        else:
+            message = f"{what} is not a readable {file.suffix} file ({_first_line(error)}); write it again"
+        raise DataError(message) from error
+
+
+def _read_torch(file: Path) -> Tensor:
+    what = f"data.path: {str(file)!r}"
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{what} holds no plain tensor or is damaged, and nothing else is unpickled; "
+            "write it by torch.save(tensor, path)"
+        ) from error
+    if not isinstance(loaded, Tensor):
+        raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
+    return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
+
+
+def _read_csv(file: Path) -> Tensor:
+    what = f"data.path: {str(file)!r}"
+    rows: list[list[float]] = []
+    seen_line = False
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                header = not seen_line and not any(_is_number(cell) for cell in cells)
+                seen_line = True
+                if header:
+                    continue
+                rows.append(_numbers_of(cells, reader.line_num, what))
+                if len(rows[-1]) != len(rows[0]):
+                    raise DataError(
+                        f"{what} has {len(rows[-1])} columns in line {reader.line_num} and {len(rows[0])} before; "
+                        "give every row the same number of columns"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"{what} is not a text table ({_first_line(error)}); write numbers separated by commas"
+        raise DataError(message) from error
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _numbers_of(cells: Sequence[str], line: int, what: str) -> list[float]:
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError:
+        column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+        found = repr(cells[column][:40]) if cells[column].strip() else "an empty cell"
+        raise DataError(
+            f"{what} has {found} in line {line}, column {column + 1}; only the first line may hold words, "
+            "all other cells must be numbers separated by commas"
+        ) from None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,250 @@
+"""Data that is a tensor: in memory, in a file, or the bundled digits."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from se_framework.data.base import Data, epoch_slices
+from se_framework.data.readers import as_tensor, read_array
+from se_framework.errors import DataError
+from se_framework.randomness import generator
+
+MIN_ROWS = 4
+_NARROW = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
+# The split belongs to the data, not to the run: runs with different seeds are compared on the same held-out rows.
+SPLIT_SEED = 0
+
+
+class TensorData(Data):
+    r"""Rows of a tensor, split once and for all into training and held-out rows.
+
+    An epoch is a permutation of the training rows, a function of (seed, epoch); a batch that crosses the end of an
+    epoch takes the tail of one permutation and the head of the next, so every row is seen equally often.
+
+    Args:
+        x: points in user units, shape (N, \*E), a tensor or an array; (N,) is read as (N, 1). Integers and booleans
+            become floats.
+        held_out_fraction: share of the rows that is never trained on, in (0, 1); at least one row.
+        standardize: bring every feature to mean 0 and standard deviation 1 over the training rows; ``to_user`` undoes
+            it. A feature that is constant over the training rows is only shifted.
+        name: name for tables and file names.
+        image_shape: (H, W) or (C, H, W) if points are images; E itself is taken when it has two or three dimensions
+            that fit.
+
+    Attributes:
+        train: training rows in model space, shape (train_size, \*E).
+        rest: held-out rows in model space.
+
+    Raises:
+        DataError: the values are not real finite numbers, or there are fewer than four rows.
+    """
+
+    def __init__(
+        self,
+        x: Tensor | np.ndarray,
+        held_out_fraction: float = 0.1,
+        standardize: bool = False,
+        name: str = "tensor",
+        image_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        rows = check_rows(x, "the data")
+        if not 0 < held_out_fraction < 1:
+            raise DataError(f"data.held_out_fraction must lie between 0 and 1 (exclusive), got {held_out_fraction}")
+        count = min(max(1, round(held_out_fraction * len(rows))), len(rows) - 1)
+        order = torch.randperm(len(rows), generator=generator(SPLIT_SEED, 0, "split"))
+        train, rest = rows[order[count:]], rows[order[:count]]
+        loc: Tensor | float = 0.0
+        scale: Tensor | float = 1.0
+        if standardize:
+            loc, scale = _moments(train)
+        self._set(train, rest, loc, scale, name, image_shape)
+
+    def _set(
+        self,
+        train: Tensor,
+        rest: Tensor,
+        loc: Tensor | float,
+        scale: Tensor | float,
+        name: str,
+        image_shape: tuple[int, ...] | None,
+    ) -> None:
+        self.name, self.loc, self.scale = name, loc, scale
+        self.event_shape = tuple(train.shape[1:])
+        self.train_size = len(train)
+        self.train, self.rest = self.to_model(train), self.to_model(rest)
+        size = torch.Size(self.event_shape).numel()
+        if image_shape is not None and torch.Size(image_shape).numel() != size:
+            raise DataError(f"data.image_shape {tuple(image_shape)} must hold {size} numbers, the size of one point")
+        self.image_shape = tuple(image_shape) if image_shape is not None else _image_shape(self.event_shape)
+        self._epochs: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+
+    def batch(
+        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Return batch ``index`` without replacement within an epoch, shape (n, \*E)."""
+        slices = epoch_slices(n, index, len(self.train))
+        chosen = torch.cat([self._epoch(seed, epoch)[start:stop] for epoch, start, stop in slices])
+        return self.train[chosen].to(device, dtype or torch.get_default_dtype())
+
+    def held_out(
+        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
+        rest = self.rest
+        if n < len(rest):
+            rest = rest[torch.randperm(len(rest), generator=generator(seed, 0, "held_out"))[:n]]
+        return rest.to(device, dtype or torch.get_default_dtype(), copy=True)
+
+    def _epoch(self, seed: int, epoch: int) -> Tensor:
+        # Two permutations suffice for batches in order, including the one that crosses the end of an epoch.
+        key = (seed, epoch)
+        if key not in self._epochs:
+            self._epochs[key] = torch.randperm(len(self.train), generator=generator(seed, epoch, "epoch"))
+            while len(self._epochs) > 2:
+                self._epochs.popitem(last=False)
+        return self._epochs[key]
+
+
+class ArrayData(TensorData):
+    """Rows of a file: .npy, .npz, .pt (one tensor) or .csv. Nothing is unpickled.
+
+    Args:
+        path: the file; ``~`` is expanded.
+        standardize: bring every feature to mean 0 and standard deviation 1 (undone in samples and scores).
+        key: name of the array in an .npz file with several.
+        held_out_fraction: share of the rows that is never trained on.
+
+    Raises:
+        DataError: the file is missing or malformed; the message says where.
+    """
+
+    def __init__(
+        self, path: str | Path, standardize: bool = True, key: str | None = None, held_out_fraction: float = 0.1
+    ) -> None:
+        rows = check_rows(read_array(path, key), f"data.path: {str(path)!r}")
+        super().__init__(rows, held_out_fraction, standardize, name=Path(path).stem)
+
+
+class Digits(TensorData):
+    """The 1,797 handwritten digits of 8 x 8 pixels bundled with scikit-learn: pixels 0..16, model space [-1, 1].
+
+    The split is 70/30, stratified, the same always.
+
+    Attributes:
+        train_labels: labels of the training rows, shape (1257,).
+        rest_labels: labels of the held-out rows, shape (540,).
+    """
+
+    def __init__(self) -> None:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        x, y = load_digits(return_X_y=True)
+        parts = train_test_split(x, y, test_size=0.3, stratify=y, random_state=SPLIT_SEED)
+        train, rest, self.train_labels, self.rest_labels = (torch.as_tensor(part) for part in parts)
+        self._set(train, rest, 8.0, 8.0, "digits", (8, 8))
+
+
+def as_data(source: Any) -> Data:
+    """Return ``source`` as :class:`Data`.
+
+    Args:
+        source: a Data, a tensor, an array, or a map-style torch Dataset whose items are tensors, or tuples that begin
+            with one (the rest, such as a label, is left out).
+
+    Raises:
+        DataError: the source is anything else, or its rows are malformed.
+    """
+    if isinstance(source, Data):
+        return source
+    if isinstance(source, Tensor | np.ndarray):
+        return TensorData(source)
+    if isinstance(source, torch.utils.data.TensorDataset):
+        return TensorData(source.tensors[0])
+    if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
+        return TensorData(_stack(source))
+    raise DataError(
+        f"data is a {type(source).__name__}; give a Data, a tensor or array of shape (rows, ...), "
+        "or a torch Dataset with a length whose items are tensors"
+    )
+
+
+def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
+    r"""Return x as finite real rows (N, \*E) with N >= 4, in float32 or float64 (integers without loss).
+
+    Args:
+        x: a tensor or an array.
+        what: how an error names it.
+
+    Raises:
+        DataError: see the messages.
+    """
+    rows = as_tensor(x, what) if isinstance(x, np.ndarray) else x.detach().cpu()
+    if rows.numel() == 0:
+        raise DataError(f"{what} is empty (shape {tuple(rows.shape)}); give at least {MIN_ROWS} rows")
+    if rows.ndim == 0:
+        raise DataError(f"{what} is a single number; give an array of shape (rows, ...)")
+    if rows.is_complex():
+        raise DataError(f"{what} holds complex numbers; give real ones, e.g. real and imaginary parts as two columns")
+    # float32 holds every integer of 16 bits; wider ones need float64.
+    rows = rows.to(torch.float32 if rows.dtype in _NARROW else torch.float64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if len(rows) < MIN_ROWS:
+        raise DataError(f"{what} has {len(rows)} rows of shape {tuple(rows.shape[1:])}; give at least {MIN_ROWS} rows")
+    bad = ~torch.isfinite(rows.flatten(1))
+    if bool(bad.any()):
+        first = int(bad.any(1).to(torch.uint8).argmax())
+        raise DataError(
+            f"{what} has {int(bad.sum())} NaN or infinite values, the first in row {first + 1} of {len(rows)}; "
+            "remove or fill them"
+        )
+    return rows
+
+
+def _moments(train: Tensor) -> tuple[Tensor, Tensor]:
+    # Two passes in float64: E[x^2] - E[x]^2 in float32 would lose a spread of 5 around 1000.
+    low, high = train.amin(0).double(), train.amax(0).double()
+    loc = train.mean(0, dtype=torch.float64)
+    scale = (train.double() - loc).square().mean(0).sqrt()
+    # The rounded mean of a constant column leaves a spread of about 1e-16 that must not be blown up to 1.
+    constant = (low == high) | (scale == 0)
+    loc, scale = torch.where(constant, low, loc), torch.where(constant, 1.0, scale)
+    if not bool((torch.isfinite(loc) & torch.isfinite(scale)).all()):
+        raise DataError("the data is too large to standardise in float64 (its variance overflows); rescale the file")
+    return loc, scale
+
+
+def _image_shape(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if len(event_shape) == 2 and min(event_shape) > 1:
+        return event_shape
+    if len(event_shape) == 3 and event_shape[0] in (1, 3):
+        return event_shape
+    return None
+
+
+def _stack(source: Any) -> Tensor:
+    rows: list[Tensor] = []
+    for i in range(len(source)):
+        item = source[i]
+        if isinstance(item, tuple | list) and item:
+            item = item[0]
+        if not isinstance(item, Tensor):
+            raise DataError(
+                f"item {i} of the {type(source).__name__} is a {type(item).__name__}; its items must be tensors, "
+                "or tuples that begin with one (e.g. transform=ToTensor())"
+            )
+        if rows and item.shape != rows[0].shape:
+            raise DataError(
+                f"item {i} of the {type(source).__name__} has shape {tuple(item.shape)} and item 0 "
+                f"{tuple(rows[0].shape)}; give all items one shape"
+            )
+        rows.append(item)
+    if not rows:
+        raise DataError(f"the {type(source).__name__} is empty; give at least {MIN_ROWS} rows")
+    return torch.stack(rows)

@@ -1,0 +1,123 @@
+r"""Evaluation of a trained equation: the data's scores, and the dual's value on held-out data.
+
+The held-out value of T says how far p_theta is from p_d *as this metric sees it*: with an unrestricted metric it is a
+lower bound of :math:`\beta D(p_d, p_\theta)`, tight at the optimal critic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.laws import Particles
+from se_framework.assembly import Assembly
+from se_framework.equation import StandardEquation
+from se_framework.errors import ConfigError, nearest
+from se_framework.randomness import generator
+from se_framework.scores import scores
+from se_framework.units import cost_factor, total_shift
+
+CHUNKS = 10
+"""Parts of the sample whose spread gives a standard error where T is not a sum over examples."""
+
+
+def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Return every score of the trained model, and the held-out value of T.
+
+    Args:
+        assembly: trained objects.
+        n: model samples, and held-out examples at most.
+        seed: of the evaluation, independent of training.
+    """
+    samples = assembly.sample(n, seed)
+    log_prob = None
+    if assembly.state.equation.model.has_log_prob:
+        log_prob = lambda x: log_density(assembly, x)  # noqa: E731
+    found = scores(assembly.data, samples, seed=seed, model_log_prob=log_prob)
+    return found | {"held_out_value": held_out_value(assembly, n, seed)}
+
+
+def log_density(assembly: Assembly, x: Tensor) -> Tensor:
+    r"""Return the trained model's log-density at x in the user's units, shape (N,), in nats."""
+    like = next(assembly.state.equation.model.parameters())
+    with torch.no_grad():
+        y = assembly.data.to_model(x).to(like.device, like.dtype)
+        return assembly.model().log_prob(y).double().cpu() - assembly.data.log_scale
+
+
+def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
+    """Return T on held-out data and fresh samples, with standard error, direction of the bound, n and seed."""
+    equation, data = assembly.equation, assembly.data
+    like = next(equation.model.parameters())
+    x = data.held_out(n, seed=seed).to(like.device, like.dtype)
+    p = equation.sample(len(x), generator(seed, 1, "held-out noise", like.device))
+    factor = cost_factor(equation, data)
+    with torch.no_grad():
+        value, error = _value_and_error(equation, x, None if p is None else p)
+    scale = 1.0 if factor is None else factor
+    return {
+        "value": value * scale + total_shift(equation, data), "se": error * scale, "n": len(x), "seed": seed,
+        "bound": bound(equation),
+        "unit": _unit(equation) + ("" if factor is not None else ", standardised"),
+    }  # fmt: skip
+
+
+def bound(equation: StandardEquation) -> str:
+    """Return what the held-out value of T is, in words."""
+    d = type(equation.divergence).__name__
+    if equation.auxiliary.uses == "primal":
+        return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if equation.uses_samples else "")
+    target = f"beta {d}(p_d, p_theta)" if equation.auxiliary.uses == "dual" else f"-alpha H(p_d) + beta {d}(p_d, p_theta)"
+    assert equation.metric is not None
+    if equation.divergence.needs_lipschitz and equation.metric.function_class != "1-Lipschitz by construction":
+        return f"near {target}, from either side: the metric is {equation.metric.function_class}"
+    return f"lower bound of {target}"
+
+
+def _unit(equation: StandardEquation) -> str:
+    degree = equation.divergence.cost_degree
+    return "nats" if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
+
+
+def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None) -> tuple[float, float]:
+    """Return T and its standard error: by the spread of examples where T is additive, else by that of chunks."""
+    data = Particles(x)
+    total = equation.terms(data, p).total
+    additive = equation.auxiliary.uses == "dual" and not getattr(equation.auxiliary, "normalised", False)
+    if additive and equation.metric is not None and p is not None and p.log_weights is None:
+        f = equation.f(equation.metric(x).double())
+        conjugate = equation.beta * equation.divergence.conjugate(equation.metric(p.x).double())
+        return total, float((f.var() / len(f) + conjugate.var() / len(conjugate)).sqrt())
+    if p is not None and p.log_weights is not None:
+        return total, 0.0
+    values = []
+    for i in range(CHUNKS):
+        part = None if p is None else Particles(p.x[i::CHUNKS], None, None if p.log_prob is None else p.log_prob[i::CHUNKS])
+        values.append(equation.terms(Particles(x[i::CHUNKS]), part).total)
+    return total, float(torch.tensor(values, dtype=torch.float64).std() / CHUNKS**0.5)
+
+
+def chosen_score(found: dict[str, dict[str, Any]], name: str | None) -> float:
+    """Return the score of that name, or the data's first.
+
+    Raises:
+        ConfigError: there is no such score.
+    """
+    if name is None:
+        return float(next(iter(found.values()))["value"])
+    if name not in found:
+        raise ConfigError(f"score={name}: this data and model have no such score: {nearest(name, found)}")
+    return float(found[name]["value"])
+
+
+def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Return one line per score, with standard error, references, n and seed beside it."""
+    lines = []
+    for name, entry in found.items():
+        error = f" +- {entry['se']:.2g}" if "se" in entry else ""
+        rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
+        rest += [f"{entry['bound']} [{entry['unit']}]"] if "bound" in entry else []
+        lines.append(f"{name:18} {entry['value']:.5g}{error}  (n {entry['n']}, seed {entry['seed']}{''.join('; ' + r for r in rest)})")
+    return lines

@@ -1,0 +1,96 @@
+"""The loop: batch, step, average, and below one guard everything rare. It reads top to bottom and knows no method."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from models.laws import Particles
+from se_framework.data import Data, as_data
+from se_framework.errors import ConfigError
+from se_framework.interrupts import Interrupts
+from se_framework.progress import Progress
+from se_framework.randomness import generator, stream_seed
+from se_framework.run_directory import RunDirectory
+from se_framework.state import TrainState
+from se_framework.step import play_round
+from se_framework.units import in_user_units
+
+
+def train(
+    state: TrainState,
+    data: Any,
+    *,
+    rounds: int = 1000,
+    batch_size: int = 256,
+    horizon: int | None = None,
+    log_every: int = 100,
+    checkpoint_every: int = 0,
+    run: RunDirectory | None = None,
+    progress: bool = True,
+) -> TrainState:
+    """Play rounds until ``rounds`` are completed in all, or Ctrl-C: the round is finished and the state is intact.
+
+    Args:
+        state: equation, players and counters; is advanced in place.
+        data: p_d: a :class:`Data`, a tensor (N, *E), or a Dataset of tensors.
+        rounds: rounds to have been completed at the end, those of earlier calls included.
+        batch_size: examples, and model samples, per step.
+        horizon: rounds over which learning rates decay; by default ``rounds``.
+        log_every: rounds between rows of terms; 0 for none.
+        checkpoint_every: rounds between checkpoints; 0 for only the last. Needs ``run``.
+        run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
+        progress: show a bar (plain lines where there is no terminal).
+
+    Returns:
+        The state.
+
+    Raises:
+        NonFiniteError: a term, penalty or gradient was not finite; the last good checkpoint stands.
+        ConfigError: an argument is out of range.
+    """
+    for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.round
+    devices = [like.device for like in [next(state.equation.model.parameters())] if like.device.type == "cuda"]
+
+    with Interrupts() as interrupt, Progress(rounds, state.round, show=progress) as bar, torch.random.fork_rng(devices):
+        while state.round < rounds and not interrupt.requested:
+            # Networks that draw on torch's own generator (dropout) are functions of the round as well.
+            torch.manual_seed(stream_seed(state.seed, state.round, "global"))
+            figures = play_round(state, data, batch_size, horizon)
+            bar.advance(batch_size)
+
+            last = state.round >= rounds or interrupt.requested
+            log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds)
+            checkpoint_due = run is not None and (last or (checkpoint_every > 0 and state.round % checkpoint_every == 0))
+            if not (log_due or checkpoint_due):
+                continue
+
+            if log_due:
+                row = measure(state, data, batch_size) | figures
+                seconds = time.monotonic() - started
+                row |= {"seconds": seconds, "samples_per_second": (state.round - first) * batch_size / seconds}
+                state.history.append(row)
+                bar.show(row)
+                if run is not None:
+                    run.append_row(row)
+            if checkpoint_due and run is not None:
+                run.save_checkpoint(state.state_dict(), state.round)
+    return state
+
+
+def measure(state: TrainState, data: Data, batch_size: int) -> dict[str, float | str]:
+    """Return the row of terms after this round, on a fresh draw of the model and the next batch of data."""
+    like = next(state.equation.model.parameters())
+    batch = Particles(data.batch(batch_size, state.seed, state.batches, like.device, like.dtype))
+    with torch.no_grad():
+        p = state.equation.sample(batch_size, generator(state.seed, state.round, "log/noise", like.device))
+    terms = state.equation.terms(batch, p)
+    row: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
+    row |= in_user_units(terms, state.equation, data)
+    missing = terms.unrepresentable()
+    return row | {"note": f"not representable: {' '.join(missing)}" if missing else ""}

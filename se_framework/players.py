@@ -1,0 +1,149 @@
+r"""Players: who differentiates the scalar, in which direction, how often.
+
+theta descends and phi ascends on the **same** scalar. Each calls ``backward(inputs=its parameters)``, so no gradient
+can leak into another player, and nothing needs detaching or freezing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from divergences.base import Divergence
+from se_framework.equation import StandardEquation
+from se_framework.errors import ConfigError
+from se_framework.penalties import Penalty
+
+Decay = Literal["constant", "linear", "cosine"]
+
+
+@dataclass
+class Player:
+    """One player of the game.
+
+    Attributes:
+        name: ``"theta"`` or ``"phi"``.
+        module: its parameters.
+        sign: -1 descends on the scalar, +1 ascends.
+        optimizer: over exactly the trainable parameters of the module.
+        steps: steps per round.
+        view: the divergence through which it sees the critic's output; None: the equation's own.
+        penalty: added to its loss.
+        decay: course of the learning rate over the horizon.
+        warmup: rounds over which the learning rate rises linearly from zero.
+        average: exponential moving average of the module, None for none.
+    """
+
+    name: str
+    module: nn.Module
+    sign: int
+    optimizer: torch.optim.Optimizer
+    steps: int = 1
+    view: Divergence | None = None
+    penalty: Penalty | None = None
+    decay: Decay = "constant"
+    warmup: int = 0
+    average: AveragedModel | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ConfigError(f"players.{self.name}.steps must be >= 0, got {self.steps}")
+        self.parameters: list[nn.Parameter] = [p for p in self.module.parameters() if p.requires_grad]
+        self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.steps_taken = 0
+
+    @property
+    def averaged(self) -> nn.Module:
+        """Return the averaged module where there is one, else the module."""
+        return self.module if self.average is None else self.average.module
+
+    def set_rate(self, round_index: int, horizon: int) -> None:
+        """Set the learning rate of a round: a pure function of round and horizon, so nothing has to be restored."""
+        progress = min(round_index / max(horizon, 1), 1.0)
+        factor = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[self.decay]
+        if self.warmup:
+            factor *= min((round_index + 1) / self.warmup, 1.0)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
+            group["lr"] = lr * factor
+
+    def apply(self, loss: Tensor, checked: Iterable[Tensor]) -> Tensor:
+        """Back-propagate into this player's parameters and step, unless something is not finite.
+
+        The decision is taken on the device where the optimiser is fused, without waiting for it.
+
+        Args:
+            loss: what the player minimises, shape ().
+            checked: scalars that must be finite besides the gradient.
+
+        Returns:
+            The norm of the gradient, shape ().
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.parameters)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        broken = ~torch.stack([torch.isfinite(t.detach()) for t in (norm, *checked)]).all()
+        if all(group.get("fused") for group in self.optimizer.param_groups):
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bool(broken):
+            self.optimizer.step()
+        self.steps_taken += 1
+        return norm
+
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def make_players(
+    equation: StandardEquation,
+    optimizer: OptimizerFactory | None = None,
+    *,
+    theta: dict | None = None,
+    phi: dict | None = None,
+) -> list[Player]:
+    """Return the players the equation has, phi first: theta moves the model, phi the metric where there is one.
+
+    Args:
+        equation: the equation.
+        optimizer: from parameters to an optimiser; by default Adam at 1e-3 without momentum, which games dislike.
+        theta: further arguments of theta's :class:`Player`, with ``ema`` (decay of the average, 0 for none) and
+            ``optimizer`` (its own factory).
+        phi: the same for phi.
+
+    Raises:
+        ConfigError: two players share a parameter, or a player has none.
+    """
+    chosen = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=(0.0, 0.99), fused=True))
+    players = []
+    seats: list[tuple[str, nn.Module | None, int, dict]] = [
+        ("phi", equation.metric, +1, phi or {}),
+        ("theta", equation.model, -1, theta or {}),
+    ]
+    for name, module, sign, options in seats:
+        if module is None:
+            continue
+        options = dict(options)
+        ema, factory = options.pop("ema", 0.0), options.pop("optimizer", None) or chosen
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
+            raise ConfigError(f"player {name}: {type(module).__name__} has no trainable parameter")
+        if not 0 <= ema < 1:
+            raise ConfigError(f"players.{name}.ema must lie in [0, 1), got {ema}")
+        average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        penalty = equation.metric.penalty if name == "phi" and equation.metric is not None else None
+        players.append(
+            Player(name, module, sign, factory(parameters), penalty=penalty, average=average, **options)
+        )
+    seen: set[int] = set()
+    for player in players:
+        ids = {id(p) for p in player.parameters}
+        if ids & seen:
+            raise ConfigError(f"player {player.name} shares a parameter with another player: two optimisers would fight over it")
+        seen |= ids
+    return players

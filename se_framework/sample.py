@@ -1,0 +1,50 @@
+"""``se-sample RUN_DIR n=64 seed=0 out=FILE.npy|.png``: draw samples of a trained model in the user's units."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from se_framework.arguments import parse, run_command
+from se_framework.composing import working_directory_last
+from se_framework.errors import ConfigError
+
+USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [device=auto]
+
+Draw n samples of the run's trained (averaged) model, in the units of its data.
+  out=FILE.npy   an array of shape (n, *event)
+  out=FILE.png   a picture of the samples beside held-out data"""
+
+
+def main() -> None:
+    """Run the command line ``se-sample``."""
+    run_command("se-sample", USAGE, _sample)
+
+
+def _sample(arguments: list[str]) -> None:
+    working_directory_last()
+    run_dir, values = parse(arguments, {"n": int, "seed": int, "out": str, "device": str}, USAGE.splitlines()[0])
+    out = Path(values.get("out", "samples.npy")).expanduser()
+    if out.suffix not in (".npy", ".png"):
+        raise ConfigError(f"out={out} must end in .npy or .png")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
+    import numpy as np
+
+    from se_framework.commands import draw
+    from se_framework.notebook import load
+    from se_framework.run_directory import write_atomically
+
+    assembly = load(run_dir, values.get("device"))
+    samples = assembly.sample(values.get("n", 64), values.get("seed", 0))
+    if out.suffix == ".png":
+        draw(assembly, out, samples)
+    else:
+        buffer = io.BytesIO()
+        np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
+        write_atomically(out, buffer.getvalue())
+    print(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}")
+
+
+if __name__ == "__main__":
+    main()

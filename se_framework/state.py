@@ -1,0 +1,95 @@
+"""The state of a run: everything the next round depends on besides the configuration and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from se_framework.equation import StandardEquation
+from se_framework.errors import RunDirectoryError
+from se_framework.players import Player, make_players
+
+FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    """Equation, players and counters.
+
+    Attributes:
+        equation: the objects that train.
+        players: in the order in which they move.
+        seed: all randomness of round t is a function of (seed, t, purpose).
+        round: rounds completed; in one round every player makes its steps once.
+        batches: batches of data drawn.
+        samples: examples of data seen.
+        history: the rows logged in this process, oldest first.
+    """
+
+    equation: StandardEquation
+    players: list[Player] = field(default_factory=list)
+    seed: int = 0
+    round: int = 0
+    batches: int = 0
+    samples: int = 0
+    history: list[dict[str, float | str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.players = self.players or make_players(self.equation)
+
+    def player(self, name: str) -> Player | None:
+        """Return the player of that name, or None."""
+        return next((p for p in self.players if p.name == name), None)
+
+    def trained(self) -> StandardEquation:
+        """Return the equation with averaged modules in the place of those that have an average."""
+        return equation_with(self.equation, {p.name: p.averaged for p in self.players})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors, numbers and strings only, so that it loads with ``weights_only=True``."""
+        players = {}
+        for player in self.players:
+            players[player.name] = {
+                "module": player.module.state_dict(),
+                "optimizer": player.optimizer.state_dict(),
+                "average": None if player.average is None else player.average.state_dict(),
+                "steps_taken": player.steps_taken,
+            }
+        return {
+            "format": FORMAT, "seed": self.seed, "round": self.round, "batches": self.batches, "samples": self.samples,
+            "players": players,
+        }  # fmt: skip
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Restore from :meth:`state_dict`.
+
+        Raises:
+            RunDirectoryError: the checkpoint belongs to another format, seed or set of players.
+        """
+        names = [p.name for p in self.players]
+        if saved.get("format") != FORMAT or sorted(saved["players"]) != sorted(names) or saved["seed"] != self.seed:
+            raise RunDirectoryError(
+                f"the checkpoint (format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved['players'])}) "
+                f"is not of this run (format {FORMAT}, seed {self.seed}, players {sorted(names)})"
+            )
+        for player in self.players:
+            own = saved["players"][player.name]
+            player.module.load_state_dict(own["module"])
+            player.optimizer.load_state_dict(own["optimizer"])
+            if player.average is not None:
+                player.average.load_state_dict(own["average"])
+            player.steps_taken = own["steps_taken"]
+        self.round, self.batches, self.samples = saved["round"], saved["batches"], saved["samples"]
+
+
+def equation_with(equation: StandardEquation, modules: dict[str, torch.nn.Module]) -> StandardEquation:
+    """Return the equation with other modules for theta and phi (a shallow copy: nothing else is duplicated)."""
+    twin = StandardEquation.__new__(StandardEquation)
+    torch.nn.Module.__init__(twin)
+    twin.model = modules.get("theta", equation.model)  # type: ignore[assignment]
+    twin.metric = modules.get("phi", equation.metric)  # type: ignore[assignment]
+    twin.divergence, twin.auxiliary = equation.divergence, equation.auxiliary
+    twin.alpha, twin.beta, twin.warnings = equation.alpha, equation.beta, equation.warnings
+    return twin

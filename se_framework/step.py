@@ -1,0 +1,77 @@
+"""One round of the game: every player makes its steps once, all on the same scalar."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.laws import Particles
+from se_framework.data import Data
+from se_framework.errors import NonFiniteError
+from se_framework.randomness import generator
+from se_framework.state import TrainState
+
+
+def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
+    """Play one round and return its figures.
+
+    Args:
+        state: is advanced by one round.
+        data: p_d.
+        batch_size: examples and model samples per step (global).
+        horizon: rounds over which learning rates decay.
+
+    Returns:
+        Per player the scalar it saw last, its penalty and the norm of its gradient.
+
+    Raises:
+        NonFiniteError: a term, penalty or gradient was not finite; its update was not applied.
+    """
+    equation, seed, t = state.equation, state.seed, state.round
+    like = next(equation.model.parameters())
+    names = (equation.auxiliary.minimum_name, "E_pd_f", "penalty", "gradient")
+    seen: dict[str, Tensor] = {}
+    batch = None
+
+    for player in state.players:
+        player.set_rate(t, horizon)
+        for k in range(player.steps):
+            purpose = f"{player.name}/{k}"
+            if batch is None or player.name == "phi" or len(state.players) == 1:  # theta plays on phi's last batch
+                batch = Particles(data.batch(batch_size, seed, state.batches, like.device, like.dtype))
+                state.batches, state.samples = state.batches + 1, state.samples + batch_size
+            with torch.set_grad_enabled(player.name == "theta"):
+                p = equation.sample(batch_size, generator(seed, t, f"{purpose}/noise", like.device))
+
+            minimum, f_data = equation.parts(batch, p, player.view)
+            penalty = torch.zeros_like(minimum)
+            if player.penalty is not None and p is not None and player.steps_taken % player.penalty.every == 0:
+                mix = torch.rand(
+                    batch_size, generator=generator(seed, t, f"{purpose}/mix", like.device), dtype=like.dtype, device=like.device
+                )
+                penalty = player.penalty(player.module, batch.x, p.x, mix)
+            gradient = player.apply(penalty - player.sign * (minimum + f_data), (minimum, f_data, penalty))
+
+            figures = torch.stack([minimum, f_data, penalty, gradient]).detach()
+            before = seen.get(player.name, figures)
+            seen[player.name] = torch.where(torch.isfinite(before).all(), figures, before)  # keep the first offence
+
+    # One read of the device per round, after all of its work has been queued.
+    rows = dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True)) if seen else {}
+    for player_name, row in rows.items():
+        for name, value in zip(names, row, strict=True):
+            if not abs(value) < float("inf"):
+                raise NonFiniteError(
+                    f"{name} of player {player_name} is {value} in round {t}: the update was not applied; lower the "
+                    "learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
+                )
+    for player in state.players:
+        if player.average is not None:
+            player.average.update_parameters(player.module)
+    state.round += 1
+    figures_row = {}
+    for name, (minimum_value, f_value, penalty_value, gradient_value) in rows.items():
+        figures_row |= {f"{name}_scalar": minimum_value + f_value, f"{name}_gradient": gradient_value}
+        if name == "phi":
+            figures_row["penalty"] = penalty_value
+    return figures_row

@@ -1,0 +1,53 @@
+r"""Terms in the user's units: what standardising the data did to densities and costs is undone.
+
+For x = loc + s y, log-densities of x are those of y less log|s|: entropies rise by it, cross-entropies likewise. A
+transport cost of degree k is multiplied by s^k; where s differs between coordinates there is no such factor, and the
+name says that the term is in standardised units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from se_framework.data import Data
+
+if TYPE_CHECKING:
+    from se_framework.equation import StandardEquation, Terms
+
+
+def cost_factor(equation: StandardEquation, data: Data) -> float | None:
+    """Return the factor from standardised to user's units of D, or None where there is none."""
+    degree = equation.divergence.cost_degree
+    if degree == 0:
+        return 1.0
+    scale = torch.as_tensor(data.scale, dtype=torch.float64).abs().flatten()
+    return float(scale[0] ** degree) if bool((scale == scale[0]).all()) else None
+
+
+def total_shift(equation: StandardEquation, data: Data) -> float:
+    r"""Return what the total gains: :math:`(-\alpha + \beta(1-c))\log|s|` where D = CE - c H, else 0."""
+    c = equation.divergence.entropy_weight
+    if c is None or equation.auxiliary.uses == "dual":
+        return 0.0
+    alpha = equation.alpha if equation.auxiliary.uses == "entropy" else 0.0
+    return (-alpha + equation.beta * (1 - c)) * data.log_scale
+
+
+def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[str, float]:
+    """Return the row of terms in the user's units."""
+    factor, c = cost_factor(equation, data), equation.divergence.entropy_weight
+    suffix = "_standardised" if factor is None else ""
+    row = {}
+    for name, value in terms.as_dict().items():
+        if name == "H_q":
+            row[name] = value + data.log_scale
+            continue
+        value *= 1.0 if factor is None else factor
+        if name == "D" and c is not None:
+            value += (1 - c) * data.log_scale
+        if name.startswith("total"):
+            value += total_shift(equation, data)
+        row[name + suffix] = value
+    return row
