@@ -5,8 +5,8 @@ from divergences.f_divergence import FDivergence
 from divergences.generators import (
     GAN,
     KL,
-    JensenShannon,
     Jeffreys,
+    JensenShannon,
     Pearson,
     ReverseKL,
     SoftenedReverseKL,

@@ -123,6 +123,6 @@ class Divergence(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no dual over probability measures")
 
-    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints) -> Tensor:
-        """Return D(q, p) from q's particles and the model's law (with ``log_prob``) or particles, shape ()."""
+    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
+        """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""
         raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")

@@ -83,7 +83,7 @@ class FDivergence(Divergence):
                 f"{float(w.detach()[outside].flatten()[0]):.4g}: bound or regularise the critic, or write stable forms"
             )
         u = w.exp()
-        h, slope = torch.func.jvp(self.h, (u,), (torch.ones_like(u),))
+        h, slope = torch.func.jvp(self.h, (u,), (torch.ones_like(u),))[:2]
         return u, h, slope
 
     def value(self, v: Tensor) -> Tensor:

@@ -21,6 +21,6 @@ class CrossEntropy(Divergence):
     entropy_weight = 0.0
     up_to_constant = True
 
-    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints) -> Tensor:
+    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the mean negative log-density of q's particles under the law, shape ()."""
         return -q.mean(law.log_prob(q.x))

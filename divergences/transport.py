@@ -54,7 +54,8 @@ class Sinkhorn(Divergence):
     :math:`\tfrac12 W_2^2` (p = 2). On samples it is biased upward by the sampling error of both clouds.
 
     The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter that is never zero, works in
-    float32 at least, checks shapes, masses and finiteness, and refuses second derivatives (wrong there without warning).
+    float32 at least, checks shapes, masses and finiteness, and refuses second derivatives (they are wrong there, without
+    a warning).
 
     Args:
         p: exponent of the ground cost, 1 or 2.
@@ -73,7 +74,9 @@ class Sinkhorn(Divergence):
     def __init__(self, p: int = 2, blur: float = 0.05, scaling: float = 0.95) -> None:
         super().__init__()
         if p not in (1, 2) or not blur > 0 or not 0 < scaling < 1:
-            raise ValueError(f"sinkhorn takes p in (1, 2), blur > 0, 0 < scaling < 1; got p={p}, blur={blur}, scaling={scaling}")
+            raise ValueError(
+                f"sinkhorn takes p in (1, 2), blur > 0, 0 < scaling < 1; got p={p}, blur={blur}, scaling={scaling}"
+            )
         self.p, self.blur, self.scaling = p, blur, scaling
         self.cost_degree = float(p)
 
@@ -81,10 +84,12 @@ class Sinkhorn(Divergence):
         """Show the parameters."""
         return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}"
 
-    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints) -> Tensor:
+    def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return S(q, p) from both particle clouds, in (unit of the data)**p."""
+        if p is None:
+            raise ValueError("sinkhorn compares particles: it needs samples of the model")
         a, b = weights(q), weights(p)
-        return _Sinkhorn.apply(q.x.flatten(1), p.x.flatten(1), a, b, self)  # type: ignore[no-untyped-call]
+        return _Sinkhorn.apply(q.x.flatten(1), p.x.flatten(1), a, b, self)
 
     def solve(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Call geomloss on clouds x (N, d), y (M, d) with weights a (N,), b (M,)."""
@@ -96,11 +101,18 @@ class Sinkhorn(Divergence):
         if x.shape[1] != y.shape[1]:
             raise ValueError(f"sinkhorn: points of q have {x.shape[1]} coordinates, points of p have {y.shape[1]}")
         if not torch.isclose(a.sum(), b.sum(), rtol=1e-4):
-            raise ValueError(f"sinkhorn: masses differ, {float(a.sum()):.6g} and {float(b.sum()):.6g}: normalise the weights")
+            raise ValueError(
+                f"sinkhorn: masses differ, {float(a.sum()):.6g} and {float(b.sum()):.6g}: normalise the weights"
+            )
         everything = torch.cat([x, y]).detach()
         spread = float((everything.amax(0) - everything.amin(0)).norm())
         loss = SamplesLoss(
-            "sinkhorn", p=self.p, blur=self.blur, scaling=self.scaling, diameter=max(spread, self.blur), backend="tensorized"
+            "sinkhorn",
+            p=self.p,
+            blur=self.blur,
+            scaling=self.scaling,
+            diameter=max(spread, self.blur),
+            backend="tensorized",
         )
         return loss(a, x, b, y)
 
@@ -123,7 +135,7 @@ class _Sinkhorn(torch.autograd.Function):
         return value.detach().to(x.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         return (*((grad * g).to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)
 

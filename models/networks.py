@@ -1,12 +1,13 @@
-"""Building blocks shared by models and critics: perceptrons, and modules frozen at their current parameters."""
+"""Building blocks shared by models and critics: perceptrons, and their calls at fixed parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Literal, get_args
 
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional as F
 
 from models.base import checked_at_least
 
@@ -59,15 +60,28 @@ def mlp(
     return nn.Sequential(*layers, last)
 
 
-def bound_call(module: nn.Module) -> Callable[..., Any]:
-    """Return the module's call with the parameters and buffers that it has now.
+def bound_call(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    """Return the call of a perceptron with the parameters that it has now.
 
     A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
-    substituted tensors by then, and would silently compute with its own.
-    """
-    state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    substituted tensors by then, and would silently compute with its own. (A second ``functional_call`` would do, at
+    several times the cost of a small network.)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return functional_call(module, state, args, kwargs)
+    Raises:
+        ValueError: a layer with parameters that is not linear.
+    """
+    steps: list[Callable[[Tensor], Tensor]] = []
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            steps.append(partial(F.linear, weight=layer.weight, bias=layer.bias))
+        elif next(layer.parameters(), None) is None:
+            steps.append(layer)
+        else:
+            raise ValueError(f"only linear layers may have parameters here, got {type(layer).__name__}; use mlp(...)")
+
+    def call(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
 
     return call

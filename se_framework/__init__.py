@@ -34,8 +34,8 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly as Assembly
     from se_framework.auxiliary import Auxiliary as Auxiliary
-    from se_framework.auxiliary import Empirical as Empirical
     from se_framework.auxiliary import Dual as Dual
+    from se_framework.auxiliary import Empirical as Empirical
     from se_framework.auxiliary import Tilted as Tilted
     from se_framework.equation import StandardEquation as StandardEquation
     from se_framework.equation import Terms as Terms

@@ -9,15 +9,32 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from se_framework.composing import check_overrides, compose, config_dir, groups, register_resolvers, working_directory_last
+from se_framework.composing import (
+    check_overrides,
+    compose,
+    config_dir,
+    groups,
+    register_resolvers,
+    working_directory_last,
+)
 from se_framework.errors import ConfigError, SEError
 from se_framework.schema import validate
 
 register_resolvers()
 INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--experimental-rerun")
+WITH_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--package",
+    "-p",
+    "--experimental-rerun",
+)
 
 
 def main() -> None:

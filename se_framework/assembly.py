@@ -135,7 +135,7 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
             metric=build(config.metric, "metric", event_shape=shape),
             alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow,
         ).to(device)  # fmt: skip
-    options: dict[str, dict[str, Any]] = {}
+    options: dict[str, Any] = {}
     for name, player in players.items():
         options[name] = {
             "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
@@ -146,7 +146,7 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
 
 
 def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Return a function from parameters to the configured optimiser, at the player's own learning rate if it has one."""
+    """Return a function from parameters to the configured optimiser, at a player's own learning rate if it has one."""
     target, arguments, key = resolve(node, "optimizer")
     if target is None:
         raise ConfigError("optimizer must be chosen, got none: add optimizer=adam")

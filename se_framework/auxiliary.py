@@ -108,7 +108,11 @@ class Dual(Auxiliary):
 
     def _inner(self, problem: InnerProblem) -> InnerSolution:
         v, p = _scores(problem)
-        return problem.divergence.inner_normalised(v, p, problem.v_data) if self.normalised else problem.divergence.inner(v, p)
+        return (
+            problem.divergence.inner_normalised(v, p, problem.v_data)
+            if self.normalised
+            else problem.divergence.inner(v, p)
+        )
 
     def minimum(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`-\beta D^*_p(\ell(v))`."""

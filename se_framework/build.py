@@ -44,7 +44,9 @@ def locate(path: str, key: str) -> Any:
                 raise ConfigError(f"{key}: {path!r} does not exist, no {name!r} in {module}: {nearest(name, public)}")
             found = getattr(found, name)
         return found
-    raise ConfigError(f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory")
+    raise ConfigError(
+        f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory"
+    )
 
 
 def build(node: Any, key: str, **context: Any) -> Any:
@@ -75,7 +77,7 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
     given = {k: v for k, v in node.items() if k != "_target_"}
     parameters = inspect.signature(target).parameters
     try:
-        hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+        hints = typing.get_type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009
     except Exception:  # noqa: BLE001  annotations that cannot be evaluated check nothing
         hints = {}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -91,7 +93,10 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
         else:
             arguments[name] = conform(value, hints.get(name, Any), where)
     for name, parameter in parameters.items():
-        required = parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        required = parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
         if required and name not in arguments and name not in context and name != "params":
             raise ConfigError(f"{key}.{name} is missing: add {key}.{name}=VALUE")
     return target, arguments, key

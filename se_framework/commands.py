@@ -17,7 +17,17 @@ from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.run_directory import RunDirectory
 
-MAY_CHANGE = ("resume", "loop.rounds", "loop.log_every", "loop.checkpoint_every", "device", "threads", "progress", "score", "dry_run")
+MAY_CHANGE = (
+    "resume",
+    "loop.rounds",
+    "loop.log_every",
+    "loop.checkpoint_every",
+    "device",
+    "threads",
+    "progress",
+    "score",
+    "dry_run",
+)
 """Keys whose change between the parts of a run changes no trajectory."""
 
 
@@ -38,7 +48,9 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
     if resumed:
         config = resumed_config(config, run, overrides)
     elif run.is_run:
-        raise RunDirectoryError(f"{directory} holds a run already: go on with resume={directory}, or choose another hydra.run.dir")
+        raise RunDirectoryError(
+            f"{directory} holds a run already: go on with resume={directory}, or choose another hydra.run.dir"
+        )
     assembly = assembly_of(config)
     if config.dry_run:
         print(describe(assembly))
@@ -57,8 +69,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
 
     state = assembly.train(run)
     if state.round < config.loop.rounds:
-        print(f"se-train: stopped after round {state.round} of {config.loop.rounds}; go on with: se-train resume={directory}",
-              file=sys.stderr)  # fmt: skip
+        done = f"stopped after round {state.round} of {config.loop.rounds}"
+        print(f"se-train: {done}; go on with: se-train resume={directory}", file=sys.stderr)
         raise KeyboardInterrupt
     return finish(assembly, run)
 
@@ -82,9 +94,15 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
         elif not isinstance(new, DictConfig):
             drift.append(f"{key}: {old} -> {new}")
         else:
-            drift += [f"{key}.{k}: {_at(old, k)} -> {_at(new, k)}" for k in new if _at(old, k) != _at(new, k) and f"{key}.{k}" not in MAY_CHANGE]
+            drift += [
+                f"{key}.{k!s}: {_at(old, k)} -> {_at(new, k)}"
+                for k in new
+                if _at(old, k) != _at(new, k) and f"{key}.{k!s}" not in MAY_CHANGE
+            ]
     if drift:
-        raise ConfigError(f"resume={run.path} would change the run ({'; '.join(drift)}): leave these out, or start a new run")
+        raise ConfigError(
+            f"resume={run.path} would change the run ({'; '.join(drift)}): leave these out, or start a new run"
+        )
     return saved
 
 

@@ -1,4 +1,4 @@
-"""Composing configurations with Hydra, and turning its refusals into one sentence each. Imports neither torch nor models."""
+"""Compose configurations with Hydra, and turn its refusals into one sentence each. Imports neither torch nor models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def groups(config_dirs: Sequence[Path]) -> dict[str, list[str]]:
     return found
 
 
-def compose(experiment: str | None = None, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()) -> DictConfig:
+def compose(
+    experiment: str | None = None, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()
+) -> DictConfig:
     """Return the validated configuration of an experiment with overrides.
 
     Args:
@@ -70,7 +72,9 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), config
                 if (config_dir() / group / f"{choice}.yaml").exists():
                     raise ConfigError(f"--config-dir has {group}/{choice}.yaml, a name we ship too: rename it")
     check_overrides(overrides, known)
-    search = [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
+    search = (
+        [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
+    )
     hydra = GlobalHydra.instance()
     hydra.clear()
     try:
@@ -91,7 +95,9 @@ def check_overrides(overrides: Sequence[str], known: dict[str, list[str]]) -> No
             key, equals, value = text.partition("=")
             if not equals:
                 raise ConfigError(f"{text!r} is not an override: write KEY=VALUE, e.g. loop.rounds=100") from error
-            raise ConfigError(f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}") from error
+            raise ConfigError(
+                f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}"
+            ) from error
         key, choice = override.key_or_group.split("@")[0], override.value()
         if override.is_sweep_override():
             continue

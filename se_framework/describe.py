@@ -6,6 +6,7 @@ from torch import nn
 
 from se_framework.assembly import Assembly
 from se_framework.legality import RULES, name_of
+from se_framework.metric import Metric
 from se_framework.players import Player
 
 EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
@@ -19,14 +20,17 @@ def describe(assembly: Assembly) -> str:
         ("alpha", f"{equation.alpha:g}"),
         ("beta", f"{equation.beta:g}"),
         ("p_theta", f"{show(equation.model)}; density: {'yes' if equation.model.has_log_prob else 'no'}"),
-        ("f_phi", "none" if equation.metric is None else
-         f"{show(equation.metric.network)}, {equation.metric.function_class}; penalty: {show(equation.metric.penalty)}"),
+        ("f_phi", metric_line(equation.metric)),
         ("D(q, p)", show(divergence)),
         ("q", show(auxiliary)),
         ("p_d", f"{data.name}, shape {data.event_shape}, {data.train_size or 'unlimited'} training examples"),
     ]  # fmt: skip
     lines = [EQUATION, ""] + [f"  {name:8} = {value}" for name, value in symbols]
-    total = "T = " + auxiliary.minimum_name + (" + E_pd f" if auxiliary.uses_metric else "  (H(q), E_q f, E_pd f: constants)")
+    total = (
+        "T = "
+        + auxiliary.minimum_name
+        + (" + E_pd f" if auxiliary.uses_metric else "  (H(q), E_q f, E_pd f: constants)")
+    )
     lines += ["", f"  {total}", "", "Players, in the order in which they move"]
     lines += [f"  {player_line(player)}" for player in assembly.state.players]
     if any(player.view is not None and type(player.view) is not type(divergence) for player in assembly.state.players):
@@ -34,6 +38,13 @@ def describe(assembly: Assembly) -> str:
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, allowed: {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
+
+
+def metric_line(metric: Metric | None) -> str:
+    """Return the network, its function class and its penalty."""
+    if metric is None:
+        return "none"
+    return f"{show(metric.network)}, {metric.function_class}; penalty: {show(metric.penalty)}"
 
 
 def player_line(player: Player) -> str:

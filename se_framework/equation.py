@@ -90,7 +90,9 @@ class StandardEquation(nn.Module):
         super().__init__()
         for name, weight in (("alpha", alpha), ("beta", beta)):
             if not (math.isfinite(weight) and weight >= 0):
-                raise ConfigError(f"equation.{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation")
+                raise ConfigError(
+                    f"equation.{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation"
+                )
         self.model, self.divergence, self.auxiliary, self.metric = model, divergence, auxiliary, metric
         self.alpha, self.beta = float(alpha), float(beta)
         self.warnings = legality.check(
@@ -121,7 +123,9 @@ class StandardEquation(nn.Module):
         v_data = None if self.metric is None else self.metric(data.x)
         return InnerProblem(v, v_data, data, p, self.model, divergence or self.divergence, self.alpha, self.beta)
 
-    def parts(self, data: Particles, p: Particles | None, divergence: Divergence | None = None) -> tuple[Tensor, Tensor]:
+    def parts(
+        self, data: Particles, p: Particles | None, divergence: Divergence | None = None
+    ) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\min_q\{-\alpha H(q) + \beta D(q,p) - \mathbb E_q f\}` and :math:`\mathbb E_{p_d} f`.
 
         Args:
@@ -153,8 +157,10 @@ class StandardEquation(nn.Module):
         inner = self.auxiliary.solve(problem)
         f_data = None if problem.v_data is None else problem.data.mean(self.f(problem.v_data))
         total = inner.minimum if f_data is None else inner.minimum + f_data
-        numbers = [None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)]
-        return Terms(*numbers, total=float(total), up_to_constant=inner.up_to_constant)
+        entropy, divergence, f_q, f_d = (
+            None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)
+        )
+        return Terms(entropy, divergence, f_q, f_d, float(total), inner.up_to_constant)
 
     def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:
         """Return log(p_d/p_theta) as the critic reads it, shape (B,): v, less the normaliser under probability q.

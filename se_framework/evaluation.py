@@ -69,7 +69,9 @@ def bound(equation: StandardEquation) -> str:
     d = type(equation.divergence).__name__
     if equation.auxiliary.uses == "primal":
         return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if equation.uses_samples else "")
-    target = f"beta {d}(p_d, p_theta)" if equation.auxiliary.uses == "dual" else f"-alpha H(p_d) + beta {d}(p_d, p_theta)"
+    target = (
+        f"beta {d}(p_d, p_theta)" if equation.auxiliary.uses == "dual" else f"-alpha H(p_d) + beta {d}(p_d, p_theta)"
+    )
     assert equation.metric is not None
     if equation.divergence.needs_lipschitz and equation.metric.function_class != "1-Lipschitz by construction":
         return f"near {target}, from either side: the metric is {equation.metric.function_class}"
@@ -94,7 +96,11 @@ def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None)
         return total, 0.0
     values = []
     for i in range(CHUNKS):
-        part = None if p is None else Particles(p.x[i::CHUNKS], None, None if p.log_prob is None else p.log_prob[i::CHUNKS])
+        part = (
+            None
+            if p is None
+            else Particles(p.x[i::CHUNKS], None, None if p.log_prob is None else p.log_prob[i::CHUNKS])
+        )
         values.append(equation.terms(Particles(x[i::CHUNKS]), part).total)
     return total, float(torch.tensor(values, dtype=torch.float64).std() / CHUNKS**0.5)
 
@@ -119,5 +125,6 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
         error = f" +- {entry['se']:.2g}" if "se" in entry else ""
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
         rest += [f"{entry['bound']} [{entry['unit']}]"] if "bound" in entry else []
-        lines.append(f"{name:18} {entry['value']:.5g}{error}  (n {entry['n']}, seed {entry['seed']}{''.join('; ' + r for r in rest)})")
+        beside = "; ".join([f"n {entry['n']}, seed {entry['seed']}", *rest])
+        lines.append(f"{name:18} {entry['value']:.5g}{error}  ({beside})")
     return lines

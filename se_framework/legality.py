@@ -112,7 +112,9 @@ def violations(choice: Choice) -> Iterator[Violation]:
     if auxiliary.needs_alpha is True and not choice.alpha > 0:
         yield Violation("alpha", f"auxiliary {q} needs alpha > 0, got {choice.alpha:g}", ("equation.alpha=0.5",))
     if not choice.beta > 0:
-        yield Violation("beta", f"beta = {choice.beta:g} removes {d} and with it the model's gradient", ("equation.beta=1",))
+        yield Violation(
+            "beta", f"beta = {choice.beta:g} removes {d} and with it the model's gradient", ("equation.beta=1",)
+        )
 
     if uses == "entropy" and not model.has_log_prob:
         yield Violation("density", f"auxiliary {q} needs the model's density, and {p} has none", ("model=affine",))
@@ -158,4 +160,3 @@ def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
         study = f" (or study it anyway: allow=[{','.join(rules)}])" if set(rules) <= set(ALLOWABLE) else ""
         raise IncompatibleError("; ".join(dict.fromkeys(v.problem for v in fatal)) + f": add {' '.join(fixes)}{study}")
     return [f"{v.rule}: {v.problem}" for v in found]
-

@@ -66,7 +66,9 @@ def train(
 
             last = state.round >= rounds or interrupt.requested
             log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds)
-            checkpoint_due = run is not None and (last or (checkpoint_every > 0 and state.round % checkpoint_every == 0))
+            checkpoint_due = run is not None and (
+                last or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
+            )
             if not (log_due or checkpoint_due):
                 continue
 

@@ -47,7 +47,7 @@ class Metric(nn.Module):
         v = self.network(x)
         if v.shape != x.shape[:1]:
             raise ValueError(
-                f"metric.network {type(self.network).__name__} returned shape {tuple(v.shape)} for a batch of {len(x)}: "
+                f"metric.network {type(self.network).__name__} returned {tuple(v.shape)} for a batch of {len(x)}: "
                 "one score per example, shape (B,), is needed (squeeze the last axis)"
             )
         return v

@@ -66,7 +66,8 @@ def restore(assembly: Assembly, run: RunDirectory) -> str:
     saved, path = found
     assembly.state.load_state_dict(saved)
     assembly.state.history = [{k: _number(v) for k, v in row.items()} for row in run.rows()]
-    return f"restored {path.name}: round {assembly.state.round}, players {', '.join(p.name for p in assembly.state.players)}"
+    players = ", ".join(player.name for player in assembly.state.players)
+    return f"restored {path.name}: round {assembly.state.round}, players {players}"
 
 
 def _number(cell: str) -> float | str:

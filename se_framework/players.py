@@ -66,7 +66,9 @@ class Player:
     def set_rate(self, round_index: int, horizon: int) -> None:
         """Set the learning rate of a round: a pure function of round and horizon, so nothing has to be restored."""
         progress = min(round_index / max(horizon, 1), 1.0)
-        factor = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[self.decay]
+        factor = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[
+            self.decay
+        ]
         if self.warmup:
             factor *= min((round_index + 1) / self.warmup, 1.0)
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
@@ -137,13 +139,13 @@ def make_players(
             raise ConfigError(f"players.{name}.ema must lie in [0, 1), got {ema}")
         average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         penalty = equation.metric.penalty if name == "phi" and equation.metric is not None else None
-        players.append(
-            Player(name, module, sign, factory(parameters), penalty=penalty, average=average, **options)
-        )
+        players.append(Player(name, module, sign, factory(parameters), penalty=penalty, average=average, **options))
     seen: set[int] = set()
     for player in players:
         ids = {id(p) for p in player.parameters}
         if ids & seen:
-            raise ConfigError(f"player {player.name} shares a parameter with another player: two optimisers would fight over it")
+            raise ConfigError(
+                f"player {player.name} shares a parameter with another player: two optimisers would fight over it"
+            )
         seen |= ids
     return players

@@ -236,11 +236,11 @@ def _columns(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             f"{str(file)!r} has no column 'round' (columns: {', '.join(rows[0])}); give metrics.csv"
         )
     found = {}
-    for name in rows[0] if rows else ():
+    for name in filter(None, rows[0] if rows else ()):
         cells = [(row["round"], row[name]) for row in rows if row[name]] if name not in _SKIPPED else []
         try:
             pairs = np.array([(float(r), float(v)) for r, v in cells])
-        except ValueError:
+        except (TypeError, ValueError):
             continue
         if len(pairs):
             found[name] = (pairs[:, 0], pairs[:, 1])

@@ -22,12 +22,16 @@ class Progress:
 
     def __init__(self, rounds: int, start: int = 0, show: bool = True) -> None:
         self.rounds, self.terminal, self.show_lines = rounds, sys.stderr.isatty(), show
-        self.bar = tqdm(total=rounds, initial=start, unit="round", disable=not (show and self.terminal), dynamic_ncols=True)
+        self.bar = tqdm(
+            total=rounds, initial=start, unit="round", disable=not (show and self.terminal), dynamic_ncols=True
+        )
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.close()
 
     def advance(self, samples: int) -> None:

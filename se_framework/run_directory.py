@@ -59,7 +59,9 @@ class RunDirectory:
         """
         if not self.is_run:
             kind = "holds no config.yaml" if self.path.is_dir() else "does not exist"
-            raise RunDirectoryError(f"{self.path} is not a run directory: it {kind}; pass the directory a run was written to")
+            raise RunDirectoryError(
+                f"{self.path} is not a run directory: it {kind}; pass the directory a run was written to"
+            )
         return self
 
     def start(self, config_yaml: str, device: torch.device) -> None:
@@ -179,11 +181,15 @@ def versions(device: torch.device) -> dict[str, Any]:
     here = Path(__file__).parent
     git = ["git", "-C", str(here)]
     try:
-        found["commit"] = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        found["commit"] = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
         found["uncommitted_changes"] = bool(changes.strip())
     except (OSError, subprocess.CalledProcessError):
         found["commit"] = None
-    found["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+    found["device"] = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+    )
     found["threads"] = torch.get_num_threads()
     return found

@@ -70,10 +70,9 @@ class TrainState:
         """
         names = [p.name for p in self.players]
         if saved.get("format") != FORMAT or sorted(saved["players"]) != sorted(names) or saved["seed"] != self.seed:
-            raise RunDirectoryError(
-                f"the checkpoint (format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved['players'])}) "
-                f"is not of this run (format {FORMAT}, seed {self.seed}, players {sorted(names)})"
-            )
+            theirs = f"format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved['players'])}"
+            ours = f"format {FORMAT}, seed {self.seed}, players {sorted(names)}"
+            raise RunDirectoryError(f"the checkpoint ({theirs}) is not of this run ({ours})")
         for player in self.players:
             own = saved["players"][player.name]
             player.module.load_state_dict(own["module"])

@@ -47,7 +47,10 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
             penalty = torch.zeros_like(minimum)
             if player.penalty is not None and p is not None and player.steps_taken % player.penalty.every == 0:
                 mix = torch.rand(
-                    batch_size, generator=generator(seed, t, f"{purpose}/mix", like.device), dtype=like.dtype, device=like.device
+                    batch_size,
+                    generator=generator(seed, t, f"{purpose}/mix", like.device),
+                    dtype=like.dtype,
+                    device=like.device,
                 )
                 penalty = player.penalty(player.module, batch.x, p.x, mix)
             gradient = player.apply(penalty - player.sign * (minimum + f_data), (minimum, f_data, penalty))
@@ -69,7 +72,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         if player.average is not None:
             player.average.update_parameters(player.module)
     state.round += 1
-    figures_row = {}
+    figures_row: dict[str, float] = {}
     for name, (minimum_value, f_value, penalty_value, gradient_value) in rows.items():
         figures_row |= {f"{name}_scalar": minimum_value + f_value, f"{name}_gradient": gradient_value}
         if name == "phi":

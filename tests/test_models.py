@@ -18,7 +18,7 @@ from models.critics import GroupSortCritic, MLPCritic, OrthonormalLinear, group_
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, Weighted, standard_normal_log_prob
-from models.networks import mlp
+from models.networks import bound_call, mlp
 from models.tabular import TabularCritic, TabularModel
 
 F64 = torch.float64
@@ -214,14 +214,14 @@ def test_every_coordinate_of_a_flow_depends_on_every_latent(dimension):
 
 
 def test_couplings_form_new_halves():
-    """For d = 4, the first coupling moves latents 2, 3; after the permutation 0, 2, 1, 3 the third moves 1, 3."""
+    """For d = 4, the first coupling moves coordinates 2, 3; after the permutation 0, 2, 1, 3 the third moves 1, 3."""
     model = RealNVP((4,), couplings=4, width=8).double()
     with torch.no_grad():
         for i in (0, 2):
-            model.flow.conditioners[i][-1].bias[2:] = 0.5
+            model.conditioners[i][-1].bias[2:] = 0.5
     law = model()
-    jacobian = jacrev(lambda z: law.push(z[None])[0][0])(torch.randn(4, dtype=F64))
-    step = 2.0 * np.tanh(0.25)
+    jacobian = jacrev(lambda z: law.pull(z[None])[0][0])(torch.randn(4, dtype=F64))
+    step = 2.0 * np.tanh(0.5)
     torch.testing.assert_close(jacobian.sum(0).log() / step, torch.tensor([0.0, 1.0, 1.0, 2.0], dtype=F64))
     assert ((jacobian != 0).sum(0) == 1).all()
 
@@ -497,6 +497,8 @@ def test_networks_of_any_depth():
         assert sum(isinstance(layer, nn.Linear) for layer in net) == linear
         assert net(torch.zeros(4, 3, 2)).shape == (4, 2)
     assert not mlp(6, 2, zero_last=True)(torch.randn(4, 6)).any()
+    with pytest.raises(ValueError, match="only linear layers may have parameters here, got PReLU"):
+        bound_call(nn.Sequential(nn.Linear(2, 2), nn.PReLU()))
 
 
 def test_implicit_law_pushes_noise():
