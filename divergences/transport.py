@@ -54,8 +54,8 @@ class Sinkhorn(Divergence):
     :math:`\tfrac12 W_2^2` (p = 2). On samples it is biased upward by the sampling error of both clouds.
 
     The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter that is never zero, works in
-    float32 at least, checks shapes, masses and finiteness, and refuses second derivatives (they are wrong there, without
-    a warning).
+    float32 at least, checks shapes, masses and finiteness, and refuses second derivatives: they are silently wrong
+    there.
 
     Args:
         p: exponent of the ground cost, 1 or 2.

@@ -158,7 +158,8 @@ def _fit(value: Any, hint: Any, key: str) -> Any:
         fits = [_fit(v, inner[i % len(inner)], key) for i, v in enumerate(value)]
         return _NOTHING if any(f is _NOTHING for f in fits) else (tuple(fits) if origin is tuple else fits)
     if origin is Callable or hint is Callable:
-        return locate(value, key) if isinstance(value, str) else (value if callable(value) else _NOTHING)
+        function = locate(value, key) if isinstance(value, str) else value
+        return function if callable(function) else _NOTHING
     if isinstance(hint, type):
         return value if isinstance(value, hint) else _NOTHING
     return value

@@ -59,6 +59,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
     if resumed:
         print(f"se-train: {restore(assembly, run)}", file=sys.stderr)
         run.truncate_rows(assembly.state.round)
+        run.write_config(OmegaConf.to_yaml(config))
     else:
         config = config.copy()
         config.loop.horizon = config.loop.horizon or config.loop.rounds  # fixed at the first start

@@ -98,11 +98,13 @@ def check_overrides(overrides: Sequence[str], known: dict[str, list[str]]) -> No
             raise ConfigError(
                 f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}"
             ) from error
-        key, choice = override.key_or_group.split("@")[0], override.value()
         if override.is_sweep_override():
             continue
-        if key in known and isinstance(choice, str) and choice not in known[key]:
-            raise ConfigError(f"{key}={choice}: no such choice; {nearest(choice, known[key])}")
+        key, choice = override.key_or_group, override.value()
+        group = key.split("@")[0]
+        if group in known and not isinstance(choice, (dict, list)) and choice not in known[group] and key == group:
+            shown = "null" if choice is None else choice
+            raise ConfigError(f"{key}={shown}: no such choice; {nearest(str(shown), known[group])}")
 
 
 def quoted(key: str, value: str) -> str:

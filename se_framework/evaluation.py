@@ -40,11 +40,10 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
 
 
 def log_density(assembly: Assembly, x: Tensor) -> Tensor:
-    r"""Return the trained model's log-density at x in the user's units, shape (N,), in nats."""
+    """Return the trained model's log-density at points x of model space, shape (N,), in nats."""
     like = next(assembly.state.equation.model.parameters())
     with torch.no_grad():
-        y = assembly.data.to_model(x).to(like.device, like.dtype)
-        return assembly.model().log_prob(y).double().cpu() - assembly.data.log_scale
+        return assembly.model().log_prob(x.to(like.device, like.dtype)).double().cpu()
 
 
 def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:

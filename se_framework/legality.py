@@ -80,8 +80,8 @@ def violations(choice: Choice) -> Iterator[Violation]:
             yield Violation("dual_missing", problem, ("auxiliary=data", "metric=none", *density))
     elif uses == "primal" and divergence.primal_needs is None:
         problem = f"auxiliary {q} evaluates D(p_d, p_theta) on samples, and {d} is known by its dual only"
-        other = ("auxiliary=dual", f"metric={suitable}") if metric is None else ("divergence=sinkhorn", "metric=none")
-        yield Violation("primal_missing", problem, other)
+        dual = ("auxiliary=dual", f"metric={suitable}", *(("equation.alpha=0",) if choice.alpha > 0 else ()))
+        yield Violation("primal_missing", problem, dual if metric is None else ("divergence=sinkhorn", "metric=none"))
     elif uses == "entropy" and divergence.entropy_weight is None:
         yield Violation("entropy_form", f"auxiliary {q} has no closed form of q under {d}", ("divergence=kl",))
 

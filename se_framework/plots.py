@@ -27,7 +27,7 @@ REAL, MODEL, WARN = "#3b6ea8", "#d1603d", "#a02020"
 # Beyond this many points a scatter says no more, and the file grows.
 _POINTS = 2_000
 _GRID = 8
-_SKIPPED = ("round", "seconds", "samples")
+_SKIPPED = ("round", "seconds", "samples", "samples_per_second")
 
 LogProb = Callable[[Tensor], Tensor]
 
@@ -78,7 +78,7 @@ def curves(metrics_csv_path: str | Path, path: str | Path, note: str | None = No
     An empty cell was not recorded and is skipped; a NaN or infinite value leaves a gap and a red tick.
 
     Args:
-        metrics_csv_path: a csv file with a column ``round``; ``seconds``, ``samples`` and columns of text are left out.
+        metrics_csv_path: a csv file with a column ``round``; clock, sample counts and columns of text are left out.
         path: the PNG file.
         note: printed in red at the bottom.
 

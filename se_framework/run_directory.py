@@ -76,6 +76,10 @@ class RunDirectory:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "versions.json", json.dumps(versions(device), indent=2).encode())
+        self.write_config(config_yaml)
+
+    def write_config(self, config_yaml: str) -> None:
+        """Write the configuration."""
         write_atomically(self.config_file, config_yaml.encode())
 
     def append_row(self, row: dict[str, float | str]) -> None:

@@ -81,7 +81,8 @@ class Config:
     progress: bool = MISSING
 
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a text"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false", "String": "a text"}
+"""OmegaConf's words for a type, and ours."""
 AT_LEAST = {"loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.warmup": 0,
             "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1}  # fmt: skip
 
@@ -123,9 +124,9 @@ def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
     key = str(error.full_key)
     value = OmegaConf.select(composed, key, throw_on_missing=False) if key else None
     text = str(error).splitlines()[0]
-    for kind, words in KINDS.items():
-        if f"converted to {kind}" in text:
-            return f"{key} must be {words}, got {value!r}"
-    if "is not Optional" in text or "non-optional" in text.lower():
+    if value is None:
         return f"{key} must have a value, got null"
+    for kind, words in KINDS.items():
+        if f"converted to {kind}" in text or f"valid {kind}" in text:
+            return f"{key} must be {words}, got {value!r}"
     return f"{key}: {text}"

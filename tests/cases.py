@@ -1,0 +1,61 @@
+"""One table per kind of plug-in: the laws run over all rows, and a concrete class without a row fails a test.
+
+Models and critics have their tables in ``test_models.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+import divergences as d
+from divergences import Divergence, FDivergence
+from se_framework.auxiliary import Auxiliary, Dual, Empirical, Tilted
+from se_framework.penalties import R1, GradientPenalty, Penalty
+
+
+def user_generator(u: torch.Tensor) -> torch.Tensor:
+    """Neyman's (1 - u)^2 / u, a generator that has no class of its own."""
+    return (1 - u).square() / u
+
+
+DIVERGENCES: dict[str, Callable[[], Divergence]] = {
+    "kl": d.KL,
+    "reverse_kl": d.ReverseKL,
+    "jensen_shannon": d.JensenShannon,
+    "gan": d.GAN,
+    "squared_hellinger": d.SquaredHellinger,
+    "pearson": d.Pearson,
+    "jeffreys": d.Jeffreys,
+    "softened_reverse_kl": d.SoftenedReverseKL,
+    "neyman": lambda: FDivergence(user_generator),
+    "cross_entropy": d.CrossEntropy,
+    "wasserstein1": d.Wasserstein1,
+    "sinkhorn": d.Sinkhorn,
+}
+AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
+    "dual": Dual,
+    "dual_probability": lambda: Dual(normalised=True),
+    "data": Empirical,
+    "tilted": Tilted,
+}
+PENALTIES: dict[str, Callable[..., Penalty]] = {
+    "two_sided": GradientPenalty,
+    "one_sided": lambda weight=10.0, every=1: GradientPenalty(weight, sides="one", every=every),
+    "r1": R1,
+    "r1_r2": lambda weight=0.1, every=1: R1(weight, fake=True, every=every),
+}
+F_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if isinstance(make(), FDivergence)}
+NAMED_F_DIVERGENCES = {name: make for name, make in F_DIVERGENCES.items() if type(make()) is not FDivergence}
+DUAL_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if make().has_dual}
+
+
+def leaves(base: type, package: str) -> set[type]:
+    """Return the classes of a package below ``base`` that nothing derives from."""
+    found, queue = set(), [base]
+    while queue:
+        children = queue.pop().__subclasses__()
+        queue += children
+        found |= {c for c in children if c.__module__.startswith(package) and not c.__subclasses__()}
+    return found

@@ -1,0 +1,31 @@
+"""What every test starts from, and the rules for tests that draw random numbers.
+
+torch's global seed is 0 at the start of every test, and the default type is the one its module names in
+``DEFAULT_DTYPE`` (float64 in the files about mathematics, torch's own float32 where none is named, as a user has it);
+both are put back afterwards.
+
+Randomised tests:
+
+* seeds are fixed, so a test that passes once passes always on the same software;
+* a comparison with an exact value allows what its standard error allows at a declared false-alarm rate of 1e-3 per
+  test (:func:`tests.oracles.z_score`, divided among the comparisons of the test): over all seeds one in a thousand
+  would fail a right program. Files that demand more of themselves say so at their top;
+* where nothing is random the tolerance is derived from the spacing of floats, the error of the quadrature or the
+  step of the difference quotient, and the derivation stands beside it. None is found by trial.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def dtype_and_seed(request):
+    """Set the module's default type and the seed for one test, and restore both."""
+    dtype, state = torch.get_default_dtype(), torch.random.get_rng_state()
+    torch.set_default_dtype(getattr(request.module, "DEFAULT_DTYPE", dtype))
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.random.set_rng_state(state)

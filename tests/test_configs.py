@@ -1,0 +1,167 @@
+"""Every experiment under every choice of every group trains, or legality refuses it with overrides that mend it."""
+
+import re
+
+import pytest
+import torch
+
+from se_framework.assembly import assembly_of
+from se_framework.composing import compose, config_dir, groups
+from se_framework.errors import ConfigError, IncompatibleError
+
+SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu"]
+GROUPS = groups([config_dir()])
+
+
+@pytest.fixture(autouse=True)
+def float32_as_in_runs():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def table_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.csv"
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(64, 3, generator=generator) * 5 + 1000
+    path.write_text("a,b,c\n" + "\n".join(",".join(f"{v:.6f}" for v in row) for row in rows.tolist()))
+    return path
+
+
+def convex(u):
+    """The generator of the test of ``divergence=f``."""
+    return (u - 1).square() + torch.xlogy(u, u)
+
+
+def extra(group, choice, table_file):
+    """What a choice asks of its user."""
+    if (group, choice) == ("data", "array"):
+        return [f'data.path="{table_file}"']
+    return ["divergence.h=tests.test_configs.convex"] if (group, choice) == ("divergence", "f") else []
+
+
+def play(overrides):
+    """Train two rounds and return the rows."""
+    assembly = assembly_of(compose(None, [*SHORT, *overrides]))
+    return assembly.train().history
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "experiment"])
+def test_every_choice_trains_or_is_refused_with_a_fix_that_works(experiment, group, table_file):
+    for choice in GROUPS[group]:
+        swap = [f"experiment={experiment}", f"{group}={choice}", *extra(group, choice, table_file)]
+        try:
+            history = play(swap)
+        except IncompatibleError as error:
+            fixes = re.search(r": add ([^(]*)", str(error)).group(1).split()
+            taken = {f.split("=")[0] for f in fixes}
+            history = play([*(s for s in swap if s.split("=")[0].split(".")[0] not in taken), *fixes])
+        assert [row["round"] for row in history] == [1, 2], (swap, history)
+        assert all(abs(row.get("total", row.get("total_up_to_const", 0.0))) < float("inf") for row in history), swap
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+def test_experiments_are_short_and_headed_by_the_equation(experiment):
+    lines = (config_dir() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert len(lines) <= 25 and lines[0] == "# @package _global_"
+    assert re.search(r"min|max", lines[1]) and re.search(r"(19|20)\d\d", " ".join(lines[2:5])), lines[:5]
+
+
+def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
+    with pytest.raises(IncompatibleError, match="add auxiliary=data metric=none$"):
+        play(["experiment=vanilla_gan", "divergence=sinkhorn"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["divergence=klx"], "divergence=klx: no such choice; did you mean 'kl'"),
+        (["experiment=vanila_gan"], "experiment=vanila_gan: no such choice; did you mean 'vanilla_gan'"),
+        (["divergnce=kl"], "unknown key 'divergnce': did you mean 'divergence'"),
+        (["loop.roundss=3"], "unknown key 'loop.roundss': did you mean 'loop.rounds'"),
+        (["+typo=3"], "unknown key 'typo'"),
+        (["+loop.typo=3"], "unknown key 'loop.typo'"),
+        (["loop.rounds=abc"], "loop.rounds must be a whole number, got 'abc'"),
+        (["loop.rounds=2.5"], "loop.rounds must be a whole number, got 2.5"),
+        (["loop.rounds=0"], "loop.rounds must be at least 1, got 0"),
+        (["seed=null"], "seed must have a value, got null"),
+        (["dry_run=perhaps"], "dry_run must be true or false, got 'perhaps'"),
+        (["equation.alpha=nan"], "equation.alpha must be a finite number >= 0, got nan"),
+        (["equation.beta=-1"], "equation.beta must be a finite number >= 0, got -1"),
+        (["loop.decay=expo"], "loop.decay must be one of constant, linear, cosine, got 'expo'"),
+        (["optimizer.lr=abc"], "optimizer.lr must be a number or Tensor, got 'abc'"),
+        (["optimizer.lrr=1"], "unknown key 'optimizer.lrr': did you mean 'optimizer.lr'"),
+        (["+optimizer.lrr=1"], "unknown key 'optimizer.lrr': did you mean 'lr'"),
+        (["model._target_=models.MLPGenerater"], r"model._target_: 'models.MLPGenerater' does not exist.*'MLPGenerator'"),
+        (["model._target_=modelz.Affine"], "model._target_: no module 'modelz'"),
+        (["model.width=wide"], "model.width must be a whole number, got 'wide'"),
+        (["data.path=a(b.npy"], """quote it, 'data.path="a\\(b.npy"'"""),
+        (["data=array"], "data.path is missing: add data.path=VALUE"),
+        (["divergence=f"], "divergence.h is missing"),
+        (["divergence=f", "divergence.h=math.tau"], "divergence.h must be the dotted path of a function"),
+        (["divergence=sinkhorn", "auxiliary=data", "metric=none", "divergence.blur=-1"], "divergence: .*blur"),
+        (["loop.batch_size=5000"], "loop.batch_size=5000 is larger than the data: digits has 1257"),
+        (["device=cuda:9"], "device=cuda:9 cannot be used here"),
+        (["device=gpu"], "device=gpu cannot be used here"),
+        (["allow=[lipshitz]"], "did you mean 'lipschitz'"),
+        (["metric.penalty.weight=-1"], "weight >= 0"),
+        (["players.theta.ema=1.5"], "players.theta.ema must lie in"),
+        (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
+        (["model=null"], "model=null: no such choice"),
+    ],
+)
+def test_bad_input_is_one_sentence_that_names_the_key(overrides, message):
+    with pytest.raises((ConfigError, IncompatibleError, ValueError), match=message) as caught:
+        play(overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_generator_dataset_and_network_by_target():
+    history = play(["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows",
+                    "metric.network._target_=tests.test_configs.Quadratic", "~metric.network.width", "~metric.network.depth"])  # fmt: skip
+    assert len(history) == 2
+
+
+def rows():
+    """A user's Dataset of tensors."""
+    return torch.utils.data.TensorDataset(torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(1)))
+
+
+class Quadratic(torch.nn.Module):
+    """A user's network: it learns its input's size from the data."""
+
+    def __init__(self, event_shape: tuple[int, ...]):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(torch.Size(event_shape).numel()))
+
+    def forward(self, x):
+        return (x.flatten(1).square() * self.weight).sum(1)
+
+
+def test_a_data_tensor_from_python_takes_the_place_of_the_configured_one():
+    from se_framework import compose as objects
+
+    assembly = objects("wgan_gp", SHORT, data=torch.randn(64, 5))
+    assembly.train()
+    assert assembly.sample(7).shape == (7, 5)
+
+
+def test_allowed_violations_are_kept_as_warnings():
+    assembly = assembly_of(compose("wgan_gp", ["metric=mlp", "allow=[lipschitz]", *SHORT]))
+    assert any("lipschitz" in w for w in assembly.state.equation.warnings)
+    from se_framework.describe import describe
+
+    assert "WARNING, allowed: lipschitz" in describe(assembly)
+
+
+def test_the_description_binds_every_symbol_and_tells_a_game_from_a_saddle():
+    from se_framework.describe import describe
+
+    text = describe(assembly_of(compose("nonsaturating_gan", SHORT)))
+    for part in ("min_theta max_phi min_q", "GAN()", "MLPGenerator", "MLPCritic", "R1(weight=", "Dual(", "ring8", "alpha",
+                 "seen through SoftenedReverseKL()", "not a saddle of one scalar", "parameters", "Legality"):  # fmt: skip
+        assert part in text, part
+    assert "not a saddle" not in describe(assembly_of(compose("vanilla_gan", SHORT)))

@@ -1,0 +1,680 @@
+"""Divergences: laws of the f-family over the whole table, duals against direct maximisation, transport's wrapper."""
+
+from __future__ import annotations
+
+import math
+import os
+from types import SimpleNamespace
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from divergences import KL, CrossEntropy, Divergence, FDivergence, Pearson, ReverseKL, Sinkhorn, Wasserstein1
+from divergences.f_divergence import LIMIT
+from models.laws import Particles
+from tests.cases import DIVERGENCES, DUAL_DIVERGENCES, F_DIVERGENCES, NAMED_F_DIVERGENCES, leaves, user_generator
+from tests.oracles import (
+    EPS,
+    GENERATORS,
+    LOG2,
+    central_difference,
+    conjugate_by_search,
+    divergence,
+    entropy,
+    gaussian_closed_forms,
+    gaussian_pair,
+    letters,
+    probability_conjugate_by_search,
+    simplex,
+)
+
+DEFAULT_DTYPE = torch.float64
+FORMS = ("value", "link", "conjugate")
+f_case = pytest.mark.parametrize("name", F_DIVERGENCES)
+named_case = pytest.mark.parametrize("name", NAMED_F_DIVERGENCES)
+form_case = pytest.mark.parametrize("form", FORMS)
+
+
+def test_every_concrete_divergence_has_a_row():
+    tested = {type(make()) for make in DIVERGENCES.values()}
+    assert leaves(Divergence, "divergences.") <= tested and FDivergence in tested
+    assert set(F_DIVERGENCES) == set(GENERATORS)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_declarations_agree_with_the_methods(name):
+    d = DIVERGENCES[name]()
+    v = torch.zeros(3)
+    if d.has_dual:
+        assert d.critic_reads in ("log_ratio", "potential")
+        assert all(getattr(d, form)(v).shape == v.shape for form in FORMS)
+    else:
+        for call in (lambda: d.link(v), lambda: d.conjugate(v), lambda: d.value(v)):
+            with pytest.raises(NotImplementedError, match=f"{type(d).__name__} has no dual: use its primal"):
+                call()
+        with pytest.raises(NotImplementedError, match="no dual over probability measures"):
+            d.inner_normalised(v, Particles(v[:, None]))
+    if d.primal_needs is None:
+        with pytest.raises(NotImplementedError, match=f"{type(d).__name__} has no primal: use its dual"):
+            d.primal(Particles(v[:, None]), None, None)
+
+
+# -- f-divergences: generators ----------------------------------------------------------------------------------------
+
+
+@f_case
+def test_generator_at_one(name):
+    d = F_DIVERGENCES[name]()
+    one = torch.ones(())
+    assert float(d.h(one)) == pytest.approx(d.value_at_identity, abs=4 * EPS)
+    assert float(d.value(one * 0)) == pytest.approx(d.value_at_identity, abs=4 * EPS)
+    assert d.value_at_identity == pytest.approx(GENERATORS[name].at_one, abs=4 * EPS)
+
+
+@f_case
+def test_generator_is_convex(name):
+    d = F_DIVERGENCES[name]()
+    a, b = torch.rand(2, 2000) * 30 + 1e-3
+    gap = (d.h(a) + d.h(b)) / 2 - d.h((a + b) / 2)
+    assert (gap >= -64 * EPS * (1 + d.h(a).abs() + d.h(b).abs())).all()
+
+
+@named_case
+def test_supremum_is_the_slope_at_infinity(name):
+    d, g = F_DIVERGENCES[name](), GENERATORS[name]
+    assert d.supremum == pytest.approx(g.at_infinity, abs=1e-15)
+    with mpmath.workdps(60):
+        far = float(g.slope(mpmath.mpf(10) ** 30, mpmath))
+    if math.isfinite(g.at_infinity):
+        assert far == pytest.approx(g.at_infinity, abs=1e-14)  # the slowest row, Hellinger, is 1e-15 short there
+    else:
+        assert far > 50
+
+
+@f_case
+@form_case
+def test_forms_are_right_to_rounding(name, form):
+    """Against the generator in 700 digits, from far tails to the neighbourhood of zero."""
+    d, g = F_DIVERGENCES[name](), GENERATORS[name]
+    generic = type(d) is FDivergence
+    grid = [0.0, 1e-8, -1e-8, 1e-3, -1e-3, 0.3, -0.3, 0.999, -0.999, 1.001, 3.0, -3.0, 12.0, -12.0]
+    grid += [] if generic else [29.0, 31.0, -31.0, 80.0, -80.0, 300.0, -300.0]
+    for v in grid:
+        with mpmath.workdps(700):
+            u = mpmath.exp(mpmath.mpf(v))
+            exact = {"value": g.h(u, mpmath), "link": g.slope(u, mpmath)}
+            exact["conjugate"] = u * exact["link"] - exact["value"]
+            scale = float(abs(exact[form]))
+            if generic:  # u h' - h cancels: what is lost is relative to its parts
+                scale += float(abs(u * exact["link"]) + abs(exact["value"]) + 1 + u + 1 / u)
+            reference = float(exact[form])
+        got = float(getattr(d, form)(torch.tensor(v)))
+        # exp(v) carries |v| roundings; differences of order-one numbers that do not cancel carry a few.
+        # KL's and reverse KL's affine forms round to the spacing at one, v = -1 and v = 1 excepted by the grid.
+        assert abs(got - reference) <= 32 * EPS * (1 + abs(v)) * scale + 4 * EPS * (form != "value" or generic), v
+
+
+@named_case
+@form_case
+def test_stable_forms_equal_the_generic_form(name, form):
+    d, g = F_DIVERGENCES[name](), GENERATORS[name]
+    generic = FDivergence(d.h, d.value_at_identity)
+    v = torch.linspace(-15, 15, 301)
+    u = v.exp()
+    # The generic form loses what its parts lose: h adds terms up to (1+u)(1+|v|) (u^2 for a quadratic h), the
+    # derivative by forward differentiation terms up to (1+1/u)(1+|v|); 64 roundings cover the longest row.
+    value = (1 + u) * (1 + v.abs()) + d.value(v).abs()
+    link = (1 + 1 / u) * (1 + v.abs()) + d.link(v).abs()
+    scale = {"value": value, "link": link, "conjugate": u * link + value}[form]
+    assert ((getattr(d, form)(v) - getattr(generic, form)(v)).abs() <= 64 * EPS * scale).all()
+    assert g is not None
+
+
+@f_case
+def test_fenchel_young(name):
+    """h(u) + h*(t) >= u t, with equality at t = h'(u)."""
+    d = F_DIVERGENCES[name]()
+    v = torch.linspace(-8, 8, 161)
+    u, t, conjugate = v.exp(), d.link(v), d.conjugate(v)
+    scale = d.value(v).abs() + conjugate.abs() + (u * t).abs() + (1 + u) * (1 + 1 / u)
+    assert ((d.value(v) + conjugate - u * t).abs() <= 64 * EPS * scale).all()
+    excess = d.value(v)[:, None] + conjugate[None] - u[:, None] * t[None]
+    assert (excess >= -64 * EPS * (scale[:, None] + scale[None] + u[:, None] * t.abs()[None])).all()
+
+
+@f_case
+def test_inverse_link_inverts_the_link(name):
+    d = F_DIVERGENCES[name]()
+    v = torch.linspace(-15, 15, 301, requires_grad=True)
+    t = d.link(v)
+    (slope,) = torch.autograd.grad(t.sum(), v)
+    # t is known to a few spacings at 1 + |t|; divided by dt/dv this is what v is known to, and v has its own spacing.
+    tolerance = 16 * EPS * (1 + t.detach().abs() + (-v.detach()).exp()) / slope + 64 * EPS * (1 + v.detach().abs())
+    assert ((d.inverse_link(t.detach()) - v.detach()).abs() <= tolerance).all()
+
+
+@named_case
+def test_inverse_link_outside_the_range_of_the_link(name):
+    d, g = F_DIVERGENCES[name](), GENERATORS[name]
+    if math.isfinite(g.at_infinity):
+        assert torch.equal(d.inverse_link(torch.tensor([g.at_infinity + 1.0])).exp(), torch.tensor([torch.inf]))
+    if name == "pearson":
+        assert torch.equal(d.inverse_link(torch.tensor([-2.0, -3.0])).exp(), torch.zeros(2))
+
+
+def wide_grid() -> torch.Tensor:
+    tiny = torch.logspace(-30, 0, 121)
+    far = torch.logspace(0, math.log10(3e38), 400)
+    positive = torch.cat([tiny, far, torch.linspace(0, 120, 1201)])
+    return torch.cat([-positive, positive]).float()
+
+
+@named_case
+@form_case
+def test_float32_forms_over_the_whole_range(name, form):
+    d = F_DIVERGENCES[name]()
+    v = wide_grid()
+    got, reference = getattr(d, form)(v), getattr(d, form)(v.double())
+    assert got.dtype == torch.float32 and not reference.isnan().any() and not got.isnan().any()
+    inside = reference.abs() < 1e38
+    # 1e-37: below it float32 is subnormal and has no relative accuracy. 1e-6 near the zero of an affine form.
+    error = (got.double() - reference).abs()
+    allowed = 1e-5 * reference.abs() + 1e-37
+    assert (error <= allowed)[inside].all(), v[inside & (error > allowed)]
+    outside = ~inside
+    assert (got[outside].sign() == reference[outside].sign()).all() and (got[outside].abs() >= 0.99e38).all()
+
+
+@named_case
+def test_gradients_never_turn_nan(name):
+    """Of what players differentiate, in float32 over the whole range: a NaN cannot be told from a fault."""
+    d = F_DIVERGENCES[name]()
+    for form in ("link", "conjugate"):
+        v = wide_grid().requires_grad_()
+        (slope,) = torch.autograd.grad(getattr(d, form)(v).sum(), v)
+        assert not slope.isnan().any(), v[slope.isnan()]
+        assert (slope >= 0).all()  # both rise with v
+
+
+@f_case
+def test_first_and_second_derivatives(name):
+    r"""value' = e^v l, conjugate' = e^v l' (Fenchel-Young, differentiated); l' and second derivatives by differences."""
+    d = F_DIVERGENCES[name]()
+    v = torch.linspace(-6, 6, 121).requires_grad_()
+
+    def derivatives(form: str) -> tuple[torch.Tensor, torch.Tensor]:
+        (first,) = torch.autograd.grad(getattr(d, form)(v).sum(), v, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), v)
+        return first.detach(), second
+
+    w, step = v.detach(), 1e-4
+    u, parts = w.exp(), {form: derivatives(form) for form in FORMS}
+    size = (1 + u) * (1 + 1 / u) * (1 + w.abs())  # bounds every sum that is formed on the way
+    assert ((parts["value"][0] - u * d.link(w)).abs() <= 128 * EPS * (size + parts["value"][0].abs())).all()
+    assert (
+        (parts["conjugate"][0] - u * parts["link"][0]).abs() <= 128 * EPS * (size + parts["conjugate"][0].abs()) * (1 + u)
+    ).all()
+    for form, (first, second) in parts.items():
+        f = getattr(d, form)
+        around = torch.stack([f(w + k * step) for k in (-2, -1, 0, 1, 2)])
+        biggest = around.abs().amax(0) + (size if type(d) is FDivergence else 1)
+        # Fourth-order stencils: error step^4/30 times a fifth derivative (at most 2^6 |f|, since all are sums of
+        # exponentials e^{kv}, |k| <= 2, and polynomials), plus rounding over the step.
+        allowed = 2**6 * step**4 * biggest
+        one = (around[0] - 8 * around[1] + 8 * around[3] - around[4]) / (12 * step)
+        two = (-around[0] + 16 * around[1] - 30 * around[2] + 16 * around[3] - around[4]) / (12 * step**2)
+        assert ((first - one).abs() <= allowed + 64 * EPS * biggest / step).all(), form
+        assert ((second - two).abs() <= allowed + 64 * EPS * biggest / step**2).all(), form
+
+
+# -- f-divergences: values --------------------------------------------------------------------------------------------
+
+
+def value_of(d: FDivergence, q: np.ndarray, p: np.ndarray) -> float:
+    return float(d.inner(torch.log(torch.as_tensor(q / p)), letters(p)).divergence)
+
+
+@f_case
+def test_value_equals_the_integral_on_alphabets(name):
+    d = F_DIVERGENCES[name]()
+    for seed in range(20):
+        q, p = simplex(6, seed, 1.0), simplex(6, seed + 100, 1.0)
+        exact = divergence(name, q, p)
+        size = float((p + q + q * q / p + p * p / q).sum())  # bounds the terms of every row
+        assert value_of(d, q, p) == pytest.approx(exact, abs=256 * EPS * size)
+        assert exact - d.value_at_identity > 0
+        assert value_of(d, p, p) == pytest.approx(d.value_at_identity, abs=8 * EPS)
+
+
+@f_case
+def test_symmetric_iff_declared(name):
+    d = F_DIVERGENCES[name]()
+    pairs = [(simplex(5, s, 1.0), simplex(5, s + 50, 1.0)) for s in range(5)]
+    gaps = [abs(value_of(d, q, p) - value_of(d, p, q)) / abs(value_of(d, q, p)) for q, p in pairs]
+    assert (max(gaps) < 1e-12) if d.symmetric else (min(gaps) > 1e-6)
+
+
+@f_case
+def test_convex_in_q(name):
+    d = F_DIVERGENCES[name]()
+    assert d.convex_in_q
+    for seed in range(10):
+        a, b, p = (simplex(5, 3 * seed + k) for k in range(3))
+        assert value_of(d, (a + b) / 2, p) <= (value_of(d, a, p) + value_of(d, b, p)) / 2 + 1e-14
+
+
+GAUSSIANS = [(0.0, 1.0, 1.0, 1.0), (0.0, 1.0, 1.0, 1.5), (0.5, 0.9, -0.3, 1.1), (0.0, 1.2, 0.4, 1.0)]
+
+
+@f_case
+@pytest.mark.parametrize("pair", GAUSSIANS)
+def test_gaussian_pairs(name, pair):
+    d, rule = F_DIVERGENCES[name](), gaussian_pair(*pair)
+    v = torch.as_tensor(rule.log_q - rule.log_p)
+    if type(d) is FDivergence:  # |v| <= LIMIT is what the generic form promises: what is cut off weighs e^-20 or less
+        v = v.clamp(-LIMIT, LIMIT)
+    got = float(d.inner(v, rule.particles()).divergence)
+    exact = gaussian_closed_forms(*pair).get(name)
+    if exact is None:
+        q, p = np.exp(rule.log_q), np.exp(rule.log_p)
+        with np.errstate(all="ignore"):
+            exact = float(np.nansum(GENERATORS[name].integrand(q, p)) * rule.step)
+    if math.isinf(exact):
+        return
+    assert got == pytest.approx(exact, abs=1e-6 if type(d) is FDivergence else 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "pair", "published"),
+    [
+        ("kl", (0, 1, 1, 1), 0.5),
+        ("pearson", (0, 1, 1, 1), math.e - 1),
+        ("squared_hellinger", (0, 1, 1, 1), 0.235006),
+        ("jensen_shannon", (0, 1, 1, 1), 0.11142148),
+        ("gan", (0, 1, 1, 1), -1.16345140),
+        ("kl", (0, 1, 1, 1.5), 0.349910),
+        ("jensen_shannon", (0, 1, 1, 1.5), 0.09929010),
+        ("jensen_shannon", (0, 1, 3, 1), 0.52677731),
+        ("gan", (0, 1, 3, 1), -0.33273975),
+        ("pearson", (0, 1, 3, 1), 8102.083928),
+    ],
+)
+def test_reference_numbers(name, pair, published):
+    """q first: N(0,1) is q, the second law p. Digits as quoted, hence half a unit of the last of them."""
+    rule = gaussian_pair(*pair)
+    got = float(F_DIVERGENCES[name]().inner(torch.as_tensor(rule.log_q - rule.log_p), rule.particles()).divergence)
+    assert got == pytest.approx(published, abs=5.1e-7 if abs(published) < 8000 and name != "jensen_shannon" else 6e-7)
+    if name in ("jensen_shannon", "gan"):
+        assert got == pytest.approx(published, abs=5.1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_relations_between_rows(seed):
+    """The normalisations, each by two other computations."""
+    q, p = simplex(7, seed), simplex(7, seed + 9)
+    at = {name: value_of(make(), q, p) for name, make in F_DIVERGENCES.items()}
+    m = (q + p) / 2
+
+    def kl(a, b):
+        return float((a * np.log(a / b)).sum())
+
+    assert at["jensen_shannon"] == pytest.approx(kl(q, m) / 2 + kl(p, m) / 2, abs=1e-14)
+    assert at["gan"] == pytest.approx(2 * at["jensen_shannon"] - math.log(4), abs=1e-14)
+    assert at["jeffreys"] == pytest.approx(at["kl"] + at["reverse_kl"], abs=1e-14)
+    assert at["softened_reverse_kl"] == pytest.approx(2 * kl(m, q), abs=1e-14)
+    assert at["softened_reverse_kl"] == pytest.approx(at["reverse_kl"] - 2 * at["jensen_shannon"], abs=1e-14)
+    assert at["squared_hellinger"] == pytest.approx(2 - 2 * float(np.sqrt(q * p).sum()), abs=1e-14)
+    assert at["pearson"] == pytest.approx(float((q * q / p).sum()) - 1, abs=1e-13)
+    assert 0 < at["jensen_shannon"] < LOG2
+
+
+# -- duals ------------------------------------------------------------------------------------------------------------
+
+
+def critic_outputs(k: int, seed: int, scale: float) -> torch.Tensor:
+    return scale * torch.as_tensor(np.random.default_rng(seed).standard_normal(k))
+
+
+@f_case
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.5])
+def test_unnormalised_dual_is_the_maximum_over_q(name, scale):
+    d = F_DIVERGENCES[name]()
+    for seed in range(3):
+        p, v = simplex(5, seed), critic_outputs(5, seed, scale)
+        t = d.link(v).numpy()
+        inner = d.inner(v, letters(p))
+        exact = conjugate_by_search(name, t, p)
+        # Golden section stops 1e-11 from the top of a smooth hill: second order. Rounding: of the terms it compares.
+        size = float((p * (1 + np.exp(v.numpy())) * (1 + np.abs(t))).sum())
+        assert float(inner.conjugate) == pytest.approx(exact, abs=1e-10 * size)
+        assert torch.equal(inner.log_tilt, v)
+        assert float(inner.link_q - inner.divergence) == pytest.approx(float(inner.conjugate), abs=1e-13 * size)
+
+
+@f_case
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.5])
+def test_probability_dual_is_the_maximum_over_the_simplex(name, scale):
+    d = F_DIVERGENCES[name]()
+    for seed in range(3):
+        p, v = simplex(5, seed), critic_outputs(5, seed, scale)
+        t = d.link(v).numpy()
+        exact, q = probability_conjugate_by_search(name, t, p)
+        inner = d.inner_normalised(v, letters(p))
+        size = 1 + np.abs(t).max()
+        assert float(inner.conjugate) == pytest.approx(exact, abs=1e-7 * size)  # what the search guarantees
+        tilted = p * inner.log_tilt.exp().numpy()
+        assert tilted.sum() == pytest.approx(1, abs=1e-9)
+        assert float(inner.divergence) == pytest.approx(divergence_of(name, tilted, p), abs=1e-9 * size)
+        assert float(inner.link_q) == pytest.approx(float(tilted @ t), abs=1e-9 * size)
+        assert np.abs(tilted - q).max() < 1e-3  # the search's argument is good to the root of its value
+
+
+def divergence_of(name: str, q: np.ndarray, p: np.ndarray) -> float:
+    """D by the integral where q may vanish."""
+    g = GENERATORS[name]
+    return float(sum(g.integrand(a, b) if a > 0 else b * g.at_zero for a, b in zip(q, p, strict=True)))
+
+
+@f_case
+def test_probability_dual_shift_bound_and_gradient(name):
+    d = F_DIVERGENCES[name]()
+    for seed in range(3):
+        p, v = simplex(6, seed), critic_outputs(6, seed, 0.7)
+        particles, t = letters(p), d.link(v)
+        conjugate = d.inner_normalised(v, particles).conjugate
+        assert conjugate <= d.mean_conjugate(v, particles) + 1e-12
+        # Where both meet: t = h'(q/p), q a probability.
+        best = torch.log(torch.as_tensor(simplex(6, seed + 5) / p))
+        both = d.inner_normalised(best, particles).conjugate, d.mean_conjugate(best, particles)
+        assert float(both[0]) == pytest.approx(float(both[1]), abs=1e-9 * (1 + float(d.link(best).abs().max())))
+        # D*(t + c) = D*(t) + c, wherever t + c still is a value of the link.
+        c = -0.1
+        moved = d.inner_normalised(d.inverse_link(t + c), particles).conjugate
+        assert float(moved - conjugate) == pytest.approx(c, abs=1e-9 * (1 + float(t.abs().max())))
+
+        w = v.clone().requires_grad_()
+        inner = d.inner_normalised(w, particles)
+        (gradient,) = torch.autograd.grad(inner.conjugate, w)
+        numeric = central_difference(lambda s: d.inner_normalised(s, particles).conjugate, v)  # noqa: B023
+        torch.testing.assert_close(gradient, numeric, rtol=1e-5, atol=1e-7)
+        # Danskin: the gradient is q* l'(v).
+        (slope,) = torch.autograd.grad(d.link(w).sum(), w)
+        torch.testing.assert_close(gradient, torch.as_tensor(p) * inner.log_tilt.exp() * slope, rtol=1e-9, atol=1e-12)
+
+
+def test_probability_dual_closed_forms():
+    for seed in range(5):
+        p = simplex(6, seed)
+        particles = letters(p)
+        w = torch.as_tensor(p)
+        v = critic_outputs(6, seed, 1.5)
+        donsker_varadhan = torch.logsumexp(KL().link(v) + w.log(), 0)
+        torch.testing.assert_close(KL().inner_normalised(v, particles).conjugate, donsker_varadhan, rtol=0, atol=1e-12)
+
+        v = critic_outputs(6, seed, 0.3)
+        t = Pearson().link(v)
+        mean = (w * t).sum()
+        assert (t - mean > -2).all()  # not clipped
+        exact = mean + (w * (t - mean).square()).sum() / 4
+        torch.testing.assert_close(Pearson().inner_normalised(v, particles).conjugate, exact, rtol=0, atol=1e-12)
+
+
+def test_probability_dual_of_pearson_where_q_touches_zero():
+    p, v = np.full(4, 0.25), torch.tensor([3.0, -20.0, -20.0, -20.0])
+    inner = Pearson().inner_normalised(v, letters(p))
+    exact, _ = probability_conjugate_by_search("pearson", Pearson().link(v).numpy(), p)
+    assert float(inner.conjugate) == pytest.approx(exact, abs=1e-7)
+    assert torch.equal(inner.log_tilt[1:].exp(), torch.zeros(3)) and float(inner.divergence) == pytest.approx(3.0)
+
+
+@named_case
+def test_equal_weights_are_the_default(name):
+    d, v = F_DIVERGENCES[name](), critic_outputs(6, 1, 1.0)
+    plain, weighted = Particles(torch.arange(6.0)[:, None]), letters(np.full(6, 1 / 6))
+    for solve in (d.inner, d.inner_normalised):
+        for a, b in zip(solve(v, plain), solve(v, weighted), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+FLOORED = [name for name in NAMED_F_DIVERGENCES if math.isfinite(GENERATORS[name].at_infinity)]
+
+
+@pytest.mark.parametrize("name", FLOORED)
+@pytest.mark.parametrize("outside", [-1.0, 0.5, 2.0, 6.0])
+def test_probability_dual_with_data_off_the_support(name, outside):
+    """q may put mass where p has none at the price h'(inf) per unit: that bounds lambda from below."""
+    d = F_DIVERGENCES[name]()
+    for seed in range(3):
+        p, v = simplex(4, seed), critic_outputs(4, seed, 0.8)
+        v_data = torch.cat([v, torch.tensor([outside])])
+        exact, q = probability_conjugate_by_search(name, d.link(v).numpy(), p, d.link(v_data[-1:]).numpy())
+        inner = d.inner_normalised(v, letters(p), v_data)
+        assert float(inner.conjugate) == pytest.approx(exact, abs=1e-7)
+        assert float(inner.link_q - inner.divergence) == pytest.approx(float(inner.conjugate), abs=1e-9)
+        assert np.abs(p * inner.log_tilt.exp().numpy() - q[:-1]).max() < 1e-3
+
+        # The same with a fifth letter of p of vanishing weight: no extra point is needed, it is a particle.
+        tiny = 1e-13
+        five = letters(np.append(p * (1 - tiny), tiny))
+        near = d.inner_normalised(v_data, five, v_data).conjugate
+        assert float(near) == pytest.approx(float(inner.conjugate), abs=1e-5)  # Hellinger: of the root of the weight
+
+        both = torch.cat([v, v_data]).requires_grad_()
+        (gradient,) = torch.autograd.grad(d.inner_normalised(both[:4], letters(p), both[4:]).conjugate, both)
+        numeric = central_difference(
+            lambda s: d.inner_normalised(s[:4], letters(p), s[4:]).conjugate,  # noqa: B023
+            both,
+        )
+        torch.testing.assert_close(gradient, numeric, rtol=1e-5, atol=1e-6)
+
+
+def test_floor_is_active_and_its_mass_is_recorded():
+    """Reverse KL by hand: p uniform on two letters, f = -1 there and -1/4 off them: all but q = p e^v goes off."""
+    p, v, v_data = np.array([0.5, 0.5]), torch.zeros(2), torch.tensor([math.log(4.0)])
+    inner = ReverseKL().inner_normalised(v, letters(p), v_data)
+    # lambda = -1/4; q = p / (lambda - t) = p 4/3 has mass above one, so the floor is not active ...
+    assert float(inner.log_tilt.exp().sum() / 2) == pytest.approx(1, abs=1e-12)
+    # ... with f = 1/2 more off the support it is: lambda = -1/100, q = p / 0.99 - still above; at t = -3 it is 1/2.99.
+    v = torch.full((2,), -math.log(3.0))
+    inner = ReverseKL().inner_normalised(v, letters(p), torch.tensor([math.log(100.0)]))
+    u = 1 / (3 - 0.01)
+    assert float(inner.log_tilt.exp()[0]) == pytest.approx(u, abs=1e-12)
+    assert float(inner.divergence) == pytest.approx(-math.log(u), abs=1e-12)  # off the support mass costs h'(inf) = 0
+    assert float(inner.link_q) == pytest.approx(-3 * u - 0.01 * (1 - u), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", FLOORED)
+def test_floor_at_large_scores(name):
+    """The record must hold where scores are so negative that the multiplier has lost the last digits of h'(inf)."""
+    d = F_DIVERGENCES[name]()
+    v = torch.tensor([-40.0, -30.0]) if name != "jensen_shannon" else torch.tensor([-4e6, -3e6])
+    top = v + v.abs().min() / 3
+    inner = d.inner_normalised(v, letters([0.4, 0.6]), top)
+    size = float(inner.link_q.abs() + inner.divergence.abs())
+    assert float(inner.link_q - inner.divergence - inner.conjugate) == pytest.approx(0, abs=1e-12 * size)
+
+
+@pytest.mark.parametrize("name", DUAL_DIVERGENCES)
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.1, 1.0, 5.0])
+def test_record_identity(name, beta, scale):
+    """Beta D - E_q f = -beta D*(f/beta) to 1e-12 of the terms, for both duals."""
+    d = DUAL_DIVERGENCES[name]()
+    for seed in range(4):
+        p, v = letters(simplex(6, seed)), critic_outputs(6, seed, scale).clamp(-LIMIT, LIMIT)
+        for solve in (d.inner, d.inner_normalised):
+            inner = solve(v, p)
+            d_term, f_term = beta * inner.divergence, beta * inner.link_q
+            size = float(d_term.abs() + f_term.abs())
+            assert float(d_term - f_term + beta * inner.conjugate) == pytest.approx(0, abs=1e-12 * size)
+
+
+# -- the generic form -------------------------------------------------------------------------------------------------
+
+
+def test_generic_form_names_its_generator_beyond_its_range():
+    d = FDivergence(user_generator)
+    for form in FORMS:
+        with pytest.raises(ValueError, match=r"generic form of user_generator is right for \|v\| <= 20, got v = 21\.5"):
+            getattr(d, form)(torch.tensor([0.0, 21.5]))
+        assert torch.func.vmap(getattr(d, form))(torch.tensor([0.0, 21.5])).isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("h", "message"),
+    [
+        (lambda u: -((u - 1) ** 2), "is not convex: h' falls near u"),
+        (lambda u: torch.sqrt(u) - 1, "is not convex"),
+        (lambda u: (u - 1) ** 2 + 0.5, r"h\(1\) = 0.5, expected 0: subtract the constant or declare"),
+    ],
+)
+def test_bad_generators_are_refused(h, message):
+    with pytest.raises(ValueError, match=f"lambda.*{message}"):
+        FDivergence(h)
+    with pytest.raises(ValueError, match=r"h\(1\) = 0, expected 1"):
+        FDivergence(user_generator, value_at_identity=1.0)
+
+
+def test_one_line_generator_in_gradients_of_gradients():
+    d = FDivergence(lambda u: u * torch.log(u))
+    v = torch.linspace(-2, 2, 5)
+    grad = torch.func.vmap(torch.func.grad(lambda s: d.conjugate(s)))(v)
+    hess = torch.func.vmap(torch.func.grad(torch.func.grad(lambda s: d.conjugate(s))))(v)
+    torch.testing.assert_close(grad, v.exp(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(hess, v.exp(), rtol=1e-12, atol=1e-12)
+    w = v.clone().requires_grad_()
+    (first,) = torch.autograd.grad(d.conjugate(w).sum(), w, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), w)
+    torch.testing.assert_close(second, v.exp(), rtol=1e-12, atol=1e-12)
+    assert "lambda" in repr(d) and d.conjugate(v.float()).dtype == torch.float32
+
+
+def test_generic_form_has_the_probability_dual_too():
+    p, v = letters(simplex(5, 0)), critic_outputs(5, 0, 1.0)
+    generic = FDivergence(KL().h).inner_normalised(v, p)
+    for a, b in zip(generic, KL().inner_normalised(v, p), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+# -- cross-entropy ----------------------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_is_kl_plus_entropy():
+    for seed in range(5):
+        q, p = simplex(6, seed), simplex(6, seed + 7)
+        law = SimpleNamespace(log_prob=lambda x, p=p: torch.log(torch.as_tensor(p))[x[:, 0].long()])
+        got = float(CrossEntropy().primal(letters(q), law, None))
+        assert got == pytest.approx(divergence("kl", q, p) + entropy(q), abs=1e-13)
+    rule = gaussian_pair(0.3, 0.8, -0.2, 1.3)
+    swapped = gaussian_pair(-0.2, 1.3, 0.3, 0.8)._replace(x=rule.x, log_q=rule.log_p, log_p=rule.log_q)
+    law = SimpleNamespace(log_prob=lambda x: torch.as_tensor(stats.norm.logpdf(x[:, 0].numpy(), -0.2, 1.3)))
+    exact = gaussian_closed_forms(0.3, 0.8, -0.2, 1.3)["kl"] + 0.5 * math.log(2 * math.pi * math.e * 0.64)
+    assert float(CrossEntropy().primal(swapped.particles(), law, None)) == pytest.approx(exact, abs=1e-11)
+
+
+# -- transport --------------------------------------------------------------------------------------------------------
+
+
+def cloud(points, log_weights=None) -> Particles:
+    x = torch.as_tensor(points)
+    return Particles(x[:, None] if x.ndim == 1 else x, log_weights)
+
+
+def test_wasserstein_dual_leaves_p_as_it_is():
+    p, v = letters(simplex(6, 0)), critic_outputs(6, 0, 3.0)
+    for inner in (Wasserstein1().inner(v, p), Wasserstein1().inner_normalised(v, p, v + 9)):
+        assert float(inner.divergence) == 0 and not inner.log_tilt.any()
+        assert float(inner.conjugate) == float(inner.link_q) == pytest.approx(float(p.mean(v)))
+
+
+@pytest.mark.parametrize("distance", [0.25, 3.0, 40.0])
+def test_sinkhorn_between_diracs(distance):
+    a, b = cloud([0.0]), cloud([distance])
+    assert float(Sinkhorn(p=2).primal(a, None, b)) == pytest.approx(0.5 * distance**2, rel=1e-12)
+    assert float(Sinkhorn(p=1).primal(a, None, b)) == pytest.approx(distance, rel=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [1, 2])
+def test_sinkhorn_of_a_shift_on_the_line(exponent):
+    """A shift by more than the width of the cloud: every plan costs the same for p = 1, and p = 2 gives d^2/2."""
+    x, shift = torch.randn(40, 1).clamp(-2, 2), 5.0
+    got = float(Sinkhorn(p=exponent, blur=0.05, scaling=0.99).primal(cloud(x), None, cloud(x + shift)))
+    exact = shift if exponent == 1 else 0.5 * shift**2
+    assert got == pytest.approx(exact, abs=2 * 0.05**exponent * math.log(40))  # entropies of the plans, each <= log N
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_sinkhorn_restores_the_grad_mode(mode):
+    with torch.set_grad_enabled(mode):
+        Sinkhorn().primal(cloud([0.0, 1.0]), None, cloud([0.5]))
+        assert torch.is_grad_enabled() is mode
+        with pytest.raises(ValueError, match="the particles of p are not finite"):
+            Sinkhorn().primal(cloud([0.0, 1.0]), None, cloud([math.nan]))
+        assert torch.is_grad_enabled() is mode
+
+
+def test_sinkhorn_of_one_point_repeated():
+    x = torch.full((5, 3), 2.0, requires_grad=True)
+    value = Sinkhorn().primal(cloud(x), None, cloud(torch.full((4, 3), 2.0)))
+    (gradient,) = torch.autograd.grad(value, x)
+    assert float(value) == pytest.approx(0, abs=1e-14) and gradient.isfinite().all() and gradient.abs().max() < 1e-12
+
+
+def test_sinkhorn_refusals():
+    ok = cloud([0.0, 1.0])
+    for bad, message in [
+        (cloud([math.nan, 0.0]), "the particles of q are not finite"),
+        (cloud([math.inf, 0.0]), "the particles of q are not finite"),
+        (cloud(torch.zeros(2, 3)), "points of q have 3 coordinates, points of p have 1"),
+        (cloud([0.0, 1.0], torch.zeros(2)), "masses differ, 2 and 1: normalise the weights"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Sinkhorn().primal(bad, None, ok)
+    with pytest.raises(ValueError, match="needs samples of the model"):
+        Sinkhorn().primal(ok, None, None)
+    for arguments in ({"p": 3}, {"p": 0}, {"blur": 0.0}, {"blur": -1.0}, {"scaling": 1.0}, {"scaling": 0.0}):
+        with pytest.raises(ValueError, match=r"takes p in \(1, 2\), blur > 0, 0 < scaling < 1; got"):
+            Sinkhorn(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sinkhorn_computes_in_float32_at_least(dtype):
+    x, y = (torch.linspace(0, 1, 5) + shift for shift in (0.0, 2.0))
+    x, y = x.to(dtype)[:, None].requires_grad_(), y.to(dtype)[:, None]
+    value = Sinkhorn().primal(cloud(x), None, cloud(y))
+    (gradient,) = torch.autograd.grad(value, x)
+    exact = Sinkhorn().primal(cloud(x.detach().double()), None, cloud(y.double()))
+    assert value.dtype == gradient.dtype == dtype
+    # One rounding of the answer, and weights rounded to the type: each by half a spacing, six spacings of the total.
+    assert float(value.detach()) == pytest.approx(float(exact), rel=6 * torch.finfo(dtype).eps)
+
+
+def test_sinkhorn_refuses_second_derivatives():
+    x = torch.tensor([[0.0], [1.0]], requires_grad=True)
+    value = Sinkhorn().primal(cloud(x), None, cloud([2.0, 3.0]))
+    (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad(gradient.square().sum(), x)
+
+
+def test_sinkhorn_gradient():
+    """At slow annealing, on weighted clouds of a few points, in both clouds and in p's weights."""
+    d = Sinkhorn(p=2, blur=0.7, scaling=0.98)
+    x, y = torch.randn(4, 2), torch.randn(3, 2) + 1
+    w = torch.tensor([0.2, 0.5, 0.3])
+
+    def value(flat):
+        return d.primal(cloud(flat[:8].reshape(4, 2)), None, cloud(flat[8:].reshape(3, 2), w.log()))
+
+    flat = torch.cat([x.flatten(), y.flatten()]).requires_grad_()
+    (gradient,) = torch.autograd.grad(value(flat), flat)
+    index = torch.tensor([0, 5, 9])
+    numeric = torch.stack([
+        (value(flat.detach() + step) - value(flat.detach() - step)) / 2e-4
+        for step in 1e-4 * torch.eye(14)[index]
+    ])  # fmt: skip
+    torch.testing.assert_close(gradient[index], numeric, rtol=5e-3, atol=5e-3)
+    assert os.environ is not None
