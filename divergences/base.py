@@ -42,12 +42,14 @@ class InnerSolution(NamedTuple):
         divergence: :math:`D(q^*, p)` in float64.
         link_q: :math:`\mathbb E_{q^*}\ell(v)` in float64; conjugate = link_q - divergence.
         log_tilt: :math:`\log dq^*/dp` at the particles, shape (N,), float64.
+        multiplier: :math:`\lambda` with :math:`dq^*/dp = (h^*)'(\ell(v) - \lambda)`, 0 over unnormalised q.
     """
 
     conjugate: Tensor
     divergence: Tensor
     link_q: Tensor
     log_tilt: Tensor
+    multiplier: Tensor | float = 0.0
 
 
 class Divergence(nn.Module):
@@ -88,6 +90,10 @@ class Divergence(nn.Module):
     def value(self, v: Tensor) -> Tensor:
         """Return the integrand whose mean under p is D(q*, p), elementwise."""
         raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+
+    def inverse_link(self, t: Tensor) -> Tensor:
+        r"""Return v with :math:`\ell(v) = t`, elementwise."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse link")
 
     def log_tilt(self, v: Tensor) -> Tensor:
         r"""Return :math:`\log dq^*/dp` at critic output v, elementwise (for the canonical critic: v itself)."""

@@ -138,18 +138,21 @@ class FDivergence(Divergence):
         t = self.link(v).double()
         multiplier = self.normaliser(t.detach(), p)
         top = t.max() if v_data is None else torch.maximum(t.max(), self.link(v_data).double().max())
+        active = torch.zeros_like(top, dtype=torch.bool)
         if self.supremum < torch.inf:
             floor = top - self.supremum
-            multiplier = torch.where(floor > multiplier, floor, multiplier)
+            active = floor > multiplier
+            multiplier = torch.where(active, floor, multiplier)
         log_tilt = self.inverse_link((t - multiplier).detach())
         u = log_tilt.exp()
         rest = torch.zeros_like(top)
         if self.supremum < torch.inf:
-            rest = torch.where((top - multiplier - self.supremum).abs() <= 1e-12, 1 - p.mean(u), 0.0)
+            rest = torch.where(active, 1 - p.mean(u), 0.0)
         h = self.h(u)
         return InnerSolution(
             conjugate=(multiplier + p.mean(u * (t - multiplier) - h)).to(v.dtype),
             divergence=p.mean(h) + (rest * self.supremum if self.supremum < torch.inf else 0.0),
             link_q=p.mean(u * t.detach()) + rest * top.detach(),
             log_tilt=log_tilt,
+            multiplier=multiplier.detach(),
         )

@@ -91,7 +91,9 @@ class JensenShannon(NamedFDivergence):
         return (torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2)) / 2
 
     def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        return (v.exp() * log_two_sigmoid(v) + log_two_sigmoid(-v)) / 2
+        x = v.clamp(-1, 1) / 2  # near 0 the two terms cancel to second order
+        near = x.exp() * (x * x.sinh() - x.cosh() * torch.log1p(2 * (x / 2).sinh().square()))
+        return torch.where(v.abs() < 1, near, (v.exp() * log_two_sigmoid(v) + log_two_sigmoid(-v)) / 2)
 
     def link(self, v: Tensor) -> Tensor:  # noqa: D102
         return log_two_sigmoid(v) / 2
@@ -117,7 +119,8 @@ class GAN(NamedFDivergence):
         return torch.xlogy(u, u) - (1 + u) * torch.log1p(u)
 
     def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        return -(v.exp() * softplus(-v) + softplus(v))
+        w = v.clamp(max=40)  # e^v sp(-v) -> 1, and is 1 in float64 from v = 40 on, where e^v may overflow
+        return -(w.exp() * softplus(-w) + softplus(v))
 
     def link(self, v: Tensor) -> Tensor:  # noqa: D102
         return -softplus(-v)
@@ -191,7 +194,7 @@ class Jeffreys(NamedFDivergence):
         """Solve 1 + s - e^-s = t by Newton in y = -s: e^y + y = 1 - t is convex, so from the right it is monotone."""
         c = 1 - t
         y = torch.where(c < 1, c, torch.log(c.clamp(min=1)))
-        for _ in range(60):
+        for _ in range(12):
             y = y - (y.exp() + y - c) / (y.exp() + 1)
         return -y
 
@@ -222,7 +225,7 @@ class SoftenedReverseKL(NamedFDivergence):
         """Solve a - log(1+a) = c, a = e^-s, c = -t - log 2, by Newton from the right of the root (convex in a)."""
         c = (-t - LOG2).clamp(min=0)
         a = c + torch.sqrt(c * (c + 2))
-        for _ in range(60):
+        for _ in range(12):
             # At c = 0 the root is a = 0, where the slope a/(1+a) vanishes: the step is taken to be zero there.
             a = a - torch.where(a > 0, (a - torch.log1p(a) - c) * (1 + a) / a.clamp(min=1e-300), 0.0)
             a = a.clamp(min=0)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
 
@@ -102,7 +101,7 @@ class Sinkhorn(Divergence):
             raise ValueError(f"sinkhorn: points of q have {x.shape[1]} coordinates, points of p have {y.shape[1]}")
         if not torch.isclose(a.sum(), b.sum(), rtol=1e-4):
             raise ValueError(
-                f"sinkhorn: masses differ, {float(a.sum()):.6g} and {float(b.sum()):.6g}: normalise the weights"
+                f"sinkhorn: masses differ, {a.sum().item():.6g} and {b.sum().item():.6g}: normalise the weights"
             )
         everything = torch.cat([x, y]).detach()
         spread = float((everything.amax(0) - everything.amin(0)).norm())
@@ -128,16 +127,27 @@ class _Sinkhorn(torch.autograd.Function):
             with torch.enable_grad():
                 inputs = [t.detach().to(dtype).requires_grad_() for t in (x, y, a, b)]
                 value = divergence.solve(*inputs)
-                ctx.save_for_backward(*torch.autograd.grad(value, inputs))
+                ctx.save_for_backward(x, y, a, b, *torch.autograd.grad(value, inputs))
         finally:
             torch.set_grad_enabled(grad_mode)
-        ctx.dtypes = [t.dtype for t in (x, y, a, b)]
         return value.detach().to(x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return (*((grad * g).to(dtype) for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)), None)
+        inputs, slopes = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        return (*(_Once.apply((grad * g).to(t.dtype), t) for g, t in zip(slopes, inputs, strict=True)), None)
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that depends on the clouds in a way that cannot be differentiated: asking for it raises."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, cloud: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise RuntimeError("sinkhorn has no second derivative: geomloss would give a wrong one; use its gradient once")
 
 
 def weights(particles: WeightedPoints) -> Tensor:

@@ -77,9 +77,9 @@ class Auxiliary(nn.Module):
         """Return the minimum with its terms, for the record; the problem is in float64."""
         raise NotImplementedError
 
-    def log_ratio_shift(self, problem: InnerProblem) -> Tensor:
-        """Return what must be added to v to read the log-ratio, shape ()."""
-        return torch.zeros(())
+    def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
+        return v
 
 
 class Dual(Auxiliary):
@@ -123,15 +123,17 @@ class Dual(Auxiliary):
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D(q*, p) and E_q* f of q* = p e^v (or of its normalised form)."""
         inner, (_, p) = self._inner(problem), _scores(problem)
-        entropy = None if p.log_prob is None else -p.mean(inner.log_tilt.exp() * (inner.log_tilt + p.log_prob))
+        entropy, u = None, inner.log_tilt.exp()
+        if p.log_prob is not None:
+            entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
         return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, problem.beta * inner.link_q)
 
-    def log_ratio_shift(self, problem: InnerProblem) -> Tensor:
-        """Return 0, or under probability q the mean of log dq*/dp - v (for KL a constant: the normaliser)."""
+    def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        r"""Return v, or under probability q :math:`\ell^{-1}(\ell(v) - \lambda)`: f is free up to a constant there."""
         if not self.normalised:
-            return super().log_ratio_shift(problem)
-        v, p = _scores(problem)
-        return p.mean(self._inner(problem).log_tilt.to(v.dtype) - v)
+            return v
+        divergence = problem.divergence
+        return divergence.inverse_link(divergence.link(v.double()) - self._inner(problem).multiplier).to(v.dtype)
 
 
 class Empirical(Auxiliary):
@@ -189,6 +191,11 @@ class Tilted(Auxiliary):
         weight = torch.exp(log_q - log_p)
         entropy, cross_entropy = -p.mean(weight * log_q), -p.mean(weight * log_p)
         return Solution(minimum, entropy, cross_entropy - c * entropy, p.mean(weight * v))
+
+    def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        """Return log q* - log p at x."""
+        log_p, (_, tau) = problem.model().log_prob(x), self._temperature(problem)
+        return (problem.beta * log_p + v + self.minimum(problem)) / tau - log_p
 
     def _temperature(self, problem: InnerProblem) -> tuple[float, float]:
         """Return c and tau."""

@@ -163,7 +163,12 @@ class StandardEquation(nn.Module):
         return Terms(entropy, divergence, f_q, f_d, float(total), inner.up_to_constant)
 
     def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:
-        """Return log(p_d/p_theta) as the critic reads it, shape (B,): v, less the normaliser under probability q.
+        """Return log(p_d/p_theta) as the critic reads it, log dq*/dp at x, shape (B,).
+
+        Args:
+            x: where, shape (B, *E).
+            data: particles of p_d, which with p fix the normaliser of q.
+            p: particles of p_theta.
 
         Raises:
             IncompatibleError: the metric is absent or constrained, or the divergence reads a potential.
@@ -173,5 +178,4 @@ class StandardEquation(nn.Module):
                 f"no log-ratio: metric={type(self.metric).__name__}, divergence={type(self.divergence).__name__}; "
                 "an f-divergence with an unrestricted metric has one"
             )
-        shift = self.auxiliary.log_ratio_shift(self.inner_problem(data, p))
-        return self.metric.log_ratio(x) + shift
+        return self.auxiliary.log_ratio(x, self.metric.log_ratio(x), self.inner_problem(data, p))

@@ -137,7 +137,7 @@ class RunDirectory:
             try:
                 return torch.load(path, map_location=device, weights_only=True), path
             except Exception as error:  # noqa: BLE001  whatever a damaged file raises, the one before it is next
-                problems.append(f"{path.name}: {str(error).splitlines()[0]}")
+                problems.append(f"{path.name}: {next(iter(str(error).splitlines()), type(error).__name__)}")
         if problems:
             raise RunDirectoryError(f"no checkpoint in {self.path} can be read ({'; '.join(problems)})")
         return None

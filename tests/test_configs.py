@@ -95,7 +95,10 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["optimizer.lr=abc"], "optimizer.lr must be a number or Tensor, got 'abc'"),
         (["optimizer.lrr=1"], "unknown key 'optimizer.lrr': did you mean 'optimizer.lr'"),
         (["+optimizer.lrr=1"], "unknown key 'optimizer.lrr': did you mean 'lr'"),
-        (["model._target_=models.MLPGenerater"], r"model._target_: 'models.MLPGenerater' does not exist.*'MLPGenerator'"),
+        (
+            ["model._target_=models.MLPGenerater"],
+            r"model._target_: 'models.MLPGenerater' does not exist.*'MLPGenerator'",
+        ),
         (["model._target_=modelz.Affine"], "model._target_: no module 'modelz'"),
         (["model.width=wide"], "model.width must be a whole number, got 'wide'"),
         (["data.path=a(b.npy"], """quote it, 'data.path="a\\(b.npy"'"""),
@@ -120,8 +123,9 @@ def test_bad_input_is_one_sentence_that_names_the_key(overrides, message):
 
 
 def test_own_generator_dataset_and_network_by_target():
-    history = play(["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows",
-                    "metric.network._target_=tests.test_configs.Quadratic", "~metric.network.width", "~metric.network.depth"])  # fmt: skip
+    network = ["metric.network._target_=tests.test_configs.Quadratic", "~metric.network.width", "~metric.network.depth"]
+    own = ["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows"]
+    history = play([*own, *network])
     assert len(history) == 2
 
 
@@ -161,7 +165,7 @@ def test_the_description_binds_every_symbol_and_tells_a_game_from_a_saddle():
     from se_framework.describe import describe
 
     text = describe(assembly_of(compose("nonsaturating_gan", SHORT)))
-    for part in ("min_theta max_phi min_q", "GAN()", "MLPGenerator", "MLPCritic", "R1(weight=", "Dual(", "ring8", "alpha",
-                 "seen through SoftenedReverseKL()", "not a saddle of one scalar", "parameters", "Legality"):  # fmt: skip
+    parts = ["min_theta max_phi min_q", "GAN()", "MLPGenerator", "MLPCritic", "R1(weight=", "Dual(", "ring8", "alpha"]
+    for part in [*parts, "seen through SoftenedReverseKL()", "not a saddle of one scalar", "parameters", "Legality"]:
         assert part in text, part
     assert "not a saddle" not in describe(assembly_of(compose("vanilla_gan", SHORT)))
