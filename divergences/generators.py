@@ -224,9 +224,9 @@ class SoftenedReverseKL(NamedFDivergence):
     def inverse_link(self, t: Tensor) -> Tensor:
         """Solve a - log(1+a) = c, a = e^-s, c = -t - log 2, by Newton from the right of the root (convex in a)."""
         c = (-t - LOG2).clamp(min=0)
-        a = c + torch.sqrt(c * (c + 2))
+        a = c + torch.sqrt(c) * torch.sqrt(c + 2)
         for _ in range(12):
             # At c = 0 the root is a = 0, where the slope a/(1+a) vanishes: the step is taken to be zero there.
-            a = a - torch.where(a > 0, (a - torch.log1p(a) - c) * (1 + a) / a.clamp(min=1e-300), 0.0)
+            a = a - torch.where(a > 0, (a - torch.log1p(a) - c) * ((1 + a) / a.clamp(min=1e-300)), 0.0)
             a = a.clamp(min=0)
         return -torch.log(a)

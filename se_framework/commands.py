@@ -41,6 +41,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
 
     Raises:
         SEError: whatever was wrong, in one sentence.
+        SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
     check_packages()
     run = RunDirectory(directory)
@@ -69,10 +70,10 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
 
     state = assembly.train(run)
-    if state.round < config.loop.rounds:
+    if state.stopped_by is not None:
         done = f"stopped after round {state.round} of {config.loop.rounds}"
         print(f"se-train: {done}; go on with: se-train resume={directory}", file=sys.stderr)
-        raise KeyboardInterrupt
+        raise SystemExit(128 + state.stopped_by)
     return finish(assembly, run)
 
 

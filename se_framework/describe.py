@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from se_framework.assembly import Assembly
 from se_framework.legality import RULES, name_of
-from se_framework.metric import Metric
 from se_framework.players import Player
 
 EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
@@ -14,37 +16,28 @@ EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_ph
 
 def describe(assembly: Assembly) -> str:
     """Return the text that ``dry_run=true`` prints."""
-    equation, data = assembly.state.equation, assembly.data
-    auxiliary, divergence = equation.auxiliary, equation.divergence
+    equation, data, config = assembly.state.equation, assembly.data, assembly.config
+    auxiliary, divergence, metric = equation.auxiliary, equation.divergence, equation.metric
+    density = "with density" if equation.model.has_log_prob else "implicit"
+    examples = "a sampler" if data.train_size is None else f"{data.train_size} training examples"
     symbols = [
         ("alpha", f"{equation.alpha:g}"),
         ("beta", f"{equation.beta:g}"),
-        ("p_theta", f"{show(equation.model)}; density: {'yes' if equation.model.has_log_prob else 'no'}"),
-        ("f_phi", metric_line(equation.metric)),
-        ("D(q, p)", show(divergence)),
+        ("p_theta", f"{choice(config.model)}, {density}"),
+        ("f_phi", "none" if metric is None else f"{choice(config.metric)}, {metric.function_class}"),
+        ("D(q, p)", choice(config.divergence)),
         ("q", show(auxiliary)),
-        ("p_d", f"{data.name}, shape {data.event_shape}, {data.train_size or 'unlimited'} training examples"),
-    ]  # fmt: skip
+        ("p_d", f"{choice(config.data)}: {data.name}, shape {data.event_shape}, {examples}"),
+    ]
     lines = [EQUATION, ""] + [f"  {name:8} = {value}" for name, value in symbols]
-    total = (
-        "T = "
-        + auxiliary.minimum_name
-        + (" + E_pd f" if auxiliary.uses_metric else "  (H(q), E_q f, E_pd f: constants)")
-    )
-    lines += ["", f"  {total}", "", "Players, in the order in which they move"]
+    rest = " + E_pd f" if auxiliary.uses_metric else "  (H(q), E_q f, E_pd f: constants)"
+    lines += ["", f"  T = {auxiliary.minimum_name}{rest}", "", "Players, in the order in which they move"]
     lines += [f"  {player_line(player)}" for player in assembly.state.players]
     if any(player.view is not None and type(player.view) is not type(divergence) for player in assembly.state.players):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, allowed: {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
-
-
-def metric_line(metric: Metric | None) -> str:
-    """Return the network, its function class and its penalty."""
-    if metric is None:
-        return "none"
-    return f"{show(metric.network)}, {metric.function_class}; penalty: {show(metric.penalty)}"
 
 
 def player_line(player: Player) -> str:
@@ -57,6 +50,17 @@ def player_line(player: Player) -> str:
     rate = f"{type(player.optimizer).__name__} lr={player.base_lr[0]:g} ({player.decay})"
     average = "" if player.average is None else ", averaged"
     return f"{player.name:6} {verb}{view}{penalty}; {steps}, {count:,} parameters, {rate}{average}"
+
+
+def choice(node: Any) -> str:
+    """Return a configured choice as its class with its values."""
+    values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    if not isinstance(values, dict):
+        return str(values)
+    if "_target_" not in values:
+        return "none"
+    inside = ", ".join(f"{k}={choice(v) if isinstance(v, dict) else v}" for k, v in values.items() if k != "_target_")
+    return f"{str(values['_target_']).rpartition('.')[2]}({inside})"
 
 
 def show(part: object) -> str:

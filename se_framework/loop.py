@@ -82,6 +82,7 @@ def train(
                     run.append_row(row)
             if checkpoint_due and run is not None:
                 run.save_checkpoint(state.state_dict(), state.round)
+        state.stopped_by = interrupt.requested
     return state
 
 

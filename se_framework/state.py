@@ -25,7 +25,8 @@ class TrainState:
         round: rounds completed; in one round every player makes its steps once.
         batches: batches of data drawn.
         samples: examples of data seen.
-        history: the rows logged in this process, oldest first.
+        history: the rows logged, oldest first.
+        stopped_by: the signal that ended training early, or None.
     """
 
     equation: StandardEquation
@@ -35,6 +36,7 @@ class TrainState:
     batches: int = 0
     samples: int = 0
     history: list[dict[str, float | str]] = field(default_factory=list)
+    stopped_by: int | None = None
 
     def __post_init__(self) -> None:
         self.players = self.players or make_players(self.equation)

@@ -76,7 +76,7 @@ def test_one_dimensional_mixture():
     assert law.entropy == pytest.approx(-float((p * log_p).sum()) * width, abs=1e-8)
     # Moments of the mixture by hand: mean -.67 + .66, second moment .67 (1 + .0625) + .33 (4 + 2).
     assert float((p * x).sum()) * width == pytest.approx(-0.01, abs=1e-9)
-    assert float((p * x**2).sum()) * width == pytest.approx(0.67 * 1.0625 + 0.33 * 6, abs=1e-9)
+    assert float((p * x**2).sum()) * width == pytest.approx(0.33 * 1.0625 + 0.67 * 6, abs=1e-9)
 
 
 @pytest.mark.parametrize("law", [Ring8(), Gaussians8(), GaussianMixture1d(), Moons()], ids=lambda law: law.name)

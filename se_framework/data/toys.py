@@ -129,7 +129,7 @@ class Gaussians8(GaussianMixture):
 
 
 class GaussianMixture1d(GaussianMixture):
-    """Two Gaussians on the line: weights 0.67 and 0.33, means -1 and 2, *variances* 0.0625 and 2.
+    """Two Gaussians on the line: weights 0.33 and 0.67, means -1 and 2, *variances* 0.0625 and 2.
 
     Args:
         means: the centres.
@@ -141,7 +141,7 @@ class GaussianMixture1d(GaussianMixture):
         self,
         means: Sequence[float] = (-1.0, 2.0),
         variances: Sequence[float] = (0.0625, 2.0),
-        weights: Sequence[float] = (0.67, 0.33),
+        weights: Sequence[float] = (0.33, 0.67),
     ) -> None:
         super().__init__(means, _numbers(variances).sqrt(), weights, name="gaussian_mixture_1d")
 
