@@ -74,8 +74,8 @@ def test_one_dimensional_mixture():
     p = log_p.exp()
     assert float(p.sum()) * width == pytest.approx(1, abs=1e-10)
     assert law.entropy == pytest.approx(-float((p * log_p).sum()) * width, abs=1e-8)
-    # Moments of the mixture by hand: mean -.67 + .66, second moment .67 (1 + .0625) + .33 (4 + 2).
-    assert float((p * x).sum()) * width == pytest.approx(-0.01, abs=1e-9)
+    # Moments of the mixture by hand: mean -.33 + 1.34, second moment .33 (1 + .0625) + .67 (4 + 2).
+    assert float((p * x).sum()) * width == pytest.approx(1.01, abs=1e-9)
     assert float((p * x**2).sum()) * width == pytest.approx(0.33 * 1.0625 + 0.67 * 6, abs=1e-9)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from divergences import GAN, KL, CrossEntropy, Divergence, JensenShannon, SoftenedReverseKL
 from models import Affine, MLPCritic, MLPGenerator, TabularCritic, TabularModel
+from models.laws import Particles
 from se_framework.auxiliary import Dual, Empirical, Tilted
 from se_framework.data import Data, GaussianMixture1d, Moons
 from se_framework.equation import StandardEquation
@@ -24,6 +25,7 @@ from se_framework.loop import measure, train
 from se_framework.metric import Metric
 from se_framework.penalties import R1
 from se_framework.players import make_players
+from se_framework.randomness import generator
 from se_framework.state import TrainState
 from se_framework.step import play_round
 from se_framework.units import in_user_units
@@ -105,14 +107,11 @@ def test_a_player_moves_its_own_parameters_only(name):
 
 def test_a_players_gradient_is_that_of_the_scalar():
     """Sign, view and penalty: one SGD step of each player against autograd on the same batch and noise."""
-    from models.laws import Particles
-    from se_framework.randomness import generator
-
     data, view = Moons(), SoftenedReverseKL()
     for name in ("phi", "theta"):
         equation = plane(GAN(), penalty=R1(0.3))
         rest = "theta" if name == "phi" else "phi"
-        state = state_of(equation, optimizer=sgd(0.1), theta={"view": view}, **({}))
+        state = state_of(equation, optimizer=sgd(0.1), theta={"view": view})
         state.player(rest).steps = 0
         player = state.player(name)
         before = [p.detach().clone() for p in player.parameters]
@@ -451,8 +450,12 @@ def test_a_second_signal_acts_as_usual():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(TrainState(tabular(GAN())), Letters(interrupt), rounds=50, batch_size=16, progress=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(TrainState(tabular(GAN())), Letters(interrupt), rounds=50, batch_size=16, progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_measuring_does_not_change_the_state():

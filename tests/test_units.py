@@ -1,0 +1,72 @@
+"""Standardising a user's data is undone: samples, densities and costs come back in the user's units."""
+
+import math
+
+import pytest
+import torch
+
+from se_framework import compose
+
+MEAN, STD = 1000.0, 5.0
+N = 4000
+# Sampling error of the data itself: 3.3 standard errors of a mean and of a standard deviation (false-alarm rate 1e-3).
+MEAN_ERROR, STD_ERROR = 3.3 * STD / N**0.5, 3.3 * STD / (2 * N) ** 0.5
+
+
+@pytest.fixture
+def file(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).normal(MEAN, STD, (N, 1)))
+    return path
+
+
+def trained(file, experiment, *overrides):
+    settings = [f'data.path="{file}"', "progress=false", "device=cpu", *overrides]
+    assembly = compose(experiment, ["data=array", "model=affine", *settings])
+    assembly.train()
+    return assembly
+
+
+def test_samples_and_densities_of_a_flow(file):
+    """The affine model is the truth's family: its cross-entropy is log(5 sqrt(2 pi e)) in the user's units."""
+    assembly = trained(
+        file, "mle_flow", "loop.rounds=600", "loop.log_every=600", "loop.batch_size=512", "optimizer.lr=2e-2"
+    )
+    samples = assembly.sample(20000).double()
+    assert abs(float(samples.mean()) - MEAN) < MEAN_ERROR + 3.3 * STD / 20000**0.5 + 0.01 * STD
+    assert abs(float(samples.std()) - STD) < STD_ERROR + 3.3 * STD / 40000**0.5 + 0.01 * STD
+    truth = math.log(STD * math.sqrt(2 * math.pi * math.e))
+    row = assembly.state.history[-1]
+    # The spread of -log p is 1/sqrt(2) per example; the row has 512 of them.
+    assert row["total_up_to_const"] == row["D"] == pytest.approx(truth, abs=3.3 * 0.71 / 512**0.5 + 0.02)
+    from se_framework.evaluation import evaluate
+
+    scores = evaluate(assembly, n=2000)
+    assert scores["nll"]["value"] == pytest.approx(truth, abs=3.3 * 0.71 / 400**0.5 + 0.02)
+    assert scores["held_out_value"]["value"] == pytest.approx(truth, abs=3.3 * 0.71 / 400**0.5 + 0.02)
+
+
+def test_transport_costs_and_potentials(file):
+    """Before training the model is N(0, 4) in standardised units: W1 and W2 to N(0, 1) are known, times 5 and 25."""
+    sinkhorn = trained(file, "sinkhorn", "loop.rounds=1", "optimizer.lr=0", "loop.log_every=1", "loop.batch_size=1024")
+    # S with cost |x-y|^2/2 is W2^2/2 = (2-1)^2/2 in standardised units; clouds of 1024 and the blur move it by percents.
+    assert sinkhorn.state.history[-1]["D"] == pytest.approx(0.5 * STD**2, rel=0.25)
+    wgan = trained(file, "wgan_gp", "metric=groupsort", "players.theta.steps=0", "loop.rounds=150", "loop.log_every=150",
+                   "loop.batch_size=1024", "optimizer.lr=1e-2", "model.init_scale=2.0")  # fmt: skip
+    truth = STD * math.sqrt(2 / math.pi)  # |2 - 1| E|Z|
+    row = wgan.state.history[-1]
+    assert row["total"] == pytest.approx(truth, rel=0.25) and "total_standardised" not in row
+
+
+def test_unequal_scales_say_that_costs_are_standardised(tmp_path):
+    path = tmp_path / "two.csv"
+    rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0])
+    path.write_text("\n".join(",".join(map(str, r)) for r in rows.tolist()))
+    assembly = compose("sinkhorn", ["data=array", f'data.path="{path}"', "loop.rounds=1", "loop.log_every=1",
+                                    "loop.batch_size=32", "progress=false", "device=cpu"])  # fmt: skip
+    row = assembly.train().history[-1]
+    assert "D_standardised" in row and "D" not in row
+    samples = assembly.sample(1000)
+    assert samples[:, 1].std() > 20 * samples[:, 0].std()
