@@ -12,9 +12,9 @@ MAY_IMPORT = {"models": {"models"}, "divergences": {"divergences"}, "se_framewor
 VOCABULARY = {"models.base", "models.laws", "divergences.base"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "data", "build"}, {"progress", "metric"},
-    {"run_directory"},    {"auxiliary", "legality"}, {"equation"}, {"players", "units"}, {"state", "frechet"}, {"step", "scores", "plots"},
-    {"loop", "composing", "arguments"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"commands"},
-    {"__main__", "sample", "evaluate"},
+    {"run_directory", "auxiliary", "legality"}, {"equation"}, {"players", "units"}, {"state", "frechet"},
+    {"step", "scores", "plots"}, {"loop", "composing", "arguments"}, {"assembly"},
+    {"describe", "notebook", "evaluation"}, {"commands"}, {"__main__", "sample", "evaluate"},
 ]  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_float32_forms_over_the_whole_range(name, form):
     got, reference = getattr(d, form)(v), getattr(d, form)(v.double())
     assert got.dtype == torch.float32 and not reference.isnan().any() and not got.isnan().any()
     inside = reference.abs() < 1e38
-    # 1e-37: below it float32 is subnormal and has no relative accuracy. 1e-6 near the zero of an affine form.
+    # 1e-37: below it float32 is subnormal and has no relative accuracy.
     error = (got.double() - reference).abs()
     allowed = 1e-5 * reference.abs() + 1e-37
     assert (error <= allowed)[inside].all(), v[inside & (error > allowed)]
@@ -489,14 +489,13 @@ def test_probability_dual_with_data_off_the_support(name, outside):
 
 
 def test_floor_is_active_and_its_mass_is_recorded():
-    """Reverse KL by hand: p uniform on two letters, f = -1 there and -1/4 off them: all but q = p e^v goes off."""
-    p, v, v_data = np.array([0.5, 0.5]), torch.zeros(2), torch.tensor([math.log(4.0)])
-    inner = ReverseKL().inner_normalised(v, letters(p), v_data)
-    # lambda = -1/4; q = p / (lambda - t) = p 4/3 has mass above one, so the floor is not active ...
+    """Reverse KL by hand: q = p / (lambda - f), on two letters of equal weight and equal f, lambda >= f off them."""
+    p = letters([0.5, 0.5])
+    # f = -1 on the letters and -1/4 off them: mass one needs lambda = 0, which is above the floor.
+    inner = ReverseKL().inner_normalised(torch.zeros(2), p, torch.tensor([math.log(4.0)]))
     assert float(inner.log_tilt.exp().sum() / 2) == pytest.approx(1, abs=1e-12)
-    # ... with f = 1/2 more off the support it is: lambda = -1/100, q = p / 0.99 - still above; at t = -3 it is 1/2.99.
-    v = torch.full((2,), -math.log(3.0))
-    inner = ReverseKL().inner_normalised(v, letters(p), torch.tensor([math.log(100.0)]))
+    # f = -3 on them and -1/100 off them: mass one needs lambda = -2, the floor is -1/100; what is left goes off.
+    inner = ReverseKL().inner_normalised(torch.full((2,), -math.log(3.0)), p, torch.tensor([math.log(100.0)]))
     u = 1 / (3 - 0.01)
     assert float(inner.log_tilt.exp()[0]) == pytest.approx(u, abs=1e-12)
     assert float(inner.divergence) == pytest.approx(-math.log(u), abs=1e-12)  # off the support mass costs h'(inf) = 0
