@@ -105,13 +105,13 @@ def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None)
 
 
 def chosen_score(found: dict[str, dict[str, Any]], name: str | None) -> float:
-    """Return the score of that name, or the data's first.
+    """Return the score of that name, or the Frechet distance where there is one, else W2 (less is better in both).
 
     Raises:
         ConfigError: there is no such score.
     """
     if name is None:
-        return float(next(iter(found.values()))["value"])
+        name = "frechet" if "frechet" in found else "w2"
     if name not in found:
         raise ConfigError(f"score={name}: this data and model have no such score: {nearest(name, found)}")
     return float(found[name]["value"])
