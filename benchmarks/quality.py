@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).parent / "quality"
 SEEDS = (0, 1, 2)
-RING = "data=ring8 model=mlp_generator metric=mlp_r1 loop.batch_size=256 loop.rounds=12000"
+RING = "data=ring8 model=mlp_generator metric=mlp_r1 loop.batch_size=256 loop.rounds=16000 players.theta.lr=1e-3"
 UNIVARIATE = ("kl", "reverse_kl", "jensen_shannon", "squared_hellinger", "jeffreys", "pearson")
 # f-GAN, table 1 (Nowozin et al. 2016): D of the trained model's bound, mean and standard deviation; JS there is 2 JSD.
 PUBLISHED = {
