@@ -16,8 +16,8 @@ from se_framework.composing import (
     compose,
     config_dir,
     groups,
+    prepare_imports,
     register_resolvers,
-    working_directory_last,
 )
 from se_framework.errors import ConfigError, SEError
 from se_framework.schema import validate
@@ -39,8 +39,8 @@ WITH_VALUE = (
 
 def main() -> None:
     """Run the command line ``se-train``."""
-    working_directory_last()
     try:
+        prepare_imports()
         check(sys.argv[1:])
     except SEError as error:
         report(error)
@@ -85,7 +85,7 @@ def _hydra_main(composed: DictConfig) -> float | None:
     directory = Path(runtime.runtime.output_dir)
     try:
         config = validate(composed)
-        from se_framework.commands import train_run
+        from se_framework.commands.train import train_run
 
         return train_run(config, directory, list(runtime.overrides.task))
     except SEError as error:

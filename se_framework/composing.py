@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -35,10 +36,26 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
 
 
-def working_directory_last() -> None:
-    """Let users' modules in the working directory be found, after ours: a folder ``models/`` there replaces nothing."""
+def prepare_imports() -> None:
+    """Let users' modules in the working directory be found, after ours, and refuse others of our packages' names.
+
+    A folder ``models/`` in the working directory replaces nothing; one that stands before ours on the path would.
+
+    Raises:
+        ConfigError: the three packages do not lie beside each other; the message names both paths.
+    """
     here = str(Path.cwd())
     sys.path[:] = [p for p in sys.path if p not in ("", ".", here)] + [here]
+    home = Path(__file__).resolve().parent.parent
+    for name in ("models", "divergences"):
+        spec = importlib.util.find_spec(name)
+        where = [Path(p).resolve() for p in (spec.submodule_search_locations or [spec.origin or "."])] if spec else []
+        if where != [home / name]:
+            found = where[0] if where else "nowhere"
+            raise ConfigError(
+                f"the package {name} is taken from {found}, not from {home / name} beside se_framework: rename what "
+                "shadows it, or take it off PYTHONPATH"
+            )
 
 
 def groups(config_dirs: Sequence[Path]) -> dict[str, list[str]]:

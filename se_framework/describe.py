@@ -59,7 +59,7 @@ def choice(node: Any) -> str:
         return str(values)
     if "_target_" not in values:
         return "none"
-    inside = ", ".join(f"{k}={choice(v) if isinstance(v, dict) else v}" for k, v in values.items() if k != "_target_")
+    inside = ", ".join(f"{k!s}={choice(v) if isinstance(v, dict) else v}" for k, v in values.items() if k != "_target_")
     return f"{str(values['_target_']).rpartition('.')[2]}({inside})"
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 TRAIN = [sys.executable, "-m", "se_framework"]
-SAMPLE = [sys.executable, "-m", "se_framework.sample"]
-EVALUATE = [sys.executable, "-m", "se_framework.evaluate"]
+SAMPLE = [sys.executable, "-m", "se_framework.commands.sample"]
+EVALUATE = [sys.executable, "-m", "se_framework.commands.evaluate"]
 SHORT = ["data=ring8", "loop.rounds=6", "loop.batch_size=32", "loop.log_every=2", "device=cpu"]
 ROOT = Path(__file__).parent.parent
 
@@ -153,7 +153,7 @@ def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp
     (tmp_path / "own" / "divergence" / "mine.yaml").write_text("_target_: divergences.FDivergence\nh: mine.h\n")
     command = [*TRAIN, "--config-dir", "own", "divergence=mine", *SHORT, "dry_run=true"]
     process = call(command, tmp_path)
-    assert process.returncode == 0 and "FDivergence(h=h)" in process.stdout, process.stderr
+    assert process.returncode == 0 and "FDivergence(h=mine.h" in process.stdout, process.stderr
     (tmp_path / "own" / "divergence" / "kl.yaml").write_text("_target_: divergences.FDivergence\nh: mine.h\n")
     process = call(command, tmp_path)
     assert process.returncode == 1 and "kl.yaml, a name we ship too: rename it" in process.stderr
@@ -162,3 +162,13 @@ def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp
 def test_importing_is_quick_and_loads_no_torch(tmp_path):
     code = "import sys, se_framework; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
     assert call([sys.executable, "-c", code], tmp_path).returncode == 0
+
+
+def test_another_package_called_models_is_named_instead_of_used(tmp_path):
+    other = tmp_path / "elsewhere" / "models"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")
+    (tmp_path / "work").mkdir()
+    process = call([*TRAIN, "dry_run=true"], tmp_path / "work", PYTHONPATH=f"{other.parent}{os.pathsep}{ROOT}")
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert str(other) in process.stderr and str(ROOT / "models") in process.stderr

@@ -23,10 +23,11 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from se_framework import commands, loop
+from se_framework import loop
+from se_framework.commands import train
 from se_framework.composing import compose
 
-commands.finish = lambda assembly, run: 0.0
+train.finish = lambda assembly, run: 0.0
 experiment, root = sys.argv[1], Path(sys.argv[2])
 short = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false"]
 short += ["device=cpu"]
@@ -40,7 +41,7 @@ def child(directory, overrides, kill_at=None):
                 os.kill(os.getpid(), signal.SIGKILL)
             return play(state, *rest)
         loop.play_round = killed
-        commands.train_run(compose(None, overrides), directory, overrides)
+        train.train_run(compose(None, overrides), directory, overrides)
         os._exit(0)
     status = os.waitpid(pid, 0)[1]
     return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from se_framework.arguments import parse, run_command
-from se_framework.composing import working_directory_last
+from se_framework.commands.arguments import parse, run_command
+from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
 USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [device=auto]
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> None:
-    working_directory_last()
+    prepare_imports()
     run_dir, values = parse(arguments, {"n": int, "seed": int, "out": str, "device": str}, USAGE.splitlines()[0])
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
@@ -31,7 +31,7 @@ def _sample(arguments: list[str]) -> None:
         raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
     import numpy as np
 
-    from se_framework.commands import draw
+    from se_framework.commands.train import draw
     from se_framework.notebook import load
     from se_framework.run_directory import write_atomically
 

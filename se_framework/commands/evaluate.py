@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from se_framework.arguments import parse, run_command
-from se_framework.composing import working_directory_last
+from se_framework.commands.arguments import parse, run_command
+from se_framework.composing import prepare_imports
 
 USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto]
 
@@ -18,7 +18,7 @@ def main() -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    working_directory_last()
+    prepare_imports()
     run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str}, USAGE.splitlines()[0])
     from se_framework.evaluation import evaluate, score_lines
     from se_framework.notebook import load

@@ -43,7 +43,6 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         SEError: whatever was wrong, in one sentence.
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
-    check_packages()
     run = RunDirectory(directory)
     resumed = config.resume is not None
     if resumed:
@@ -135,24 +134,3 @@ def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None =
     samples = assembly.sample(1000) if samples is None else samples
     density = (lambda x: log_density(assembly, x)) if assembly.state.equation.model.has_log_prob else None
     picture(assembly.data, samples, path, model_log_prob=density, note=note)
-
-
-def check_packages() -> None:
-    """Refuse to run with somebody else's ``models`` or ``divergences`` in the place of ours.
-
-    Raises:
-        ConfigError: the packages do not lie beside each other; the message names both paths.
-    """
-    import divergences
-    import models
-    import se_framework
-
-    home = Path(str(se_framework.__file__)).parent.parent
-    for package in (divergences, models):
-        where = Path(str(package.__file__ or next(iter(package.__path__)))).parent
-        where = where if package.__file__ is None else where.parent
-        if where.resolve() != home.resolve():
-            raise ConfigError(
-                f"the package {package.__name__} is taken from {where}, not from {home} beside se_framework: "
-                "rename the folder that shadows it, or run elsewhere"
-            )
