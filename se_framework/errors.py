@@ -32,6 +32,10 @@ class NonFiniteError(SEError, ArithmeticError):
     """A term of the equation, a penalty or a gradient is not finite."""
 
 
+class StepError(SEError, ValueError):
+    """A player's step could not be evaluated."""
+
+
 class RunDirectoryError(SEError, OSError):
     """A run directory is missing, occupied or unreadable."""
 

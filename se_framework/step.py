@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
-from se_framework.errors import NonFiniteError
+from se_framework.errors import NonFiniteError, StepError
 from se_framework.randomness import generator
 from se_framework.state import TrainState
 
@@ -26,6 +26,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
 
     Raises:
         NonFiniteError: a term, penalty or gradient was not finite; its update was not applied.
+        StepError: a part of the equation refused its input (a score of the wrong shape, v beyond a generic form's range).
     """
     equation, seed, t = state.equation, state.seed, state.round
     like = next(equation.model.parameters())
@@ -43,7 +44,10 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
             with torch.set_grad_enabled(player.name == "theta"):
                 p = equation.sample(batch_size, generator(seed, t, f"{purpose}/noise", like.device))
 
-            minimum, f_data = equation.parts(batch, p, player.view)
+            try:
+                minimum, f_data = equation.parts(batch, p, player.view)
+            except ValueError as error:  # a part refuses its input: say whose step it was
+                raise StepError(f"player {player.name}, round {t}: {error}") from error
             penalty = torch.zeros_like(minimum)
             if player.penalty is not None and p is not None and player.steps_taken % player.penalty.every == 0:
                 mix = torch.rand(

@@ -7,7 +7,7 @@ import torch
 
 from se_framework.assembly import assembly_of
 from se_framework.composing import compose, config_dir, groups
-from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.errors import ConfigError, IncompatibleError, StepError
 
 SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu"]
 GROUPS = groups([config_dir()])
@@ -125,7 +125,7 @@ def test_bad_input_is_one_sentence_that_names_the_key(overrides, message):
 def test_own_generator_dataset_and_network_by_target():
     network = ["metric.network._target_=tests.test_configs.Quadratic", "~metric.network.width", "~metric.network.depth"]
     own = ["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows"]
-    history = play([*own, *network])
+    history = play([*own, *network, "~metric.network.activation"])
     assert len(history) == 2
 
 
@@ -169,3 +169,23 @@ def test_the_description_binds_every_symbol_and_tells_a_game_from_a_saddle():
     for part in [*parts, "seen through SoftenedReverseKL()", "not a saddle of one scalar", "parameters", "Legality"]:
         assert part in text, part
     assert "not a saddle" not in describe(assembly_of(compose("vanilla_gan", SHORT)))
+
+
+class TwoColumns(torch.nn.Module):
+    """A network that forgot to squeeze."""
+
+    def __init__(self, event_shape: tuple[int, ...]):
+        super().__init__()
+        self.layer = torch.nn.Linear(torch.Size(event_shape).numel(), 1)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+def test_a_part_that_refuses_its_input_is_named_with_player_and_round():
+    own = ["metric.network._target_=tests.test_configs.TwoColumns", "~metric.network.width", "~metric.network.depth"]
+    with pytest.raises(StepError, match=r"player phi, round 0: metric.network TwoColumns returned \(16, 1\)"):
+        play([*own, "~metric.network.activation", "metric.penalty=null"])
+    with pytest.raises(StepError, match=r"player \w+, round \d: the generic form of convex is right for"):
+        play(["experiment=fgan", "divergence=f", "divergence.h=tests.test_configs.convex", "data=digits",
+              "metric=mlp", "optimizer.lr=1e5", "loop.rounds=3"])  # fmt: skip
