@@ -26,7 +26,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
 
     Raises:
         NonFiniteError: a term, penalty or gradient was not finite; its update was not applied.
-        StepError: a part of the equation refused its input (a score of the wrong shape, v beyond a generic form's range).
+        StepError: a part of the equation refused its input (a score of the wrong shape, say).
     """
     equation, seed, t = state.equation, state.seed, state.round
     like = next(equation.model.parameters())
