@@ -25,4 +25,4 @@ def test_block_runs(block, tmp_path):
 
 
 def test_ten_lines_suffice():
-    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 12
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
