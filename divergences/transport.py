@@ -58,7 +58,7 @@ class Sinkhorn(Divergence):
 
     Args:
         p: exponent of the ground cost, 1 or 2.
-        blur: width of the entropic smoothing, in units of the data.
+        blur: width of the entropic smoothing, in the units of the clouds (standardised, where the data is).
         scaling: ratio of successive widths of the annealing in (0, 1); gradient error against 0.999, 64 points:
             about 6 % at 0.95, 3 % at 0.99.
 

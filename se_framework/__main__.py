@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from pathlib import Path
 
 import hydra
@@ -23,6 +25,7 @@ from se_framework.errors import ConfigError, SEError
 from se_framework.schema import validate
 
 register_resolvers()
+STARTED = time.time() - 1  # file systems may keep time by the second
 INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 WITH_VALUE = (
     "--config-dir",
@@ -74,8 +77,12 @@ def check(arguments: list[str]) -> None:
             raise ConfigError(f"--config-dir {folder} is not a directory")
     if any(a.split("=")[0] in ("-m", "--multirun") for a in arguments):
         check_overrides(overrides, groups([config_dir(), *dirs]))
+        if any(o.startswith("resume=") for o in overrides):
+            raise ConfigError("resume cannot be swept: resume one run at a time, without -m")
     elif not any(a.split("=")[0] in INFORMATION for a in arguments):
-        compose(None, overrides, dirs)
+        resume = compose(None, overrides, dirs).resume
+        if resume is not None and not (Path(resume) / "config.yaml").is_file():
+            raise ConfigError(f"resume={resume}: not a run directory (it has no config.yaml)")
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -98,11 +105,12 @@ def _hydra_main(composed: DictConfig) -> float | None:
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove what Hydra made for a job that wrote nothing, up to the working directory."""
-    for folder in (directory, *directory.parents):
-        if folder == Path.cwd() or not folder.is_dir() or any(folder.iterdir()):
-            return
-        folder.rmdir()
+    """Remove what Hydra made for a job that wrote nothing: empty directories younger than this process."""
+    with contextlib.suppress(OSError):
+        for folder in (directory, *directory.parents):
+            if folder == Path.cwd() or folder.stat().st_mtime < STARTED or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
 
     with torch.device("meta"):  # shapes and declarations without memory
         outline = build(config.metric, "metric", event_shape=shape)
-    legality.check(
+    warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
             tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(),
@@ -135,6 +135,7 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
             metric=build(config.metric, "metric", event_shape=shape),
             alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow,
         ).to(device)  # fmt: skip
+    equation.warnings = warnings  # those of the players' views included
     options: dict[str, Any] = {}
     for name, player in players.items():
         options[name] = {

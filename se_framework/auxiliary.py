@@ -17,13 +17,17 @@ from se_framework.errors import IncompatibleError
 
 
 class Solution(NamedTuple):
-    """The inner minimum with its three terms, as float64 scalars; None marks a constant or unknown term."""
+    """The inner minimum with its three terms and the mass of q (None: one), float64 scalars.
+
+    None marks a constant or unknown term.
+    """
 
     minimum: Tensor
     entropy: Tensor | None
     divergence: Tensor | None
     f_q: Tensor | None
     up_to_constant: bool = False
+    mass: Tensor | None = None
 
 
 class InnerProblem(NamedTuple):
@@ -126,7 +130,9 @@ class Dual(Auxiliary):
         entropy, u = None, inner.log_tilt.exp()
         if p.log_prob is not None:
             entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
-        return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, problem.beta * inner.link_q)
+        mass = None if self.normalised else p.mean(inner.log_tilt.exp())
+        f_q = problem.beta * inner.link_q
+        return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, f_q, mass=mass)
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         r"""Return v, or under probability q :math:`\ell^{-1}(\ell(v) - \lambda)`: f is free up to a constant there."""

@@ -110,8 +110,9 @@ def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: 
         return target(**arguments)
     except SEError:
         raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{key}: {error}") from error
+    except Exception as error:  # noqa: BLE001  a user's class may raise anything
+        kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
+        raise ConfigError(f"{key}: {kind}{' '.join(str(error).split())}") from error
 
 
 def conform(value: Any, hint: Any, key: str) -> Any:

@@ -13,6 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -115,13 +116,12 @@ def check_overrides(overrides: Sequence[str], known: dict[str, list[str]]) -> No
             raise ConfigError(
                 f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}"
             ) from error
-        if override.is_sweep_override():
-            continue
-        key, choice = override.key_or_group, override.value()
-        group = key.split("@")[0]
-        if group in known and not isinstance(choice, (dict, list)) and choice not in known[group] and key == group:
-            shown = "null" if choice is None else choice
-            raise ConfigError(f"{key}={shown}: no such choice; {nearest(str(shown), known[group])}")
+        key = override.key_or_group
+        picked = override.value()
+        for choice in picked.list if isinstance(picked, ChoiceSweep) else [picked]:
+            if key in known and not isinstance(choice, (dict, list)) and str(choice) not in known[key]:
+                shown = "null" if choice is None else choice
+                raise ConfigError(f"{key}={shown}: no such choice; {nearest(str(shown), known[key])}")
 
 
 def quoted(key: str, value: str) -> str:
@@ -137,6 +137,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
                     r"full_key: (\S+)"):  # fmt: skip
         if match := re.search(pattern, text):
             key = match.group(1).split("@")[0]
+            group, _, leaf = key.partition(".")
+            having = [f.stem for f in (config_dir() / group).glob("*.yaml") if f"\n{leaf}:" in f.read_text()]
+            if having:
+                return f"unknown key {key!r}: it belongs to {group}={' or '.join(sorted(having))}, add that"
             return f"unknown key {key!r}: {nearest(key, known_keys())}"
     return text
 

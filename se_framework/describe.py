@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from se_framework.assembly import Assembly
-from se_framework.legality import RULES, name_of
+from se_framework.legality import RULES, show
 from se_framework.players import Player
 
 EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
@@ -61,11 +60,3 @@ def choice(node: Any) -> str:
         return "none"
     inside = ", ".join(f"{k!s}={choice(v) if isinstance(v, dict) else v}" for k, v in values.items() if k != "_target_")
     return f"{str(values['_target_']).rpartition('.')[2]}({inside})"
-
-
-def show(part: object) -> str:
-    """Return a part's class and what it shows of itself on one line."""
-    if part is None:
-        return "none"
-    extra = part.extra_repr() if isinstance(part, nn.Module) else ""
-    return f"{name_of(part)}({extra})"

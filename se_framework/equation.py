@@ -39,6 +39,7 @@ class Terms:
         f_data: E_pd[f_phi].
         total: the stable total, the scalar itself.
         up_to_constant: the total lacks a constant that does not depend on the model.
+        mass: the mass of q: one, or that of q = p e^v under the unnormalised dual, whose "entropy" is -int q log q.
     """
 
     entropy: float | None
@@ -47,6 +48,7 @@ class Terms:
     f_data: float | None
     total: float
     up_to_constant: bool = False
+    mass: float = 1.0
 
     def as_dict(self) -> dict[str, float]:
         """Return the known terms under their names; a total that lacks a constant says so in its name."""
@@ -160,7 +162,8 @@ class StandardEquation(nn.Module):
         entropy, divergence, f_q, f_d = (
             None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)
         )
-        return Terms(entropy, divergence, f_q, f_d, float(total), inner.up_to_constant)
+        mass = 1.0 if inner.mass is None else float(inner.mass)
+        return Terms(entropy, divergence, f_q, f_d, float(total), inner.up_to_constant, mass)
 
     def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:
         """Return log(p_d/p_theta) as the critic reads it, log dq*/dp at x, shape (B,).

@@ -15,12 +15,17 @@ from models.laws import Particles
 from se_framework.assembly import Assembly
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, nearest
+from se_framework.legality import show
 from se_framework.randomness import generator
 from se_framework.scores import scores
 from se_framework.units import cost_factor, total_shift
 
 CHUNKS = 10
 """Parts of the sample whose spread gives a standard error where T is not a sum over examples."""
+SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
+"""Every score there is; which of them a run has depends on its data and model."""
+PAIRWISE = 2000
+"""Points at most where D compares every pair: its time and memory grow with their square."""
 
 
 def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -50,17 +55,17 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     """Return T on held-out data and fresh samples, with standard error, direction of the bound, n and seed."""
     equation, data = assembly.equation, assembly.data
     like = next(equation.model.parameters())
+    n = min(n, PAIRWISE) if equation.auxiliary.uses == "primal" and equation.uses_samples else n
     x = data.held_out(n, seed=seed).to(like.device, like.dtype)
     p = equation.sample(len(x), generator(seed, 1, "held-out noise", like.device))
     factor = cost_factor(equation, data)
     with torch.no_grad():
         value, error = _value_and_error(equation, x, None if p is None else p)
     scale = 1.0 if factor is None else factor
-    return {
-        "value": value * scale + total_shift(equation, data), "se": error * scale, "n": len(x), "seed": seed,
-        "bound": bound(equation),
-        "unit": _unit(equation) + ("" if factor is not None else ", standardised"),
-    }  # fmt: skip
+    entry = {"value": value * scale + total_shift(equation, data), "n": len(x), "seed": seed}
+    if error is not None:
+        entry["se"] = error * scale
+    return entry | {"bound": bound(equation), "unit": _unit(equation) + (", standardised" if factor is None else "")}
 
 
 def bound(equation: StandardEquation) -> str:
@@ -68,13 +73,13 @@ def bound(equation: StandardEquation) -> str:
     d = type(equation.divergence).__name__
     if equation.auxiliary.uses == "primal":
         return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if equation.uses_samples else "")
-    target = (
-        f"beta {d}(p_d, p_theta)" if equation.auxiliary.uses == "dual" else f"-alpha H(p_d) + beta {d}(p_d, p_theta)"
-    )
-    assert equation.metric is not None
-    if equation.divergence.needs_lipschitz and equation.metric.function_class != "1-Lipschitz by construction":
-        return f"near {target}, from either side: the metric is {equation.metric.function_class}"
-    return f"lower bound of {target}"
+    target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
+    metric = equation.metric
+    assert metric is not None
+    if equation.divergence.needs_lipschitz and metric.function_class != "1-Lipschitz by construction":
+        detail = "" if metric.penalty is None else f" ({show(metric.penalty)}; see its docstring for the bias)"
+        return f"not a bound: {target} with a metric {metric.function_class}{detail}"
+    return f"lower bound of {target}" + ("" if _additive(equation) else ", biased upward by sampling")
 
 
 def _unit(equation: StandardEquation) -> str:
@@ -82,26 +87,35 @@ def _unit(equation: StandardEquation) -> str:
     return "nats" if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
 
 
-def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None) -> tuple[float, float]:
-    """Return T and its standard error: by the spread of examples where T is additive, else by that of chunks."""
-    data = Particles(x)
-    total = equation.terms(data, p).total
-    additive = equation.auxiliary.uses == "dual" and not getattr(equation.auxiliary, "normalised", False)
-    if additive and equation.metric is not None and p is not None and p.log_weights is None:
+def _additive(equation: StandardEquation) -> bool:
+    """Whether T is a sum over examples, so that their spread gives its standard error."""
+    return equation.auxiliary.uses == "dual" and not getattr(equation.auxiliary, "normalised", False)
+
+
+def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None) -> tuple[float, float | None]:
+    """Return T and its standard error: by the spread of examples where T is additive, else by that of chunks.
+
+    The error is None where there are too few examples to tell.
+    """
+    total = equation.terms(Particles(x), p).total
+    weighted = p is not None and p.log_weights is not None
+    if _additive(equation) and equation.metric is not None and p is not None and not weighted and len(x) > 1:
         f = equation.f(equation.metric(x).double())
         conjugate = equation.beta * equation.divergence.conjugate(equation.metric(p.x).double())
         return total, float((f.var() / len(f) + conjugate.var() / len(conjugate)).sqrt())
-    if p is not None and p.log_weights is not None:
-        return total, 0.0
+    chunks = min(CHUNKS, len(x) // 2)
+    if weighted or chunks < 2:
+        return total, None
     values = []
-    for i in range(CHUNKS):
-        part = (
-            None
-            if p is None
-            else Particles(p.x[i::CHUNKS], None, None if p.log_prob is None else p.log_prob[i::CHUNKS])
-        )
-        values.append(equation.terms(Particles(x[i::CHUNKS]), part).total)
-    return total, float(torch.tensor(values, dtype=torch.float64).std() / CHUNKS**0.5)
+    for i in range(chunks):
+        part = None if p is None else _every(p, i, chunks)
+        values.append(equation.terms(Particles(x[i::chunks]), part).total)
+    return total, float(torch.tensor(values, dtype=torch.float64).std() / chunks**0.5)
+
+
+def _every(p: Particles, start: int, step: int) -> Particles:
+    """Return each step-th of equally weighted particles."""
+    return Particles(p.x[start::step], log_prob=None if p.log_prob is None else p.log_prob[start::step])
 
 
 def chosen_score(found: dict[str, dict[str, Any]], name: str | None) -> float:
@@ -123,6 +137,7 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
     for name, entry in found.items():
         error = f" +- {entry['se']:.2g}" if "se" in entry else ""
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
+        rest += [f"feature classifier's held-out accuracy {entry['accuracy']:.4f}"] if "accuracy" in entry else []
         rest += [f"{entry['bound']} [{entry['unit']}]"] if "bound" in entry else []
         beside = "; ".join([f"n {entry['n']}, seed {entry['seed']}", *rest])
         lines.append(f"{name:18} {entry['value']:.5g}{error}  ({beside})")

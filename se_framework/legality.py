@@ -64,6 +64,11 @@ def name_of(part: Any) -> str:
     return part.__name__ if isinstance(part, type) else type(part).__name__
 
 
+def show(part: Any) -> str:
+    """Return a part's class with what it shows of itself."""
+    return "none" if part is None else f"{name_of(part)}({part.extra_repr() if hasattr(part, 'extra_repr') else ''})"
+
+
 def violations(choice: Choice) -> Iterator[Violation]:
     """Yield every broken rule."""
     model, divergence, auxiliary, metric = choice.model, choice.divergence, choice.auxiliary, choice.metric

@@ -58,13 +58,15 @@ def train(
     devices = [like.device for like in [next(state.equation.model.parameters())] if like.device.type == "cuda"]
 
     with Interrupts() as interrupt, Progress(rounds, state.round, show=progress) as bar, torch.random.fork_rng(devices):
-        while state.round < rounds and not interrupt.requested:
+        stop = interrupt.requested
+        while state.round < rounds and stop is None:
             # Networks that draw on torch's own generator (dropout) are functions of the round as well.
             torch.manual_seed(stream_seed(state.seed, state.round, "global"))
             figures = play_round(state, data, batch_size, horizon)
             bar.advance(batch_size)
 
-            last = state.round >= rounds or interrupt.requested
+            stop = interrupt.requested  # read once: a signal that comes later ends the next round
+            last = state.round >= rounds or stop is not None
             log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds)
             checkpoint_due = run is not None and (
                 last or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
@@ -82,7 +84,7 @@ def train(
                     run.append_row(row)
             if checkpoint_due and run is not None:
                 run.save_checkpoint(state.state_dict(), state.round)
-        state.stopped_by = interrupt.requested
+        state.stopped_by = stop
     return state
 
 

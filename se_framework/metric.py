@@ -27,9 +27,10 @@ class Metric(nn.Module):
     @property
     def function_class(self) -> str:
         """Return ``"1-Lipschitz by construction"``, ``"1-Lipschitz by penalty"`` or ``"unrestricted"``."""
-        if getattr(self.network, "lipschitz", None) is not None:
+        constant = getattr(self.network, "lipschitz", None)
+        if constant is not None and constant <= 1:
             return "1-Lipschitz by construction"
-        if self.penalty is not None and self.penalty.enforces_lipschitz:
+        if self.penalty is not None and self.penalty.enforces_lipschitz and self.penalty.weight > 0:
             return "1-Lipschitz by penalty"
         return "unrestricted"
 
@@ -53,7 +54,9 @@ class Metric(nn.Module):
         return v
 
     def log_ratio(self, x: Tensor) -> Tensor:
-        """Return v, which at the optimum of an f-divergence's dual is log(p_d/p_theta), shape (B,).
+        """Return v, which at the optimum of an f-divergence's dual (auxiliary=dual) is log(p_d/p_theta), shape (B,).
+
+        Under another auxiliary v is shifted or tilted: ``StandardEquation.log_ratio`` takes that off.
 
         Raises:
             IncompatibleError: a constrained function class holds no log-ratio.

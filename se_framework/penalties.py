@@ -63,9 +63,9 @@ class GradientPenalty(Penalty):
     ``sides="one"`` punishes only norms above one (Petzka et al. 2018, "WGAN-LP").
 
     *Bias.* Two clouds a shift :math:`\delta` apart: along the shift the optimal critic has a constant slope s that
-    maximises :math:`\delta s - \lambda (s-1)^2`, so :math:`s = 1 + \delta/(2\lambda)`: the estimate of W1 (without the
-    penalty) is high by the factor :math:`1+\delta/(2\lambda)`, at weight 10 by 5 % at shift 1 and 20 % at shift 4.
-    Weight 100 brings it to 0.5 and 2 %.
+    maximises :math:`\beta\delta s - \lambda (s-1)^2`, so :math:`s = 1 + \beta\delta/(2\lambda)`: the estimate of W1
+    (without the penalty) is high by that factor, at weight 10 by 5 % at shift 1 and 20 % at shift 4, at weight 100 by
+    0.5 and 2 %; at weight 0.1, which trains sharp mixtures best, the critic is far from 1-Lipschitz, its value no W1.
 
     *Where two sides fail.* When the optimal potential has a kink between the clouds (a scaling instead of a shift) its
     gradient must vanish or turn on some segments, which the two-sided form punishes; see the README's table for the

@@ -2,6 +2,7 @@
 
 Nothing is drawn from a stream whose position depends on history, so resuming a run, logging more often or evaluating
 in between cannot change a trajectory. Draws are made for the global batch; a process of a larger job takes its rows.
+Noise is drawn on the device that uses it: a GPU draws other numbers than a CPU.
 """
 
 from __future__ import annotations

@@ -126,6 +126,8 @@ def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
     text = str(error).splitlines()[0]
     if value is None:
         return f"{key} must have a value, got null"
+    if "ListConfig" in text:
+        return f"{key} must be a list, got {value!r}: write {key}=[{value}]"
     for kind, words in KINDS.items():
         if f"converted to {kind}" in text or f"valid {kind}" in text:
             return f"{key} must be {words}, got {value!r}"

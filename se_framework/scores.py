@@ -205,7 +205,12 @@ def _digit_scores(data: Digits, samples: Tensor, seed: int) -> dict[str, dict[st
     real = frechet.nearest_train(data.to_user(data.rest))[0]
     entry = {"n": len(samples), "seed": seed, "better": "lower"}
     return {
-        "frechet": {"value": frechet.frechet(samples), **entry, "references": dict(frechet.references())},
+        "frechet": {
+            "value": frechet.frechet(samples),
+            **entry,
+            "references": dict(frechet.references()),
+            "accuracy": frechet.classifier().accuracy,
+        },
         "nearest_train": {
             "value": float(distance.mean()),
             "se": float(distance.std() / len(distance) ** 0.5),

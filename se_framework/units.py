@@ -1,6 +1,7 @@
 r"""Terms in the user's units: what standardising the data did to densities and costs is undone.
 
-For x = loc + s y, log-densities of x are those of y less log|s|: entropies rise by it, cross-entropies likewise. A
+For x = loc + s y, log-densities of x are those of y less log|s|: entropies rise by it (times the mass of q),
+cross-entropies likewise. A
 transport cost of degree k is multiplied by s^k; where s differs between coordinates there is no such factor, and the
 name says that the term is in standardised units.
 """
@@ -42,7 +43,7 @@ def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[
     row = {}
     for name, value in terms.as_dict().items():
         if name == "H_q":
-            row[name] = value + data.log_scale
+            row[name] = value + terms.mass * data.log_scale
             continue
         value *= 1.0 if factor is None else factor
         if name == "D" and c is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, RunDirectoryError
-from se_framework.evaluation import chosen_score, evaluate, log_density, score_lines
+from se_framework.errors import ConfigError, RunDirectoryError, nearest
+from se_framework.evaluation import SCORES, chosen_score, evaluate, log_density, score_lines
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.run_directory import RunDirectory
@@ -28,7 +29,8 @@ MAY_CHANGE = (
     "score",
     "dry_run",
 )
-"""Keys whose change between the parts of a run changes no trajectory."""
+"""Keys a resumed run may change. All but device and threads leave the trajectory as it was; those change rounding,
+and a GPU draws other noise than a CPU."""
 
 
 def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> float | None:
@@ -43,8 +45,10 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         SEError: whatever was wrong, in one sentence.
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
-    run = RunDirectory(directory)
     resumed = config.resume is not None
+    run = RunDirectory(Path(config.resume).absolute() if resumed else directory)
+    if config.score is not None and config.score not in SCORES:
+        raise ConfigError(f"score={config.score}: no such score; {nearest(config.score, SCORES)}")
     if resumed:
         config = resumed_config(config, run, overrides)
     elif run.is_run:
@@ -58,11 +62,16 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
 
     if resumed:
         print(f"se-train: {restore(assembly, run)}", file=sys.stderr)
+        if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
+            end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at the first start)"
+            print(f"se-train: WARNING: {end}: later rounds change nothing", file=sys.stderr)
         run.truncate_rows(assembly.state.round)
-        run.write_config(OmegaConf.to_yaml(config))
+        run.write_config(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})))
     else:
         config = config.copy()
         config.loop.horizon = config.loop.horizon or config.loop.rounds  # fixed at the first start
+        if isinstance(config.data, DictConfig) and isinstance(config.data.get("path"), str):
+            config.data.path = str(Path(config.data.path).expanduser().absolute())  # a run is used from anywhere
         assembly.config = config
         run.start(OmegaConf.to_yaml(config), assembly.device)
     for warning in assembly.state.equation.warnings:
@@ -71,7 +80,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
     state = assembly.train(run)
     if state.stopped_by is not None:
         done = f"stopped after round {state.round} of {config.loop.rounds}"
-        print(f"se-train: {done}; go on with: se-train resume={directory}", file=sys.stderr)
+        print(f"se-train: {done}; go on with: se-train {shlex.quote(f'resume={run.path}')}", file=sys.stderr)
         raise SystemExit(128 + state.stopped_by)
     return finish(assembly, run)
 
@@ -104,6 +113,7 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
         raise ConfigError(
             f"resume={run.path} would change the run ({'; '.join(drift)}): leave these out, or start a new run"
         )
+    saved.resume, saved.dry_run = config.resume, config.dry_run
     return saved
 
 
@@ -114,10 +124,10 @@ def _at(node: Any, key: Any) -> Any:
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
     found = evaluate(assembly)
-    value = chosen_score(found, assembly.config.score)
     note = "; ".join(f"WARNING, allowed: {w}" for w in assembly.state.equation.warnings) or None
     draw(assembly, run.path / "samples.png", note=note)
-    curves(run.metrics_file, run.path / "curves.png", note=note)
+    if run.metrics_file.exists():
+        curves(run.metrics_file, run.path / "curves.png", note=note)
     last = assembly.state.history[-1] if assembly.state.history else {}
     run.write_json("summary.json", {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
@@ -125,8 +135,8 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
     for line in score_lines(found):
         print(line)
     print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
-          f"sample with: se-sample {run.path} n=64 out=samples.npy")  # fmt: skip
-    return value
+          f"sample with: se-sample {shlex.quote(str(run.path))} n=64 out=samples.npy")  # fmt: skip
+    return chosen_score(found, assembly.config.score)
 
 
 def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
