@@ -1,6 +1,6 @@
 """The figures of the README: each row is a command of ``se-train`` under three seeds, its result beside its goal.
 
-    python benchmarks/quality.py                 every group (about two hours on one core)
+    python benchmarks/quality.py                 every group (about an hour and a half)
     python benchmarks/quality.py ring8 flow      some of them
     python benchmarks/quality.py --table         only rewrite benchmarks/quality/README.md from the results
 
@@ -234,9 +234,8 @@ def table() -> str:
         lines += ["| command | goal | measured | CPU seconds |", "|---|---|---|---|"]
         for row in content:
             figures = "; ".join(f"{k} {v['mean']:.4g} +- {v['sd']:.2g}" for k, v in row["figures"].items())
-            lines.append(
-                f"| `{row['command']}` | {row['goal']} | {figures} | {statistics.median(row.get('cpu_seconds', row['seconds'])):.0f} |"
-            )
+            spent = statistics.median(row.get("cpu_seconds", row["seconds"]))
+            lines.append(f"| `{row['command']}` | {row['goal']} | {figures} | {spent:.0f} |")
         if name == "univariate":
             lines += [
                 "",

@@ -54,7 +54,7 @@ def report(error: SEError) -> None:
     """Print an error as one sentence and leave with code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    print(f"se-train: {error}", file=sys.stderr)
     raise SystemExit(1)
 
 

@@ -110,11 +110,15 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # finishes the round, saves, says how to go on
     assert process.wait(60) == 128 + signal.SIGTERM
+    missing = call([*TRAIN, "resume=nowhere"], tmp_path)
+    assert missing.returncode == 1 and "resume=nowhere: not a run directory" in missing.stderr
+    assert not (tmp_path / "nowhere").exists()
     drift = call([*TRAIN, "resume=cut", "divergence=kl"], tmp_path)
     assert drift.returncode == 1 and "would change the run (divergence._target_" in drift.stderr
     reached = int(sorted((tmp_path / "cut" / "checkpoints").glob("round_*.pt"))[-1].stem.split("_")[1])
     resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 3}"], tmp_path)
     assert resumed.returncode == 0 and f"restored round_{reached:08d}.pt" in resumed.stderr, resumed.stderr
+    assert "WARNING: learning rates end at zero in round 6" in resumed.stderr
 
     drawn = call([*SAMPLE, "whole", "n=5", "seed=3", "out=a=b.npy"], tmp_path)
     assert drawn.returncode == 0 and np.load(tmp_path / "a=b.npy").shape == (5, 2)
@@ -135,6 +139,26 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     ):
         process = call([*EVALUATE, *bad], tmp_path)
         assert process.returncode == 1 and message in process.stderr and process.stderr.count("\n") == 1
+
+
+def test_what_a_refused_run_did_not_make_stays(tmp_path):
+    (tmp_path / "mine" / "empty").mkdir(parents=True)
+    os.utime(tmp_path / "mine" / "empty", (1, 1))
+    process = call([*TRAIN, "divergence=sinkhorn", "hydra.run.dir=mine/empty"], tmp_path)
+    assert process.returncode == 1 and (tmp_path / "mine" / "empty").is_dir()
+
+
+def test_a_run_on_a_relative_path_without_rows_is_used_from_elsewhere(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(200, 1)))
+    own = ["experiment=mle_flow", "model=affine", "data=array", "data.path=rows.npy", "loop.batch_size=32"]
+    early = call([*TRAIN, *own, "score=w3", "hydra.run.dir=run"], tmp_path)
+    assert early.returncode == 1 and "se-train: score=w3: no such score; known: frechet," in early.stderr
+    assert not (tmp_path / "run").exists()
+    trained = call([*TRAIN, *own, "loop.rounds=3", "loop.log_every=0", "hydra.run.dir=run"], tmp_path)
+    assert trained.returncode == 0 and (tmp_path / "run" / "summary.json").exists(), trained.stderr
+    (tmp_path / "other").mkdir()
+    scored = call([*EVALUATE, tmp_path / "run", "n=100"], tmp_path / "other")
+    assert scored.returncode == 0 and "nll" in scored.stdout, scored.stderr
 
 
 def test_a_failing_job_does_not_stop_a_sweep(tmp_path):

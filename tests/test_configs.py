@@ -114,6 +114,11 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["players.theta.ema=1.5"], "players.theta.ema must lie in"),
         (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
         (["model=null"], "model=null: no such choice"),
+        (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
+        (["data.path=x.npy"], "unknown key 'data.path': it belongs to data=array, add that"),
+        (["allow=lipschitz"], r"allow must be a list, got 'lipschitz': write allow=\[lipschitz\]"),
+        (["experiment=wgan_gp", "metric.penalty.weight=0"], "needs a 1-Lipschitz metric, got an unrestricted one"),
+        (["data._target_=tests.test_configs.broken"], "data: RuntimeError: no luck"),
     ],
 )
 def test_bad_input_is_one_sentence_that_names_the_key(overrides, message):
@@ -127,6 +132,11 @@ def test_own_generator_dataset_and_network_by_target():
     own = ["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows"]
     history = play([*own, *network, "~metric.network.activation"])
     assert len(history) == 2
+
+
+def broken():
+    """A user's data that fails as user's code may."""
+    raise RuntimeError("no luck")
 
 
 def rows():
@@ -159,6 +169,19 @@ def test_allowed_violations_are_kept_as_warnings():
     from se_framework.describe import describe
 
     assert "WARNING, allowed: lipschitz" in describe(assembly)
+    view = ["divergence@players.theta.view=wasserstein1", "allow=[lipschitz]"]
+    seen = assembly_of(compose("vanilla_gan", [*view, *SHORT]))
+    assert "WARNING, allowed: lipschitz: Wasserstein1" in describe(seen)
+
+
+def test_a_handful_of_rows_can_be_evaluated():
+    """Too few held-out rows give scores without a standard error, not a crash."""
+    from se_framework.evaluation import evaluate
+
+    assembly = assembly_of(compose("tilted", [*SHORT, "loop.batch_size=4"]), torch.randn(20, 1))
+    assembly.train()
+    found = evaluate(assembly, n=100)["held_out_value"]
+    assert found["n"] == 2 and "se" not in found and "biased upward by sampling" in found["bound"]
 
 
 def test_the_description_binds_every_symbol_and_tells_a_game_from_a_saddle():

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_kill_and_resume_equals_uninterrupted(experiment, tmp_path):
         assert rows(tmp_path / "whole") == rows(tmp_path / name), name
     before = torch.load(sorted((tmp_path / "whole" / "checkpoints").glob("*.pt"))[0], weights_only=True)
     assert not same(before["players"], whole["players"])  # the comparison can fail
+
+
+def test_a_signal_outside_the_round_still_leaves_a_checkpoint(tmp_path, monkeypatch):
+    """Between the read of the signal and the loop's next test nothing may leave without saving."""
+    from se_framework import compose, loop
+
+    measure = loop.measure
+    monkeypatch.setattr(loop, "measure", lambda *a: (signal.raise_signal(signal.SIGINT), measure(*a))[1])
+    assembly = compose("vanilla_gan", ["loop.rounds=50", "loop.log_every=5", "loop.batch_size=8", "progress=false"])
+    run = RunDirectory(tmp_path)
+    state = assembly.train(run)
+    assert state.stopped_by == signal.SIGINT and state.round == 6
+    assert run.load_checkpoint()[0]["round"] == state.round
 
 
 def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path):

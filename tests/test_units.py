@@ -61,6 +61,23 @@ def test_transport_costs_and_potentials(file):
     assert row["total"] == pytest.approx(truth, rel=0.25) and "total_standardised" not in row
 
 
+def test_entropy_of_an_unnormalised_q_shifts_by_its_mass(file):
+    """With v constant, q = p e^v has mass e^v, and -int q log q = e^v (H(p) - v): the same formula in user's units."""
+    assembly = trained(file, "fgan", "loop.rounds=1", "loop.log_every=0", "loop.batch_size=512")
+    equation, v = assembly.state.equation, 1.0
+    with torch.no_grad():
+        for parameter in equation.metric.parameters():
+            parameter.zero_()
+        list(equation.metric.parameters())[-1].fill_(v)
+    from models import Particles
+    from se_framework.units import in_user_units
+
+    p = equation.sample(20000, torch.Generator().manual_seed(0))
+    row = in_user_units(equation.terms(Particles(p.x), p), equation, assembly.data)
+    entropy = float(-p.log_prob.detach().double().mean()) + assembly.data.log_scale
+    assert row["H_q"] == pytest.approx(math.exp(v) * (entropy - v), rel=1e-5)
+
+
 def test_unequal_scales_say_that_costs_are_standardised(tmp_path):
     path = tmp_path / "two.csv"
     rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0])
