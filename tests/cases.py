@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 import divergences as d
@@ -48,6 +49,8 @@ PENALTIES: dict[str, Callable[..., Penalty]] = {
 }
 F_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if isinstance(make(), FDivergence)}
 NAMED_F_DIVERGENCES = {name: make for name, make in F_DIVERGENCES.items() if type(make()) is not FDivergence}
+f_case = pytest.mark.parametrize("name", F_DIVERGENCES)
+named_case = pytest.mark.parametrize("name", NAMED_F_DIVERGENCES)
 DUAL_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if make().has_dual}
 
 

@@ -299,3 +299,8 @@ def central_difference(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tenso
         e = e.reshape(x.shape)
         gradient.view(-1)[i] = (f(x + e) - f(x - e)) / (2 * step)
     return gradient
+
+
+def critic_outputs(k: int, seed: int, scale: float) -> torch.Tensor:
+    """Return critic outputs for k letters, shape (k,)."""
+    return scale * torch.as_tensor(np.random.default_rng(seed).standard_normal(k))

@@ -11,15 +11,14 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from divergences import GAN, KL, CrossEntropy, JensenShannon, Pearson, ReverseKL, Sinkhorn, Wasserstein1
-from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, RealNVP, TabularCritic, TabularModel
+from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, TabularCritic, TabularModel
 from models.base import Model
 from models.laws import Particles, Weighted
 from se_framework.auxiliary import Auxiliary, Dual, Empirical, Tilted
 from se_framework.equation import StandardEquation, Terms
-from se_framework.errors import ConfigError, IncompatibleError
-from se_framework.legality import ALLOWABLE, RULES, Choice, check
+from se_framework.errors import IncompatibleError
 from se_framework.metric import Metric
-from se_framework.penalties import R1, GradientPenalty, Penalty
+from se_framework.penalties import Penalty
 from tests.cases import AUXILIARIES, DIVERGENCES, F_DIVERGENCES, NAMED_F_DIVERGENCES, PENALTIES, leaves
 from tests.oracles import (
     EPS,
@@ -499,246 +498,13 @@ def test_vmap_over_stacked_members_equals_separate_calls(name):
 # -- metric and penalties ---------------------------------------------------------------------------------------------
 
 
-def test_metric_checks_the_shape_and_knows_its_class():
-    with pytest.raises(ValueError, match=r"metric.network Linear returned \(4, 1\) for a batch of 4: one score per"):
-        Metric(nn.Linear(2, 1))(torch.zeros(4, 2))
-    network = MLPCritic((2,), width=8)
-    assert Metric(network).function_class == Metric(network, R1()).function_class == "unrestricted"
-    assert Metric(network, GradientPenalty()).function_class == "1-Lipschitz by penalty"
-    assert Metric(GroupSortCritic((2,), width=8)).function_class == "1-Lipschitz by construction"
-    coupled = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0))
-    assert Metric(coupled).batch_coupled and not Metric(network).batch_coupled
-
-
-class Linear(nn.Module):
-    """v = w . x over all axes."""
-
-    def __init__(self, w: torch.Tensor) -> None:
-        super().__init__()
-        self.w = nn.Parameter(w)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.w * x).flatten(1).sum(1)
-
-
-class Quartic(Linear):
-    """v = sum w x^3 / 3 over all axes, so that the gradient differs from example to example."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.w * x**3 / 3).flatten(1).sum(1)
-
-
-PENALTY_OF_NORM = {
-    "two_sided": lambda n: 10 * (n - 1) ** 2,
-    "one_sided": lambda n: 10 * max(n - 1, 0) ** 2,
-    "r1": lambda n: 0.1 * n**2 / 2,
-    "r1_r2": lambda n: 0.1 * n**2,
-}
-penalty_case = pytest.mark.parametrize("name", PENALTIES)
-
-
-@penalty_case
-@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
-@pytest.mark.parametrize("norm", [0.25, 1.0, 4.0])
-def test_penalty_of_a_linear_critic(name, shape, norm):
-    """The norm runs over all axes but the batch: a gradient spread over several axes has this one number."""
-    w = torch.randn(shape)
-    metric = Linear(norm * w / w.norm())
-    x, y, mix = torch.randn(5, *shape), torch.randn(5, *shape), torch.rand(5)
-    penalty = PENALTIES[name]()
-    assert float(penalty(metric, x, y, mix).detach()) == pytest.approx(PENALTY_OF_NORM[name](norm), abs=1e-12)
-    assert penalty.per_example and penalty.enforces_lipschitz is isinstance(penalty, GradientPenalty)
-    lazy = PENALTIES[name](weight=3.0, every=7)
-    plain = PENALTIES[name](weight=1.0)
-    assert float(lazy(metric, x, y, mix)) == pytest.approx(21 * float(plain(metric, x, y, mix)), rel=1e-12)
-
-
-@penalty_case
-def test_penalty_of_flattened_inputs_is_the_same(name):
-    shape = (2, 3, 4)
-    w, x, y, mix = torch.randn(shape), torch.randn(5, *shape), torch.randn(5, *shape), torch.rand(5)
-    whole = PENALTIES[name]()(Quartic(w), x, y, mix)
-    flat = PENALTIES[name]()(Quartic(w.flatten()), x.flatten(1), y.flatten(1), mix)
-    torch.testing.assert_close(whole, flat, rtol=1e-12, atol=1e-12)
-
-
-@penalty_case
-def test_penalty_is_the_mean_over_examples_at_the_stated_points(name):
-    """One mixing weight per example, epsilon on data and 1 - epsilon on samples; R1 on data, R2 on samples."""
-    shape = (2, 2)
-    w, x, y, mix = torch.randn(shape), torch.randn(3, *shape), torch.randn(3, *shape), torch.rand(3)
-    got = float(PENALTIES[name]()(Quartic(w), x, y, mix).detach())
-
-    def norm(point):
-        return float((w * point**2).norm())
-
-    between = [norm(e * a + (1 - e) * b) for e, a, b in zip(mix, x, y, strict=True)]
-    exact = {
-        "two_sided": np.mean([10 * (n - 1) ** 2 for n in between]),
-        "one_sided": np.mean([10 * max(n - 1, 0) ** 2 for n in between]),
-        "r1": 0.05 * np.mean([norm(a) ** 2 for a in x]),
-        "r1_r2": 0.05 * np.mean([norm(a) ** 2 + norm(b) ** 2 for a, b in zip(x, y, strict=True)]),
-    }[name]
-    assert got == pytest.approx(exact, rel=1e-12)
-
-
-@penalty_case
-def test_penalty_gradient(name):
-    critic = MLPCritic((2,), width=6, activation="tanh")
-    x, y, mix = 3 * torch.randn(4, 2), torch.randn(4, 2), torch.rand(4)
-    weight = next(p for p in critic.parameters() if p.ndim == 2)
-    penalty = PENALTIES[name]()
-    (gradient,) = torch.autograd.grad(penalty(critic, x, y, mix), weight)
-    start = weight.detach().clone()
-
-    def at(w):
-        with torch.no_grad():
-            weight.copy_(w)
-        return penalty(critic, x, y, mix).detach()
-
-    numeric = central_difference(at, start)
-    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
-
-
-@penalty_case
-def test_penalty_gradient_is_finite_where_the_critic_is_flat(name):
-    metric = Linear(torch.zeros(3))
-    value = PENALTIES[name]()(metric, torch.randn(4, 3), torch.randn(4, 3), torch.rand(4))
-    (gradient,) = torch.autograd.grad(value, metric.w)
-    assert gradient.isfinite().all() and float(value.detach()) == pytest.approx(PENALTY_OF_NORM[name](0.0), rel=1e-9)
-
-
-@pytest.mark.parametrize("bad", [{"weight": -1.0}, {"weight": math.nan}, {"weight": math.inf}, {"every": 0}])
-@penalty_case
-def test_bad_penalties_are_refused(name, bad):
-    with pytest.raises(ConfigError, match=r"metric.penalty needs weight >= 0 and every >= 1, got"):
-        PENALTIES[name](**bad)
-
-
-# -- legality ---------------------------------------------------------------------------------------------------------
-
-
-def mlp(penalty=None):
-    return Metric(MLPCritic((2,), width=4), penalty)
-
-
-def coupled(penalty):
-    return Metric(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), penalty)
-
-
-PLAIN = {"alpha": 0.0, "beta": 1.0}
-BROKEN = {
-    "metric_missing": (
-        Choice(Affine, GAN(), Dual(), None, **PLAIN),
-        "auxiliary Dual needs a metric f_phi, got none: add metric=mlp",
-    ),
-    "metric_unused": (
-        Choice(Affine, CrossEntropy(), Empirical(), mlp(), **PLAIN),
-        "auxiliary Empirical has no f_phi: the metric would never learn: add metric=none",
-    ),
-    "dual_missing": (
-        Choice(Affine, Sinkhorn(), Dual(), mlp(), **PLAIN),
-        "auxiliary Dual works through the dual of D, and Sinkhorn has none: add auxiliary=data metric=none",
-    ),
-    "primal_missing": (
-        Choice(Affine, GAN(), Empirical(), None, **PLAIN),
-        r"auxiliary Empirical evaluates D\(p_d, p_theta\) on samples, and GAN is known by its dual only: "
-        "add auxiliary=dual metric=mlp",
-    ),
-    "entropy_form": (
-        Choice(Affine, GAN(), Tilted(), mlp(), 0.5, 1.0),
-        "auxiliary Tilted has no closed form of q under GAN: add divergence=kl",
-    ),
-    "lipschitz": (
-        Choice(Affine, Wasserstein1(), Dual(), mlp(R1()), **PLAIN),
-        r"Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one: add metric=groupsort "
-        r"\(or study it anyway: allow=\[lipschitz\]\)",
-    ),
-    "alpha": (
-        Choice(Affine, GAN(), Dual(), mlp(), 0.5, 1.0),
-        "auxiliary Dual is the minimum over q at alpha = 0, got alpha = 0.5: add equation.alpha=0",
-    ),
-    "beta": (
-        Choice(Affine, GAN(), Dual(), mlp(), 0.0, 0.0),
-        "beta = 0 removes GAN and with it the model's gradient: add equation.beta=1",
-    ),
-    "density": (
-        Choice(MLPGenerator, CrossEntropy(), Empirical(), None, **PLAIN),
-        "CrossEntropy needs the model's density, and MLPGenerator has none: add model=affine",
-    ),
-    "dimension": (
-        Choice(RealNVP, CrossEntropy(), Empirical(), None, **PLAIN, dimension=1),
-        "RealNVP needs data of at least 2 dimensions, got 1: add model=affine",
-    ),
-    "batch_coupled": (
-        Choice(Affine, GAN(), Dual(), coupled(R1()), **PLAIN),
-        "R1 takes each example's gradient, and Sequential couples the examples by batch normalisation: add metric=mlp",
-    ),
-    "view": (
-        Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(CrossEntropy(),)),
-        "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
-    ),
-}
-
-
-def test_every_rule_is_broken_once():
-    assert set(BROKEN) == set(RULES)
-
-
-@pytest.mark.parametrize("rule", BROKEN)
-def test_rules_name_the_parts_and_the_fix(rule):
-    choice, message = BROKEN[rule]
-    with pytest.raises(IncompatibleError, match=message):
-        check(choice)
-    if rule in ALLOWABLE:
-        (warning,) = check(choice, allow=[rule])
-        assert warning.startswith(f"{rule}: ")
-    else:
-        with pytest.raises(ConfigError, match=f"allow: '{rule}' is no rule that can be allowed"):
-            check(choice, allow=[rule])
-
-
-def test_more_ways_to_break_the_rules():
-    with pytest.raises(IncompatibleError, match=r"auxiliary Tilted needs alpha > 0, got 0: add equation.alpha=0.5"):
-        check(Choice(Affine, KL(), Tilted(), mlp(), **PLAIN))
-    with pytest.raises(
-        IncompatibleError, match="auxiliary Tilted needs the model's density, and MLPGenerator has none"
-    ):
-        check(Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0))
-    with pytest.raises(IncompatibleError, match="Wasserstein1 needs a 1-Lipschitz metric"):  # in a view as well
-        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Wasserstein1(),)))
-    with pytest.raises(ConfigError, match="'lipshitz' is no rule that can be allowed: did you mean 'lipschitz'"):
-        check(BROKEN["lipschitz"][0], allow=["lipshitz"])
-    with pytest.raises(IncompatibleError, match="needs a metric.*; .*alpha"):  # all faults at once
-        check(Choice(Affine, GAN(), Dual(), None, 0.5, 1.0))
-
-
-@pytest.mark.parametrize("model", [Affine, MLPGenerator])
-def test_legal_choices_pass(model):
-    for d in NAMED_F_DIVERGENCES.values():
-        for auxiliary in (Dual(), Dual(normalised=True)):
-            assert check(Choice(model, d(), auxiliary, mlp(R1()), **PLAIN)) == []
-    assert check(Choice(model, Wasserstein1(), Dual(), mlp(GradientPenalty()), **PLAIN)) == []
-    assert check(Choice(model, Sinkhorn(), Empirical(), None, **PLAIN)) == []
-    assert check(Choice(Affine, CrossEntropy(), Empirical(), None, **PLAIN)) == []
-
-
-@pytest.mark.parametrize("weight", ["alpha", "beta"])
-@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
-def test_bad_weights_are_refused(weight, bad):
-    with pytest.raises(ConfigError, match=f"equation.{weight} must be a finite number >= 0, got"):
-        StandardEquation(
-            model=Affine((2,)), divergence=GAN(), auxiliary=Dual(), metric=mlp(), **{weight: bad}
-        )  # fmt: skip
-
-
-def test_equation_checks_legality_and_keeps_the_warnings():
-    with pytest.raises(IncompatibleError, match="Wasserstein1 needs"):
-        StandardEquation(model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp())
-    studied = StandardEquation(
-        model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp(), allow=["lipschitz"]
-    )
-    assert studied.warnings == ["lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]
+def test_oracles_agree_with_each_other():
+    """The integral and the generator of every row are the same divergence; Gaussian closed forms are its values."""
+    for name, g in GENERATORS.items():
+        q, p = laws(11)
+        assert float((p * g.h(q / p, np)).sum()) == pytest.approx(divergence(name, q, p), abs=256 * EPS)
+    rule = gaussian_pair(0, 1, 1, 1.5)
+    assert float(np.exp(rule.log_q).sum() * rule.step) == pytest.approx(1, abs=1e-12)
 
 
 def test_auxiliaries_say_what_they_miss():
@@ -753,12 +519,3 @@ def test_auxiliaries_say_what_they_miss():
         tilt.auxiliary.minimum(problem._replace(p=Particles(problem.p.x)))
     with pytest.raises(IncompatibleError, match="GAN is not of the form CE - c H"):
         tilt.auxiliary.minimum(problem._replace(divergence=GAN()))
-
-
-def test_oracles_agree_with_each_other():
-    """The integral and the generator of every row are the same divergence; Gaussian closed forms are its values."""
-    for name, g in GENERATORS.items():
-        q, p = laws(11)
-        assert float((p * g.h(q / p, np)).sum()) == pytest.approx(divergence(name, q, p), abs=256 * EPS)
-    rule = gaussian_pair(0, 1, 1, 1.5)
-    assert float(np.exp(rule.log_q).sum() * rule.step) == pytest.approx(1, abs=1e-12)

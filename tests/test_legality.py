@@ -1,0 +1,144 @@
+"""Legality: every rule is broken once, names its parts, and its fix mends it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from divergences import GAN, KL, CrossEntropy, Sinkhorn, Wasserstein1
+from models import Affine, MLPCritic, MLPGenerator, RealNVP
+from se_framework.auxiliary import Dual, Empirical, Tilted
+from se_framework.equation import StandardEquation
+from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.legality import ALLOWABLE, RULES, Choice, check
+from se_framework.metric import Metric
+from se_framework.penalties import R1, GradientPenalty
+from tests.cases import NAMED_F_DIVERGENCES
+
+DEFAULT_DTYPE = torch.float64
+
+
+def mlp(penalty=None):
+    return Metric(MLPCritic((2,), width=4), penalty)
+
+
+def coupled(penalty):
+    return Metric(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), penalty)
+
+
+PLAIN = {"alpha": 0.0, "beta": 1.0}
+BROKEN = {
+    "metric_missing": (
+        Choice(Affine, GAN(), Dual(), None, **PLAIN),
+        "auxiliary Dual needs a metric f_phi, got none: add metric=mlp",
+    ),
+    "metric_unused": (
+        Choice(Affine, CrossEntropy(), Empirical(), mlp(), **PLAIN),
+        "auxiliary Empirical has no f_phi: the metric would never learn: add metric=none",
+    ),
+    "dual_missing": (
+        Choice(Affine, Sinkhorn(), Dual(), mlp(), **PLAIN),
+        "auxiliary Dual works through the dual of D, and Sinkhorn has none: add auxiliary=data metric=none",
+    ),
+    "primal_missing": (
+        Choice(Affine, GAN(), Empirical(), None, **PLAIN),
+        r"auxiliary Empirical evaluates D\(p_d, p_theta\) on samples, and GAN is known by its dual only: "
+        "add auxiliary=dual metric=mlp",
+    ),
+    "entropy_form": (
+        Choice(Affine, GAN(), Tilted(), mlp(), 0.5, 1.0),
+        "auxiliary Tilted has no closed form of q under GAN: add divergence=kl",
+    ),
+    "lipschitz": (
+        Choice(Affine, Wasserstein1(), Dual(), mlp(R1()), **PLAIN),
+        r"Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one: add metric=groupsort "
+        r"\(or study it anyway: allow=\[lipschitz\]\)",
+    ),
+    "alpha": (
+        Choice(Affine, GAN(), Dual(), mlp(), 0.5, 1.0),
+        "auxiliary Dual is the minimum over q at alpha = 0, got alpha = 0.5: add equation.alpha=0",
+    ),
+    "beta": (
+        Choice(Affine, GAN(), Dual(), mlp(), 0.0, 0.0),
+        "beta = 0 removes GAN and with it the model's gradient: add equation.beta=1",
+    ),
+    "density": (
+        Choice(MLPGenerator, CrossEntropy(), Empirical(), None, **PLAIN),
+        "CrossEntropy needs the model's density, and MLPGenerator has none: add model=affine",
+    ),
+    "dimension": (
+        Choice(RealNVP, CrossEntropy(), Empirical(), None, **PLAIN, dimension=1),
+        "RealNVP needs data of at least 2 dimensions, got 1: add model=affine",
+    ),
+    "batch_coupled": (
+        Choice(Affine, GAN(), Dual(), coupled(R1()), **PLAIN),
+        "R1 takes each example's gradient, and Sequential couples the examples by batch normalisation: add metric=mlp",
+    ),
+    "view": (
+        Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(CrossEntropy(),)),
+        "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
+    ),
+}
+
+
+def test_every_rule_is_broken_once():
+    assert set(BROKEN) == set(RULES)
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_rules_name_the_parts_and_the_fix(rule):
+    choice, message = BROKEN[rule]
+    with pytest.raises(IncompatibleError, match=message):
+        check(choice)
+    if rule in ALLOWABLE:
+        (warning,) = check(choice, allow=[rule])
+        assert warning.startswith(f"{rule}: ")
+    else:
+        with pytest.raises(ConfigError, match=f"allow: '{rule}' is no rule that can be allowed"):
+            check(choice, allow=[rule])
+
+
+def test_more_ways_to_break_the_rules():
+    with pytest.raises(IncompatibleError, match=r"auxiliary Tilted needs alpha > 0, got 0: add equation.alpha=0.5"):
+        check(Choice(Affine, KL(), Tilted(), mlp(), **PLAIN))
+    with pytest.raises(
+        IncompatibleError, match="auxiliary Tilted needs the model's density, and MLPGenerator has none"
+    ):
+        check(Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0))
+    with pytest.raises(IncompatibleError, match="Wasserstein1 needs a 1-Lipschitz metric"):  # in a view as well
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Wasserstein1(),)))
+    with pytest.raises(ConfigError, match="'lipshitz' is no rule that can be allowed: did you mean 'lipschitz'"):
+        check(BROKEN["lipschitz"][0], allow=["lipshitz"])
+    with pytest.raises(IncompatibleError, match="needs a metric.*; .*alpha"):  # all faults at once
+        check(Choice(Affine, GAN(), Dual(), None, 0.5, 1.0))
+
+
+@pytest.mark.parametrize("model", [Affine, MLPGenerator])
+def test_legal_choices_pass(model):
+    for d in NAMED_F_DIVERGENCES.values():
+        for auxiliary in (Dual(), Dual(normalised=True)):
+            assert check(Choice(model, d(), auxiliary, mlp(R1()), **PLAIN)) == []
+    assert check(Choice(model, Wasserstein1(), Dual(), mlp(GradientPenalty()), **PLAIN)) == []
+    assert check(Choice(model, Sinkhorn(), Empirical(), None, **PLAIN)) == []
+    assert check(Choice(Affine, CrossEntropy(), Empirical(), None, **PLAIN)) == []
+
+
+@pytest.mark.parametrize("weight", ["alpha", "beta"])
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_bad_weights_are_refused(weight, bad):
+    with pytest.raises(ConfigError, match=f"equation.{weight} must be a finite number >= 0, got"):
+        StandardEquation(
+            model=Affine((2,)), divergence=GAN(), auxiliary=Dual(), metric=mlp(), **{weight: bad}
+        )  # fmt: skip
+
+
+def test_equation_checks_legality_and_keeps_the_warnings():
+    with pytest.raises(IncompatibleError, match="Wasserstein1 needs"):
+        StandardEquation(model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp())
+    studied = StandardEquation(
+        model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp(), allow=["lipschitz"]
+    )
+    assert studied.warnings == ["lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]

@@ -1,0 +1,140 @@
+"""The metric's function class and its penalties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import GroupSortCritic, MLPCritic
+from se_framework.errors import ConfigError
+from se_framework.metric import Metric
+from se_framework.penalties import R1, GradientPenalty
+from tests.cases import PENALTIES
+from tests.oracles import (
+    central_difference,
+)
+
+DEFAULT_DTYPE = torch.float64
+
+
+def test_metric_checks_the_shape_and_knows_its_class():
+    with pytest.raises(ValueError, match=r"metric.network Linear returned \(4, 1\) for a batch of 4: one score per"):
+        Metric(nn.Linear(2, 1))(torch.zeros(4, 2))
+    network = MLPCritic((2,), width=8)
+    assert Metric(network).function_class == Metric(network, R1()).function_class == "unrestricted"
+    assert Metric(network, GradientPenalty()).function_class == "1-Lipschitz by penalty"
+    assert Metric(GroupSortCritic((2,), width=8)).function_class == "1-Lipschitz by construction"
+    coupled = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0))
+    assert Metric(coupled).batch_coupled and not Metric(network).batch_coupled
+
+
+class Linear(nn.Module):
+    """v = w . x over all axes."""
+
+    def __init__(self, w: torch.Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(w)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.w * x).flatten(1).sum(1)
+
+
+class Quartic(Linear):
+    """v = sum w x^3 / 3 over all axes, so that the gradient differs from example to example."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.w * x**3 / 3).flatten(1).sum(1)
+
+
+PENALTY_OF_NORM = {
+    "two_sided": lambda n: 10 * (n - 1) ** 2,
+    "one_sided": lambda n: 10 * max(n - 1, 0) ** 2,
+    "r1": lambda n: 0.1 * n**2 / 2,
+    "r1_r2": lambda n: 0.1 * n**2,
+}
+penalty_case = pytest.mark.parametrize("name", PENALTIES)
+
+
+@penalty_case
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("norm", [0.25, 1.0, 4.0])
+def test_penalty_of_a_linear_critic(name, shape, norm):
+    """The norm runs over all axes but the batch: a gradient spread over several axes has this one number."""
+    w = torch.randn(shape)
+    metric = Linear(norm * w / w.norm())
+    x, y, mix = torch.randn(5, *shape), torch.randn(5, *shape), torch.rand(5)
+    penalty = PENALTIES[name]()
+    assert float(penalty(metric, x, y, mix).detach()) == pytest.approx(PENALTY_OF_NORM[name](norm), abs=1e-12)
+    assert penalty.per_example and penalty.enforces_lipschitz is isinstance(penalty, GradientPenalty)
+    lazy = PENALTIES[name](weight=3.0, every=7)
+    plain = PENALTIES[name](weight=1.0)
+    assert float(lazy(metric, x, y, mix)) == pytest.approx(21 * float(plain(metric, x, y, mix)), rel=1e-12)
+
+
+@penalty_case
+def test_penalty_of_flattened_inputs_is_the_same(name):
+    shape = (2, 3, 4)
+    w, x, y, mix = torch.randn(shape), torch.randn(5, *shape), torch.randn(5, *shape), torch.rand(5)
+    whole = PENALTIES[name]()(Quartic(w), x, y, mix)
+    flat = PENALTIES[name]()(Quartic(w.flatten()), x.flatten(1), y.flatten(1), mix)
+    torch.testing.assert_close(whole, flat, rtol=1e-12, atol=1e-12)
+
+
+@penalty_case
+def test_penalty_is_the_mean_over_examples_at_the_stated_points(name):
+    """One mixing weight per example, epsilon on data and 1 - epsilon on samples; R1 on data, R2 on samples."""
+    shape = (2, 2)
+    w, x, y, mix = torch.randn(shape), torch.randn(3, *shape), torch.randn(3, *shape), torch.rand(3)
+    got = float(PENALTIES[name]()(Quartic(w), x, y, mix).detach())
+
+    def norm(point):
+        return float((w * point**2).norm())
+
+    between = [norm(e * a + (1 - e) * b) for e, a, b in zip(mix, x, y, strict=True)]
+    exact = {
+        "two_sided": np.mean([10 * (n - 1) ** 2 for n in between]),
+        "one_sided": np.mean([10 * max(n - 1, 0) ** 2 for n in between]),
+        "r1": 0.05 * np.mean([norm(a) ** 2 for a in x]),
+        "r1_r2": 0.05 * np.mean([norm(a) ** 2 + norm(b) ** 2 for a, b in zip(x, y, strict=True)]),
+    }[name]
+    assert got == pytest.approx(exact, rel=1e-12)
+
+
+@penalty_case
+def test_penalty_gradient(name):
+    critic = MLPCritic((2,), width=6, activation="tanh")
+    x, y, mix = 3 * torch.randn(4, 2), torch.randn(4, 2), torch.rand(4)
+    weight = next(p for p in critic.parameters() if p.ndim == 2)
+    penalty = PENALTIES[name]()
+    (gradient,) = torch.autograd.grad(penalty(critic, x, y, mix), weight)
+    start = weight.detach().clone()
+
+    def at(w):
+        with torch.no_grad():
+            weight.copy_(w)
+        return penalty(critic, x, y, mix).detach()
+
+    numeric = central_difference(at, start)
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-8)
+
+
+@penalty_case
+def test_penalty_gradient_is_finite_where_the_critic_is_flat(name):
+    metric = Linear(torch.zeros(3))
+    value = PENALTIES[name]()(metric, torch.randn(4, 3), torch.randn(4, 3), torch.rand(4))
+    (gradient,) = torch.autograd.grad(value, metric.w)
+    assert gradient.isfinite().all() and float(value.detach()) == pytest.approx(PENALTY_OF_NORM[name](0.0), rel=1e-9)
+
+
+@pytest.mark.parametrize("bad", [{"weight": -1.0}, {"weight": math.nan}, {"weight": math.inf}, {"every": 0}])
+@penalty_case
+def test_bad_penalties_are_refused(name, bad):
+    with pytest.raises(ConfigError, match=r"metric.penalty needs weight >= 0 and every >= 1, got"):
+        PENALTIES[name](**bad)
+
+
+# -- legality ---------------------------------------------------------------------------------------------------------
