@@ -101,8 +101,6 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
         IncompatibleError: the choices do not form a legal equation.
     """
     device = choose_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     chosen = as_data(data if data is not None else build(config.data, "data"))
     if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
         raise DataError(

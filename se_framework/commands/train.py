@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
@@ -55,6 +56,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         raise RunDirectoryError(
             f"{directory} holds a run already: go on with resume={directory}, or choose another hydra.run.dir"
         )
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     assembly = assembly_of(config)
     if config.dry_run:
         print(describe(assembly))
