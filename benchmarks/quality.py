@@ -234,8 +234,9 @@ def table() -> str:
         lines += ["| command | goal | measured | CPU seconds |", "|---|---|---|---|"]
         for row in content:
             figures = "; ".join(f"{k} {v['mean']:.4g} +- {v['sd']:.2g}" for k, v in row["figures"].items())
-            spent = statistics.median(row.get("cpu_seconds", row["seconds"]))
-            lines.append(f"| `{row['command']}` | {row['goal']} | {figures} | {spent:.0f} |")
+            clock = "cpu_seconds" if "cpu_seconds" in row else "seconds"
+            spent = f"{statistics.median(row[clock]):.0f}" + (" (wall, busy machine)" if clock == "seconds" else "")
+            lines.append(f"| `{row['command']}` | {row['goal']} | {figures} | {spent} |")
         if name == "univariate":
             lines += [
                 "",
