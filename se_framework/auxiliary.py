@@ -130,7 +130,7 @@ class Dual(Auxiliary):
         entropy, u = None, inner.log_tilt.exp()
         if p.log_prob is not None:
             entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
-        mass = None if self.normalised else p.mean(inner.log_tilt.exp())
+        mass = None if self.normalised else p.mean(u)
         f_q = problem.beta * inner.link_q
         return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, f_q, mass=mass)
 

@@ -49,6 +49,7 @@ def train(
 
     Raises:
         NonFiniteError: a term, penalty or gradient was not finite; the last good checkpoint stands.
+        StepError: a part of the equation refused its input; player and round are named.
         ConfigError: an argument is out of range.
     """
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):

@@ -131,3 +131,24 @@ def test_rows_of_rounds_to_be_played_again_and_torn_lines_are_dropped(tmp_path):
         file.write("6,0.")
     run.truncate_rows(3)
     assert [(int(r["round"]), float(r["D"])) for r in run.rows()] == [(k, k / 3) for k in (1, 2, 3)]
+
+
+def test_the_command_typed_again_beside_resume_is_no_drift(tmp_path, monkeypatch):
+    """The saved run holds a fixed horizon and an absolute path: the same command, typed again, asks for no change."""
+    from omegaconf import OmegaConf
+
+    from se_framework.commands.train import resumed_config, settle
+    from se_framework.composing import compose
+    from se_framework.errors import ConfigError
+
+    monkeypatch.chdir(tmp_path)
+    typed = ["experiment=fgan", "data=array", "data.path=rows.npy", "model=affine"]
+    run = RunDirectory(tmp_path)
+    run.write_config(OmegaConf.to_yaml(settle(compose(None, typed))))
+    again = [*typed, f'resume="{tmp_path}"', "loop.rounds=9000"]
+    resumed = resumed_config(compose(None, again), run, again)
+    assert (resumed.loop.rounds, resumed.loop.horizon) == (9000, 6000)
+    assert resumed.data.path == str(tmp_path / "rows.npy")
+    for change in ("loop.horizon=7000", "data.path=other.npy", "divergence=gan"):
+        with pytest.raises(ConfigError, match=f"would change the run .*{change.split('=')[0].split('.')[0]}"):
+            resumed_config(compose(None, [*again, change]), run, [*again, change])

@@ -71,11 +71,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         run.truncate_rows(assembly.state.round)
         run.write_config(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})))
     else:
-        config = config.copy()
-        config.loop.horizon = config.loop.horizon or config.loop.rounds  # fixed at the first start
-        if isinstance(config.data, DictConfig) and isinstance(config.data.get("path"), str):
-            config.data.path = str(Path(config.data.path).expanduser().absolute())  # a run is used from anywhere
-        assembly.config = config
+        config = assembly.config = settle(config)
         run.start(OmegaConf.to_yaml(config), assembly.device)
     for warning in assembly.state.equation.warnings:
         print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
@@ -88,6 +84,20 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
     return finish(assembly, run)
 
 
+def settle(config: DictConfig, horizon: int | None = None) -> DictConfig:
+    """Return the configuration as a run keeps it: a fixed horizon, and a path that is found from anywhere.
+
+    Args:
+        config: as composed.
+        horizon: what an unset ``loop.horizon`` means; by default ``loop.rounds``, as at a first start.
+    """
+    config = config.copy()
+    config.loop.horizon = config.loop.horizon or horizon or config.loop.rounds
+    if isinstance(config.data, DictConfig) and isinstance(config.data.get("path"), str):
+        config.data.path = str(Path(config.data.path).expanduser().absolute())
+    return config
+
+
 def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> DictConfig:
     """Return the run's own configuration with the changes that are allowed.
 
@@ -95,6 +105,7 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
         ConfigError: an override would change the trajectory.
     """
     saved = saved_config(run)
+    config = settle(config, saved.loop.horizon)
     keys = {text.lstrip("+~").partition("=")[0].split("@")[0] for text in overrides}
     keys |= set(map(str, config)) if "experiment" in keys else set()
     drift = []
