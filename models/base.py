@@ -42,13 +42,19 @@ class Model(nn.Module, ABC):
     The law keeps the parameters it was called with, so one made under ``torch.func.functional_call`` stays valid
     after that call has returned.
 
+    A *conditional* model (``classes`` > 0) is called with one label per particle and returns the law of as many
+    particles, :math:`p_\theta(x_i \mid y_i)`.
+
     Class attributes:
         has_log_prob: the law has an exact ``log_prob``.
         has_rsample: the law has reparameterised samples.
         smallest_dimension: the smallest number of coordinates of an example that the family is defined for.
+        has_context: the family can be conditional: its constructor takes ``classes``.
+        needs_image: the family is for images: its constructor takes ``image_shape``.
 
     Args:
         event_shape: shape E of one example.
+        classes: number of classes of the context; 0 for an unconditional model.
 
     Raises:
         ValueError: a shape without coordinates, or with fewer than ``smallest_dimension``.
@@ -57,9 +63,12 @@ class Model(nn.Module, ABC):
     has_log_prob: ClassVar[bool]
     has_rsample: ClassVar[bool]
     smallest_dimension: ClassVar[int] = 1
+    has_context: ClassVar[bool] = False
+    needs_image: ClassVar[bool] = False
 
-    def __init__(self, event_shape: tuple[int, ...]) -> None:
+    def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         self.event_shape = checked_event_shape(event_shape, type(self).__name__)
         self.dimension = prod(self.event_shape)
         if self.dimension < self.smallest_dimension:
@@ -70,7 +79,14 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, context: Tensor | None = None) -> Law:
-        """Return the law at the current parameters, given a context where the model is conditional."""
+        """Return the law at the current parameters.
+
+        Args:
+            context: labels in 0..classes-1, shape (N,), int64, where the model is conditional; else None.
+
+        Raises:
+            ValueError: a conditional model got no labels, or an unconditional one got some.
+        """
 
 
 class Critic(nn.Module, ABC):
@@ -78,37 +94,46 @@ class Critic(nn.Module, ABC):
 
     Class attributes:
         lipschitz: the Lipschitz constant for the Euclidean norm of the flattened example where the architecture
-            guarantees one, else None.
+            guarantees one (for each label, where there are labels), else None.
+        has_context: the network can read a label: its constructor takes ``classes``.
+        needs_image: the network is for images: its constructor takes ``image_shape``.
 
     Args:
         event_shape: shape E of one example.
+        classes: number of classes of the context; 0 for none.
     """
 
     lipschitz: ClassVar[float | None] = None
+    has_context: ClassVar[bool] = False
+    needs_image: ClassVar[bool] = False
 
-    def __init__(self, event_shape: tuple[int, ...]) -> None:
+    def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         self.event_shape = checked_event_shape(event_shape, type(self).__name__)
         self.dimension = prod(self.event_shape)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""Return the scores of a batch.
 
         Args:
             x: examples, shape (B, \*E).
+            context: labels in 0..classes-1, shape (B,), int64, where the network reads them; else None.
 
         Returns:
             Scores, shape (B,).
 
         Raises:
-            ValueError: the examples have another shape than E, or ``score`` returned another shape than (B,).
+            ValueError: the examples have another shape than E, ``score`` returned another shape than (B,), or labels
+                are missing or not expected.
         """
         if x.ndim == 0 or tuple(x.shape[1:]) != self.event_shape:
             raise ValueError(
                 f"{type(self).__name__} scores a batch of examples of shape {self.event_shape}, got a tensor of shape "
                 f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, self.event_shape))})"
             )
-        scores = self.score(x)
+        check_context(self, context)
+        scores = self.score(x) if context is None else self.score(x, context)
         if scores.shape != x.shape[:1]:
             raise ValueError(
                 f"{type(self).__name__}.score must return one score per example, shape ({len(x)},), got "
@@ -117,8 +142,23 @@ class Critic(nn.Module, ABC):
         return scores
 
     @abstractmethod
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""Return the scores, shape (B,), of examples of shape (B, \*E) whose shape has been checked."""
+
+
+def check_context(owner: Model | Critic, context: Tensor | None) -> None:
+    """Refuse labels that are missing, or that the network cannot read.
+
+    Raises:
+        ValueError: see above; the message names the class.
+    """
+    name = type(owner).__name__
+    if context is None and owner.classes:
+        raise ValueError(f"{name} is conditional: it needs one label in 0..{owner.classes - 1} per example, got none")
+    if context is not None and not owner.classes:
+        raise ValueError(f"{name} is not conditional, got labels; build it with classes=K or use data without labels")
+    if context is not None and (context.ndim != 1 or context.is_floating_point()):
+        raise ValueError(f"{name} needs whole-number labels of shape (N,), got {context.dtype} {tuple(context.shape)}")
 
 
 def checked_event_shape(event_shape: tuple[int, ...], owner: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Critic, checked_at_least
-from models.networks import Activation, mlp
+from models.networks import Activation, mlp, with_context
 
 
 class MLPCritic(Critic):
@@ -20,7 +20,10 @@ class MLPCritic(Critic):
         width: units of a hidden layer.
         depth: number of hidden layers.
         activation: nonlinearity; by default leaky ReLU, whose gradient vanishes nowhere.
+        classes: number of classes of the context, which enters as a one-hot vector; 0 for none.
     """
+
+    has_context: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -28,13 +31,14 @@ class MLPCritic(Critic):
         width: int = 128,
         depth: int = 3,
         activation: Activation = "leaky_relu",
+        classes: int = 0,
     ) -> None:
-        super().__init__(event_shape)
-        self.net = mlp(self.dimension, 1, width, depth, activation)
+        super().__init__(event_shape, classes)
+        self.net = mlp(self.dimension + classes, 1, width, depth, activation)
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the output of the perceptron, shape (B,)."""
-        return self.net(x).squeeze(1)
+        return self.net(with_context(x, context, self.classes)).squeeze(1)
 
 
 class OrthonormalLinear(nn.Module):
@@ -128,7 +132,7 @@ class GroupSortCritic(Critic):
         sizes = [self.dimension, *[width] * depth, 1]
         self.layers = nn.ModuleList(OrthonormalLinear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the output of the network, shape (B,)."""
         h = self.layers[0](x.flatten(1))
         for layer in self.layers[1:]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Model, checked_at_least
+from models.base import Model, check_context, checked_at_least
 from models.laws import PushForward
 from models.networks import Activation, bound_call, mlp
 
@@ -139,6 +139,7 @@ class RealNVP(Model):
 
     def forward(self, context: Tensor | None = None) -> PushForward:
         """Return the law of the flow."""
+        check_context(self, context)
         event_shape = self.event_shape
         couplings = AffineCouplings(
             [bound_call(net) for net in self.conditioners],  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Model, checked_at_least
+from models.base import Model, check_context, checked_at_least
 from models.laws import PushForward
-from models.networks import Activation, bound_call, mlp
+from models.networks import Activation, bound_call, mlp, with_context
 
 
 class Affine(Model):
@@ -49,6 +49,7 @@ class Affine(Model):
 
     def forward(self, context: Tensor | None = None) -> PushForward:
         r"""Return :math:`N(\mu, LL^\top)`."""
+        check_context(self, context)
         loc, scale, log_det = self.loc, self.scale_tril(), self.log_diagonal.sum()
 
         def push(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,10 +73,12 @@ class MLPGenerator(Model):
         width: units of a hidden layer.
         depth: number of hidden layers.
         activation: nonlinearity.
+        classes: number of classes of the context, which enters as a one-hot vector; 0 for an unconditional model.
     """
 
     has_log_prob: ClassVar[bool] = False
     has_rsample: ClassVar[bool] = True
+    has_context: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -84,17 +87,19 @@ class MLPGenerator(Model):
         width: int = 128,
         depth: int = 3,
         activation: Activation = "relu",
+        classes: int = 0,
     ) -> None:
-        super().__init__(event_shape)
+        super().__init__(event_shape, classes)
         checked_at_least("latent_dim", latent_dim, 1)
         self.latent_dim = latent_dim
-        self.net = mlp(latent_dim, self.dimension, width, depth, activation)
+        self.net = mlp(latent_dim + classes, self.dimension, width, depth, activation)
 
     def forward(self, context: Tensor | None = None) -> PushForward:
         r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
+        check_context(self, context)
         net, like = bound_call(self.net), next(self.net.parameters())
 
         def push(z: Tensor) -> Tensor:
-            return net(z).unflatten(1, self.event_shape)
+            return net(with_context(z, context, self.classes)).unflatten(1, self.event_shape)
 
         return PushForward(push, (self.latent_dim,), self.event_shape, like=like)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,3 +86,17 @@ def bound_call(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
         return x
 
     return call
+
+
+def with_context(x: Tensor, context: Tensor | None, classes: int) -> Tensor:
+    r"""Return flattened examples with their one-hot labels appended, shape (B, prod(E) + classes).
+
+    Args:
+        x: shape (B, \*E).
+        context: labels in 0..classes-1, shape (B,); None appends nothing.
+        classes: number of classes.
+    """
+    if context is None:
+        return x.flatten(1)
+    one_hot = context[:, None] == torch.arange(classes, device=context.device)  # vmap knows no F.one_hot
+    return torch.cat((x.flatten(1), one_hot.to(x.dtype)), dim=1)

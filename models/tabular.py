@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Critic, Model, checked_at_least
+from models.base import Critic, Model, check_context, checked_at_least
 from models.laws import Weighted
 
 
@@ -38,6 +38,7 @@ class TabularModel(Model):
 
     def forward(self, context: Tensor | None = None) -> Weighted:
         """Return the law over all K letters, with the counting measure as reference."""
+        check_context(self, context)
         points = torch.arange(self.logits.shape[0], dtype=self.logits.dtype, device=self.logits.device)
         return Weighted(points[:, None], self.logits.log_softmax(0))
 
@@ -58,7 +59,7 @@ class TabularCritic(Critic):
         _check("TabularCritic", event_shape, letters)
         self.scores = nn.Parameter(torch.zeros(letters))
 
-    def score(self, x: Tensor) -> Tensor:
+    def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Look up the scores, shape (B,); NaN for a value that is no letter, since an index would wrap around."""
         letters = torch.arange(self.scores.shape[0], dtype=x.dtype, device=x.device)
         hit = x == letters
