@@ -13,6 +13,7 @@ from divergences.generators import (
     SquaredHellinger,
 )
 from divergences.likelihood import CrossEntropy
+from divergences.surrogates import SURROGATES, Surrogate
 from divergences.transport import Sinkhorn, Wasserstein1
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "JensenShannon",
     "Pearson",
     "ReverseKL",
+    "SURROGATES",
     "Sinkhorn",
     "SoftenedReverseKL",
     "SquaredHellinger",
+    "Surrogate",
     "Wasserstein1",
     "WeightedPoints",
 ]

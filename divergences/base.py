@@ -65,6 +65,10 @@ class Divergence(nn.Module):
         value_at_identity: D(p, p), zero unless declared.
         symmetric: D(q, p) = D(p, q).
         cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
+        surrogate: not a divergence but a pair of losses, one for each player; it has no D and no q.
+        has_normalised_dual: the dual over probability q is there as well.
+        bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels), so that an
+            embedding learned inside it needs no bound.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
     """
 
@@ -78,6 +82,9 @@ class Divergence(nn.Module):
     convex_in_q: ClassVar[bool] = True
     cost_degree: float = 0.0
     up_to_constant: ClassVar[bool] = False
+    surrogate: ClassVar[bool] = False
+    has_normalised_dual: ClassVar[bool] = True
+    bounded_in_scale: ClassVar[bool] = False
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
@@ -128,6 +135,10 @@ class Divergence(nn.Module):
             v_data: critic outputs on data, shape (M,): q may also live there.
         """
         raise NotImplementedError(f"{type(self).__name__} has no dual over probability measures")
+
+    def theta_view(self) -> Divergence | None:
+        """Return what theta sees in place of this, None for the same: surrogates give each player its own loss."""
+        return None
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""

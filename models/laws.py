@@ -26,11 +26,14 @@ class Particles:
         x: points, shape (N, \*E).
         log_weights: log w_i, shape (N,), normalised; None for equal weights 1/N.
         log_prob: log-density of the law at the points, shape (N,); None where the law has no density.
+        context: label of each point, shape (N,), int64; None without labels. Points with labels stand for the joint
+            law of both.
     """
 
     x: Tensor
     log_weights: Tensor | None = None
     log_prob: Tensor | None = None
+    context: Tensor | None = None
 
     def mean(self, values: Tensor) -> Tensor:
         r"""Return :math:`\sum_i w_i g_i` for values g of shape (N,)."""
@@ -54,7 +57,8 @@ class Particles:
 
     def detach(self) -> Particles:
         """Return the same particles without a graph."""
-        return Particles(*(None if t is None else t.detach() for t in (self.x, self.log_weights, self.log_prob)))  # type: ignore[arg-type]
+        parts = (self.x, self.log_weights, self.log_prob, self.context)
+        return Particles(*(None if t is None else t.detach() for t in parts))  # type: ignore[arg-type]
 
     def double(self) -> Particles:
         """Return the particles with weights and log-density in float64 (the points keep their type)."""

@@ -11,14 +11,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from se_framework import legality
-from se_framework.build import assemble, build, resolve
+from se_framework.build import assemble, build, conform, resolve
 from se_framework.data import Data, as_data
 from se_framework.equation import StandardEquation
-from se_framework.errors import ConfigError, DataError
+from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
 from se_framework.loop import train
 from se_framework.metric import Metric
 from se_framework.players import make_players
-from se_framework.randomness import stream_seed
+from se_framework.randomness import generator, stream_seed
 from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
 
@@ -54,13 +54,33 @@ class Assembly:
         """The trained metric f_phi, or None."""
         return self.equation.metric
 
-    def sample(self, n: int, seed: int = 0) -> torch.Tensor:
-        r"""Draw n samples of the trained model in the user's units, shape (n, \*E)."""
-        from se_framework.randomness import generator
+    def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
+        r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
-        law = self.model()
+        Args:
+            n: how many.
+            seed: of the draw.
+            label: the class of all samples, where the data has labels; None draws labels as in the training data.
+
+        Raises:
+            ConfigError: no such label.
+        """
+        law = self.model(self._context(n, seed, label))
         with torch.no_grad():
             return self.data.to_user(law.sample((n,), generator=generator(seed, 0, "sample", self.device)))
+
+    def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
+        """Return the labels of n samples."""
+        if label is not None and not 0 <= label < self.data.classes:
+            known = f"0..{self.data.classes - 1}" if self.data.classes else "none: train with data.labels=true"
+            raise ConfigError(f"label={label} is no class of {self.data.name}, which has {known}")
+        if not self.data.classes:
+            return None
+        if label is not None:
+            return torch.full((n,), label, device=self.device)
+        rows = min(n, self.data.train_size or n)
+        drawn = [self.data.labels(rows, stream_seed(seed, 0, "labels"), i, self.device) for i in range(-(-n // rows))]
+        return torch.cat([t for t in drawn if t is not None])[:n]
 
     def train(self, run: RunDirectory | None = None) -> TrainState:
         """Play the configured rounds."""
@@ -111,27 +131,32 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
     divergence, auxiliary = build(config.divergence, "divergence"), build(config.auxiliary, "auxiliary")
     players = {"theta": config.players.theta, "phi": config.players.phi}
     views = {name: build(player.view, f"players.{name}.view") for name, player in players.items()}
-    model = resolve(config.model, "model", event_shape=shape)
+    made_for = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
+    model = resolve(config.model, "model", **made_for)
+    network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
+    legality.refuse(legality.images({"model": model[0], "metric": network}, chosen.image_shape))
     for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
         if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
 
     with torch.device("meta"):  # shapes and declarations without memory
-        outline = build(config.metric, "metric", event_shape=shape)
+        outline = build(config.metric, "metric", **made_for)
     warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
-            tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(),
+            tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(), chosen.classes,
         ),
         config.allow,
     )  # fmt: skip
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))
+        built = assemble(*model)
+        metric = build(config.metric, "metric", **made_for)
+        plus = {name: summand(node, f"plus.{name}", built, made_for) for name, node in (config.plus or {}).items()}
         equation = StandardEquation(
-            model=assemble(*model), divergence=divergence, auxiliary=auxiliary,
-            metric=build(config.metric, "metric", event_shape=shape),
-            alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow,
+            model=built, divergence=divergence, auxiliary=auxiliary, metric=metric,
+            alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow, plus=plus,
         ).to(device)  # fmt: skip
     equation.warnings = warnings  # those of the players' views included
     options: dict[str, Any] = {}
@@ -142,6 +167,38 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
         }  # fmt: skip
     state = TrainState(equation, make_players(equation, **options), seed=config.seed)
     return Assembly(config, state, chosen, device)
+
+
+SUMMAND = {"weight": 1.0, "divergence": None, "auxiliary": None, "metric": None, "alpha": 0.0, "beta": 1.0}
+
+
+def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> tuple[float, StandardEquation]:
+    """Return the weight and the equation of a node ``plus.NAME``, whose keys and defaults are :data:`SUMMAND`.
+
+    Raises:
+        ConfigError: an unknown key, or no divergence or auxiliary.
+        IncompatibleError: it is no legal equation.
+    """
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{key} must be a mapping of {', '.join(SUMMAND)}, got {node!r}")
+    values = SUMMAND | {str(name): value for name, value in node.items()}
+    for name in values:
+        if name not in SUMMAND:
+            raise ConfigError(f"unknown key '{key}.{name}': {nearest(name, SUMMAND)}")
+    numbers = {name: conform(values[name], float, f"{key}.{name}") for name in ("weight", "alpha", "beta")}
+    parts = {name: build(values[name], f"{key}.{name}", **made_for) for name in ("divergence", "auxiliary", "metric")}
+    for name in ("divergence", "auxiliary"):
+        if parts[name] is None:
+            raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
+    try:
+        other = StandardEquation(model=model, alpha=numbers["alpha"], beta=numbers["beta"], **parts)  # type: ignore[arg-type]
+    except IncompatibleError as error:
+        raise IncompatibleError(f"{key}: {error}") from error
+    return numbers["weight"], other
+
+
+def _has_network(node: Any) -> bool:
+    return isinstance(node, DictConfig) and isinstance(node.get("network"), DictConfig)
 
 
 def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:

@@ -5,6 +5,7 @@ After the exact q-step the players treat q as a constant (Danskin): what they di
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -34,8 +35,8 @@ class InnerProblem(NamedTuple):
     """Everything the minimum over q depends on.
 
     Attributes:
-        v: critic outputs at p's particles, shape (N,); None without a metric.
-        v_data: critic outputs on data, shape (M,); None without a metric.
+        v: critic outputs at p's particles, shape (N,), or their embedding, shape (N, k); None without a metric.
+        v_data: critic outputs on data, shape (M,), or their embedding; None without a metric.
         data: particles of p_d.
         p: particles of p_theta; None where D asks for the law only.
         model: p_theta itself.
@@ -59,12 +60,16 @@ class Auxiliary(nn.Module):
 
     Attributes:
         uses_metric: f_phi enters; otherwise there is no player phi.
+        embeds: f_phi is not a score but an embedding, in which D is computed.
+        needs_mass_one: q is a probability, so D must have its dual over those.
         uses: how D enters: by its ``"dual"``, its ``"primal"``, or its ``"entropy"`` form CE - c H.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
         minimum_name: the minimum's formula, for messages and logs.
     """
 
     uses_metric: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
+    needs_mass_one: bool = False
     uses: ClassVar[Literal["dual", "primal", "entropy"]] = "dual"
     needs_alpha: ClassVar[bool | None] = None
     minimum_name: ClassVar[str] = "min_q"
@@ -100,7 +105,7 @@ class Dual(Auxiliary):
 
     def __init__(self, normalised: bool = False) -> None:
         super().__init__()
-        self.normalised = normalised
+        self.normalised = self.needs_mass_one = normalised
 
     def extra_repr(self) -> str:
         """Show over which q the minimum is taken."""
@@ -126,6 +131,8 @@ class Dual(Auxiliary):
 
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D(q*, p) and E_q* f of q* = p e^v (or of its normalised form)."""
+        if problem.divergence.surrogate:  # not the conjugate of a D: there is no q, only the two players' losses
+            return Solution(self.minimum(problem), None, None, None)
         inner, (_, p) = self._inner(problem), _scores(problem)
         entropy, u = None, inner.log_tilt.exp()
         if p.log_prob is not None:
@@ -142,7 +149,27 @@ class Dual(Auxiliary):
         return divergence.inverse_link(divergence.link(v.double()) - self._inner(problem).multiplier).to(v.dtype)
 
 
-class Empirical(Auxiliary):
+class Primal(Auxiliary):
+    r"""Base of the q-steps at which q is the data, so that theta meets :math:`\beta D(p_d, p_\theta)` itself."""
+
+    uses = "primal"
+
+    def evaluate(self, problem: InnerProblem) -> Tensor:
+        """Return D."""
+        raise NotImplementedError
+
+    def minimum(self, problem: InnerProblem) -> Tensor:
+        r"""Return :math:`\beta D`."""
+        return problem.beta * self.evaluate(problem)
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return D; the other terms are constants."""
+        value = self.evaluate(problem).double()
+        up_to_constant = problem.divergence.up_to_constant or problem.alpha > 0
+        return Solution(problem.beta * value, None, value, None, up_to_constant)
+
+
+class Empirical(Primal):
     r"""q is the empirical distribution: the limit beta -> 0 inside min_q with f = log of the empirical density.
 
     The theta-step minimises :math:`\beta D(p_d, p_\theta)`. H(q), E_q f and E_pd f are constants: the two f terms
@@ -150,18 +177,31 @@ class Empirical(Auxiliary):
     """
 
     uses_metric = False
-    uses = "primal"
     minimum_name = "beta D(p_d, p)"
 
-    def minimum(self, problem: InnerProblem) -> Tensor:
-        r"""Return :math:`\beta D(p_d, p_\theta)`."""
-        return problem.beta * problem.divergence.primal(problem.data, problem.model(), problem.p)
+    def evaluate(self, problem: InnerProblem) -> Tensor:
+        r"""Return :math:`D(p_d, p_\theta)`."""
+        return problem.divergence.primal(problem.data, problem.model(problem.data.context), problem.p)
 
-    def solve(self, problem: InnerProblem) -> Solution:
-        """Return D(p_d, p_theta); the other terms are constants."""
-        divergence = problem.divergence
-        value = divergence.primal(problem.data, problem.model(), problem.p).double()
-        return Solution(problem.beta * value, None, value, None, divergence.up_to_constant or problem.alpha > 0)
+
+class Embedded(Primal):
+    r"""q is the data, seen through a learned embedding: :math:`D(e_\phi\#p_d, e_\phi\#p_\theta)`.
+
+    theta descends and phi ascends on it, so the ground cost is :math:`|e_\phi(x)-e_\phi(y)|` at its hardest: learned
+    kernels (Li et al. 2017, MMD GAN) and learned transport costs (Genevay, Peyre, Cuturi 2018). Where D grows with the
+    scale of its points the embedding must be Lipschitz or bounded, else phi has no maximum; a 1-Lipschitz embedding
+    bounds the value by that of D in the space of the data.
+    """
+
+    embeds = True
+    minimum_name = "beta D(e#p_d, e#p)"
+
+    def evaluate(self, problem: InnerProblem) -> Tensor:
+        r"""Return D of the embedded clouds."""
+        if problem.v is None or problem.v_data is None or problem.p is None:
+            raise IncompatibleError("this auxiliary needs an embedding f_phi: add metric=embedding")
+        q, p = replace(problem.data, x=problem.v_data), replace(problem.p, x=problem.v)
+        return problem.divergence.primal(q, None, p)
 
 
 class Tilted(Auxiliary):

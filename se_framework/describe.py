@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly
+from se_framework.equation import StandardEquation
 from se_framework.legality import RULES, show
 from se_framework.players import Player
 
@@ -29,14 +30,26 @@ def describe(assembly: Assembly) -> str:
         ("p_d", f"{choice(config.data)}: {data.name}, shape {data.event_shape}, {examples}"),
     ]
     lines = [EQUATION, ""] + [f"  {name:8} = {value}" for name, value in symbols]
-    rest = " + E_pd f" if auxiliary.uses_metric else "  (H(q), E_q f, E_pd f: constants)"
-    lines += ["", f"  T = {auxiliary.minimum_name}{rest}", "", "Players, in the order in which they move"]
+    lines += ["", f"  T = {scalar_name(equation)}"]
+    for name, weight, other in equation.summands():
+        node = config.plus[name]
+        parts = ", ".join(choice(node[key]) for key in ("divergence", "auxiliary", "metric") if node.get(key))
+        lines.append(f"      + {weight:g} ({scalar_name(other)})   plus.{name}: alpha {other.alpha:g}, {parts}")
+    lines += ["", "Players, in the order in which they move"]
     lines += [f"  {player_line(player)}" for player in assembly.state.players]
-    if any(player.view is not None and type(player.view) is not type(divergence) for player in assembly.state.players):
+    views = [player.view for player in assembly.state.players]
+    if any(v is not None and not v.surrogate and type(v) is not type(divergence) for v in views):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
-    lines += [f"  WARNING, allowed: {w}" for w in equation.warnings] or ["  none is broken"]
+    lines += [f"  WARNING, {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
+
+
+def scalar_name(equation: StandardEquation) -> str:
+    """Return the formula of one equation's scalar."""
+    if equation.auxiliary.uses != "primal":
+        return f"{equation.auxiliary.minimum_name} + E_pd f"
+    return f"{equation.auxiliary.minimum_name}  (H(q), E_q f, E_pd f: constants)"
 
 
 def player_line(player: Player) -> str:
@@ -44,7 +57,7 @@ def player_line(player: Player) -> str:
     count = sum(p.numel() for p in player.parameters)
     verb = "ascends on T" if player.sign > 0 else "descends on T"
     view = "" if player.view is None else f" seen through {show(player.view)}"
-    penalty = "" if player.penalty is None else f", less {show(player.penalty)}"
+    penalty = "".join(f", less {show(metric.penalty)}" for metric in player.penalised)
     steps = f"{player.steps} step{'s' if player.steps != 1 else ''} a round"
     rate = f"{type(player.optimizer).__name__} lr={player.base_lr[0]:g} ({player.decay})"
     average = "" if player.average is None else ", averaged"

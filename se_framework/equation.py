@@ -7,14 +7,14 @@ r"""The Standard Equation, the one scalar behind every method here.
 p_theta is the *model*, f_phi the *metric*, D the *divergence*, q the *auxiliary* distribution and p_d the data
 (Hu and Xing, "Toward a 'Standard Model' of Machine Learning", 2022, with a learnable metric). :class:`StandardEquation`
 binds one object to each symbol. Its value, with q at its minimum, is the scalar that theta descends and phi ascends;
-a method (a GAN, a flow, ...) is a choice of the objects.
+a method (a GAN, a flow, ...) is a choice of the objects. Equations that share theta may be added with weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,11 @@ class Terms:
         divergence: D(q, p_theta).
         f_q: E_q[f_phi].
         f_data: E_pd[f_phi].
-        total: the stable total, the scalar itself.
+        total: the stable total, the scalar itself, with the weighted totals of the summands.
         up_to_constant: the total lacks a constant that does not depend on the model.
         mass: the mass of q: one, or that of q = p e^v under the unnormalised dual, whose "entropy" is -int q log q.
+        surrogate: the players have losses of their own; the total is phi's.
+        summands: the terms of the equations that are added, by name.
     """
 
     entropy: float | None
@@ -49,12 +51,19 @@ class Terms:
     total: float
     up_to_constant: bool = False
     mass: float = 1.0
+    surrogate: bool = False
+    summands: Mapping[str, Terms] = field(default_factory=dict)
+
+    @property
+    def total_name(self) -> str:
+        """Return the name of the total, which says if it lacks a constant or belongs to a surrogate."""
+        return "total" + "_up_to_const" * self.up_to_constant + "_surrogate" * self.surrogate
 
     def as_dict(self) -> dict[str, float]:
-        """Return the known terms under their names; a total that lacks a constant says so in its name."""
+        """Return the known terms under their names, those of summands as NAME/TERM."""
         row = {"H_q": self.entropy, "D": self.divergence, "E_q_f": self.f_q, "E_pd_f": self.f_data}
-        known = {name: value for name, value in row.items() if value is not None}
-        return known | {"total_up_to_const" if self.up_to_constant else "total": self.total}
+        known = {name: value for name, value in row.items() if value is not None} | {self.total_name: self.total}
+        return known | {f"{k}/{name}": v for k, terms in self.summands.items() for name, v in terms.as_dict().items()}
 
     def unrepresentable(self) -> list[str]:
         """Return the names of terms that float64 cannot hold (inf or NaN)."""
@@ -72,11 +81,15 @@ class StandardEquation(nn.Module):
         alpha: weight of H(q), >= 0.
         beta: weight of D, >= 0.
         allow: names of legality rules that shall only warn.
+        plus: further equations by name, each with its weight >= 0: the scalar is the weighted sum. They must hold the
+            same model, and may have a metric, divergence and auxiliary of their own.
 
     Raises:
-        ConfigError: alpha or beta is not a number >= 0.
+        ConfigError: alpha, beta or a weight is not a number >= 0, or a summand has another model.
         IncompatibleError: the objects do not form a legal equation; the message names them and the fix.
     """
+
+    plus: nn.ModuleDict
 
     def __init__(
         self,
@@ -88,18 +101,42 @@ class StandardEquation(nn.Module):
         alpha: float = 0.0,
         beta: float = 1.0,
         allow: Sequence[str] = (),
+        plus: Mapping[str, tuple[float, StandardEquation]] | None = None,
     ) -> None:
         super().__init__()
-        for name, weight in (("alpha", alpha), ("beta", beta)):
+        self.model, self.divergence, self.auxiliary, self.metric = model, divergence, auxiliary, metric
+        plus = plus or {}
+        for name, (_, other) in plus.items():
+            if other.model is not model or len(other.plus):
+                raise ConfigError(
+                    f"plus.{name} must be one equation of the same model: equations are summed over theta"
+                )
+        for name, weight in (
+            ("alpha", alpha),
+            ("beta", beta),
+            *((f"plus.{k}.weight", w) for k, (w, _) in plus.items()),
+        ):
             if not (math.isfinite(weight) and weight >= 0):
                 raise ConfigError(
-                    f"equation.{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation"
+                    f"{name if '.' in name else 'equation.' + name} must be a finite number >= 0, got {weight}: "
+                    "it weighs a term of the equation"
                 )
-        self.model, self.divergence, self.auxiliary, self.metric = model, divergence, auxiliary, metric
         self.alpha, self.beta = float(alpha), float(beta)
         self.warnings = legality.check(
             legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta), allow
         )
+        self.plus = nn.ModuleDict({name: other for name, (_, other) in plus.items()})
+        self.weights = {name: float(weight) for name, (weight, _) in plus.items()}
+
+    def summands(self) -> Iterator[tuple[str, float, StandardEquation]]:
+        """Yield name, weight and equation of what is added."""
+        for name, weight in self.weights.items():
+            yield name, weight, self.plus[name]  # type: ignore[misc]
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metrics by the name of their summand, the equation's own as ``"own"``."""
+        found = {"own": self.metric} | {name: other.metric for name, _, other in self.summands()}
+        return {name: metric for name, metric in found.items() if metric is not None}
 
     def f(self, v: Tensor, divergence: Divergence | None = None) -> Tensor:
         """Return f_phi from the critic's output v, shape (B,)."""
@@ -108,27 +145,31 @@ class StandardEquation(nn.Module):
     @property
     def uses_samples(self) -> bool:
         """Whether p_theta enters through particles (cross-entropy to data asks for log-densities only)."""
-        return self.auxiliary.uses != "primal" or self.divergence.primal_needs == "samples"
+        own = self.auxiliary.uses != "primal" or self.divergence.primal_needs == "samples"
+        return own or any(other.uses_samples for _, _, other in self.summands())
 
-    def particles(self, noise: Tensor) -> Particles:
-        """Return p_theta's particles from latent noise (differentiable in theta)."""
-        return self.model().particles(noise)
+    def particles(self, noise: Tensor, context: Tensor | None = None) -> Particles:
+        """Return p_theta's particles from latent noise (differentiable in theta), one for each label of a context."""
+        return replace(self.model(context).particles(noise), context=context)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Particles | None:
-        """Draw n particles of p_theta; None where the equation needs none."""
-        law = self.model()
-        return law.particles(law.noise(n, generator)) if self.uses_samples else None
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, context: Tensor | None = None
+    ) -> Particles | None:
+        """Draw n particles of p_theta, with the given labels; None where the equation needs none."""
+        return self.particles(self.model(context).noise(n, generator), context) if self.uses_samples else None
 
     def inner_problem(self, data: Particles, p: Particles | None, divergence: Divergence | None = None) -> InnerProblem:
         """Return what the minimum over q depends on, with the critic evaluated on both clouds."""
-        v = None if self.metric is None or p is None else self.metric(p.x)
-        v_data = None if self.metric is None else self.metric(data.x)
+        v = None if self.metric is None or p is None else self.metric(p.x, p.context)
+        v_data = None if self.metric is None else self.metric(data.x, data.context)
         return InnerProblem(v, v_data, data, p, self.model, divergence or self.divergence, self.alpha, self.beta)
 
     def parts(
         self, data: Particles, p: Particles | None, divergence: Divergence | None = None
     ) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\min_q\{-\alpha H(q) + \beta D(q,p) - \mathbb E_q f\}` and :math:`\mathbb E_{p_d} f`.
+
+        Where equations are added, both are weighted sums.
 
         Args:
             data: particles of p_d.
@@ -137,18 +178,24 @@ class StandardEquation(nn.Module):
         """
         problem = self.inner_problem(data, p, divergence)
         minimum = self.auxiliary.minimum(problem)
-        if problem.v_data is None:  # q is the data: -E_q f + E_pd f = 0
-            return minimum, torch.zeros_like(minimum)
-        return minimum, data.mean(self.f(problem.v_data, divergence))
+        if self.auxiliary.uses == "primal" or problem.v_data is None:  # q is the data: -E_q f + E_pd f = 0
+            f_data = torch.zeros_like(minimum)
+        else:
+            f_data = data.mean(self.f(problem.v_data, divergence))
+        for _, weight, other in self.summands():
+            their_minimum, their_f = other.parts(data, p)
+            minimum, f_data = minimum + weight * their_minimum, f_data + weight * their_f
+        return minimum, f_data
 
     def scalar(self, data: Particles, p: Particles | None, divergence: Divergence | None = None) -> Tensor:
         """Return the equation's value, shape (): the sum of :meth:`parts`, whose arguments it takes."""
         minimum, f_data = self.parts(data, p, divergence)
         return minimum + f_data
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        r"""Return the scalar at a batch x of data, shape (B, \*E), and latent noise of the model."""
-        return self.scalar(Particles(x), self.particles(noise) if self.uses_samples else None)
+    def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""Return the scalar at a batch x of data, shape (B, \*E), its labels, and latent noise of the model."""
+        p = self.particles(noise, context) if self.uses_samples else None
+        return self.scalar(Particles(x, context=context), p)
 
     @torch.no_grad()
     def terms(self, data: Particles, p: Particles | None) -> Terms:
@@ -157,19 +204,41 @@ class StandardEquation(nn.Module):
         if problem.v is not None and problem.v_data is not None:
             problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
         inner = self.auxiliary.solve(problem)
-        f_data = None if problem.v_data is None else problem.data.mean(self.f(problem.v_data))
-        total = inner.minimum if f_data is None else inner.minimum + f_data
+        f_data = None
+        if self.auxiliary.uses != "primal" and problem.v_data is not None:
+            f_data = problem.data.mean(self.f(problem.v_data))
+        total = float(inner.minimum if f_data is None else inner.minimum + f_data)
         entropy, divergence, f_q, f_d = (
             None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)
         )
         mass = 1.0 if inner.mass is None else float(inner.mass)
-        return Terms(entropy, divergence, f_q, f_d, float(total), inner.up_to_constant, mass)
+        summands = {name: other.terms(data, p) for name, _, other in self.summands()}
+        total += sum(self.weights[name] * terms.total for name, terms in summands.items())
+        up_to_constant = inner.up_to_constant or any(terms.up_to_constant for terms in summands.values())
+        surrogate = self.divergence.surrogate
+        return Terms(entropy, divergence, f_q, f_d, total, up_to_constant, mass, surrogate, summands)
+
+    def with_modules(self, model: Model, metrics: Mapping[str, Metric]) -> StandardEquation:
+        """Return the equation with another model and other metrics, all else shared (nothing is checked again)."""
+        twin = StandardEquation.__new__(StandardEquation)
+        nn.Module.__init__(twin)
+        twin.model, twin.metric, twin.divergence, twin.auxiliary = (
+            model,
+            metrics.get("own"),
+            self.divergence,
+            self.auxiliary,
+        )
+        twin.alpha, twin.beta, twin.warnings, twin.weights = self.alpha, self.beta, self.warnings, self.weights
+        twin.plus = nn.ModuleDict()
+        for name, _, other in self.summands():
+            twin.plus[name] = other.with_modules(model, {"own": metrics[name]} if name in metrics else {})
+        return twin
 
     def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:
         """Return log(p_d/p_theta) as the critic reads it, log dq*/dp at x, shape (B,).
 
         Args:
-            x: where, shape (B, *E).
+            x: where, shape (B, *E); without labels.
             data: particles of p_d, which with p fix the normaliser of q.
             p: particles of p_theta.
 

@@ -6,6 +6,7 @@ lower bound of :math:`\beta D(p_d, p_\theta)`, tight at the optimal critic.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,16 +40,17 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
     samples = assembly.sample(n, seed)
     log_prob = None
     if assembly.state.equation.model.has_log_prob:
-        log_prob = lambda x: log_density(assembly, x)  # noqa: E731
+        log_prob = partial(log_density, assembly)
     found = scores(assembly.data, samples, seed=seed, model_log_prob=log_prob)
     return found | {"held_out_value": held_out_value(assembly, n, seed)}
 
 
-def log_density(assembly: Assembly, x: Tensor) -> Tensor:
-    """Return the trained model's log-density at points x of model space, shape (N,), in nats."""
+def log_density(assembly: Assembly, x: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return the trained model's log-density at points x of model space (given their labels), shape (N,), in nats."""
     like = next(assembly.state.equation.model.parameters())
     with torch.no_grad():
-        return assembly.model().log_prob(x.to(like.device, like.dtype)).double().cpu()
+        labels = None if context is None else context.to(like.device)
+        return assembly.model(labels).log_prob(x.to(like.device, like.dtype)).double().cpu()
 
 
 def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
@@ -56,30 +58,35 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     equation, data = assembly.equation, assembly.data
     like = next(equation.model.parameters())
     n = min(n, PAIRWISE) if equation.auxiliary.uses == "primal" and equation.uses_samples else n
-    x = data.held_out(n, seed=seed).to(like.device, like.dtype)
-    p = equation.sample(len(x), generator(seed, 1, "held-out noise", like.device))
+    held_out = data.held_out(n, seed=seed).to(like.device, like.dtype)
+    x = Particles(held_out, context=data.held_out_labels(n, seed, like.device) if data.classes else None)
+    p = equation.sample(len(held_out), generator(seed, 1, "held-out noise", like.device), x.context)
     factor = cost_factor(equation, data)
     with torch.no_grad():
-        value, error = _value_and_error(equation, x, None if p is None else p)
+        value, error = _value_and_error(equation, x, p)
     scale = 1.0 if factor is None else factor
-    entry = {"value": value * scale + total_shift(equation, data), "n": len(x), "seed": seed}
+    entry = {"value": value * scale + total_shift(equation, data), "n": len(held_out), "seed": seed}
     if error is not None:
         entry["se"] = error * scale
     return entry | {"bound": bound(equation), "unit": _unit(equation) + (", standardised" if factor is None else "")}
 
 
 def bound(equation: StandardEquation) -> str:
-    """Return what the held-out value of T is, in words."""
+    """Return what the held-out value of T is, in words, summand by summand."""
     d = type(equation.divergence).__name__
+    more = "".join(f" + {w:g} x ({bound(other)})" for _, w, other in equation.summands())
+    if equation.divergence.surrogate:
+        return f"phi's side of the surrogate {equation.divergence.extra_repr().partition(',')[0]}, no divergence{more}"
     if equation.auxiliary.uses == "primal":
-        return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if equation.uses_samples else "")
+        biased = ", biased upward by sampling" if equation.divergence.primal_needs == "samples" else ""
+        return f"estimate of beta {d}(p_d, p_theta){biased}{more}"
     target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
     metric = equation.metric
     assert metric is not None
     if equation.divergence.needs_lipschitz and metric.function_class != "1-Lipschitz by construction":
         detail = "" if metric.penalty is None else f" ({show(metric.penalty)}; see its docstring for the bias)"
-        return f"not a bound: {target} with a metric {metric.function_class}{detail}"
-    return f"lower bound of {target}" + ("" if _additive(equation) else ", biased upward by sampling")
+        return f"not a bound: {target} with a metric {metric.function_class}{detail}{more}"
+    return f"lower bound of {target}" + ("" if _exact(equation) else ", biased upward by sampling") + more
 
 
 def _unit(equation: StandardEquation) -> str:
@@ -87,21 +94,26 @@ def _unit(equation: StandardEquation) -> str:
     return "nats" if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
 
 
+def _exact(equation: StandardEquation) -> bool:
+    """Whether the minimum over q is a mean over examples, so that a sample's is unbiased."""
+    return equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
+
+
 def _additive(equation: StandardEquation) -> bool:
     """Whether T is a sum over examples, so that their spread gives its standard error."""
-    return equation.auxiliary.uses == "dual" and not getattr(equation.auxiliary, "normalised", False)
+    return not equation.weights and _exact(equation)
 
 
-def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None) -> tuple[float, float | None]:
+def _value_and_error(equation: StandardEquation, data: Particles, p: Particles | None) -> tuple[float, float | None]:
     """Return T and its standard error: by the spread of examples where T is additive, else by that of chunks.
 
     The error is None where there are too few examples to tell.
     """
-    total = equation.terms(Particles(x), p).total
+    total, x = equation.terms(data, p).total, data.x
     weighted = p is not None and p.log_weights is not None
     if _additive(equation) and equation.metric is not None and p is not None and not weighted and len(x) > 1:
-        f = equation.f(equation.metric(x).double())
-        conjugate = equation.beta * equation.divergence.conjugate(equation.metric(p.x).double())
+        f = equation.f(equation.metric(x, data.context).double())
+        conjugate = equation.beta * equation.divergence.conjugate(equation.metric(p.x, p.context).double())
         return total, float((f.var() / len(f) + conjugate.var() / len(conjugate)).sqrt())
     chunks = min(CHUNKS, len(x) // 2)
     if weighted or chunks < 2:
@@ -109,13 +121,14 @@ def _value_and_error(equation: StandardEquation, x: Tensor, p: Particles | None)
     values = []
     for i in range(chunks):
         part = None if p is None else _every(p, i, chunks)
-        values.append(equation.terms(Particles(x[i::chunks]), part).total)
+        values.append(equation.terms(_every(data, i, chunks), part).total)
     return total, float(torch.tensor(values, dtype=torch.float64).std() / chunks**0.5)
 
 
 def _every(p: Particles, start: int, step: int) -> Particles:
     """Return each step-th of equally weighted particles."""
-    return Particles(p.x[start::step], log_prob=None if p.log_prob is None else p.log_prob[start::step])
+    log_prob, context = (None if t is None else t[start::step] for t in (p.log_prob, p.context))
+    return Particles(p.x[start::step], log_prob=log_prob, context=context)
 
 
 def chosen_score(found: dict[str, dict[str, Any]], name: str | None) -> float:

@@ -19,7 +19,7 @@ class Choice(NamedTuple):
     """The parts of an equation: instances, or classes where nothing shall be built yet.
 
     ``views`` are the divergences through which single players look at the critic; ``dimension`` is the number of
-    coordinates of the data, None when unknown.
+    coordinates of the data, None when unknown; ``classes`` the number of classes of its labels, 0 without labels.
     """
 
     model: Any
@@ -30,6 +30,7 @@ class Choice(NamedTuple):
     beta: float
     views: tuple[Any, ...] = ()
     dimension: int | None = None
+    classes: int = 0
 
 
 class Violation(NamedTuple):
@@ -46,16 +47,21 @@ RULES: dict[str, str] = {
     "dual_missing": "auxiliary=dual needs a divergence with a dual",
     "primal_missing": "auxiliary=data needs a divergence with a primal",
     "entropy_form": "auxiliary=tilted has a closed q only for KL and cross-entropy",
+    "normaliser": "auxiliary=dual_probability needs a divergence with a dual over probability q",
+    "embedding": "an embedding serves auxiliary=embedded, which needs one, and a D of its points; nothing else does",
+    "embedding_bound": "D of embedded points has no maximum over phi unless D or the embedding is bounded or Lipschitz",
     "lipschitz": "W1's dual holds for 1-Lipschitz metrics only",
     "alpha": "alpha > 0 belongs to auxiliary=tilted, which needs it",
     "beta": "without D the model has no gradient",
     "density": "a term needs the model's log-density",
     "dimension": "the model needs more dimensions than the data has",
+    "context": "data with labels needs a model, a metric and a D that read them",
+    "image": "convolutions need data that are images",
     "batch_coupled": "a per-example penalty needs uncoupled examples",
     "view": "a player's view needs the dual, and a divergence that has one",
 }
 """Every rule by its name."""
-ALLOWABLE = ("lipschitz", "beta", "batch_coupled")
+ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
 
@@ -78,7 +84,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
     suitable = "groupsort" if divergence.needs_lipschitz else "mlp"
     if uses == "dual" and not divergence.has_dual:
         problem = f"auxiliary {q} works through the dual of D, and {d} has none"
-        if metric is None:
+        if metric is None or metric.outputs is not None:
             yield Violation("dual_missing", problem, ("divergence=kl",))
         else:
             density = ("model=affine",) if _lacks_density(divergence, model) else ()
@@ -86,16 +92,22 @@ def violations(choice: Choice) -> Iterator[Violation]:
     elif uses == "primal" and divergence.primal_needs is None:
         problem = f"auxiliary {q} evaluates D(p_d, p_theta) on samples, and {d} is known by its dual only"
         dual = ("auxiliary=dual", f"metric={suitable}", *(("equation.alpha=0",) if choice.alpha > 0 else ()))
-        yield Violation("primal_missing", problem, dual if metric is None else ("divergence=sinkhorn", "metric=none"))
+        fix = ("divergence=sinkhorn",) if auxiliary.embeds else ("divergence=sinkhorn", "metric=none")
+        yield Violation("primal_missing", problem, dual if metric is None else fix)
     elif uses == "entropy" and divergence.entropy_weight is None:
         yield Violation("entropy_form", f"auxiliary {q} has no closed form of q under {d}", ("divergence=kl",))
 
+    if auxiliary.needs_mass_one and not divergence.has_normalised_dual:
+        yield Violation("normaliser", f"auxiliary {q} takes q of mass one, {d} has no such dual", ("auxiliary=dual",))
+
     if auxiliary.uses_metric and metric is None:
-        yield Violation("metric_missing", f"auxiliary {q} needs a metric f_phi, got none", (f"metric={suitable}",))
+        suits = "embedding" if auxiliary.embeds else suitable
+        yield Violation("metric_missing", f"auxiliary {q} needs a metric f_phi, got none", (f"metric={suits}",))
+    yield from _embedding(choice)
     if not auxiliary.uses_metric and metric is not None:
         yield Violation("metric_unused", f"auxiliary {q} has no f_phi: the metric would never learn", ("metric=none",))
 
-    if metric is not None and auxiliary.uses_metric:
+    if metric is not None and auxiliary.uses_metric and metric.outputs is None:
         lipschitz = metric.function_class != "unrestricted"
         for view in (divergence, *choice.views) if uses == "dual" else ():
             if view.needs_lipschitz and not lipschitz:
@@ -125,6 +137,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
         yield Violation("density", f"auxiliary {q} needs the model's density, and {p} has none", ("model=affine",))
     if uses == "primal" and _lacks_density(divergence, model):
         yield Violation("density", f"{d} needs the model's density, and {p} has none", ("model=affine",))
+    yield from _context(choice)
     if choice.dimension is not None and choice.dimension < model.smallest_dimension:
         yield Violation(
             "dimension", f"{p} needs data of at least {model.smallest_dimension} dimensions, got {choice.dimension}",
@@ -139,12 +152,67 @@ def violations(choice: Choice) -> Iterator[Violation]:
             )  # fmt: skip
 
 
+def _embedding(choice: Choice) -> Iterator[Violation]:
+    """Yield what is wrong about an embedding in the place of a score, or a score in that of an embedding."""
+    divergence, auxiliary, metric = choice.divergence, choice.auxiliary, choice.metric
+    if metric is None or not auxiliary.uses_metric:
+        return
+    network, d = name_of(metric.network), name_of(divergence)
+    if auxiliary.embeds and metric.outputs is None:
+        problem = f"auxiliary {name_of(auxiliary)} needs an embedding, and {network} returns one score per example"
+        yield Violation("embedding", problem, ("metric=embedding",))
+    elif not auxiliary.embeds and metric.outputs is not None:
+        problem = f"auxiliary {name_of(auxiliary)} needs one score per example, and {network} returns an embedding"
+        yield Violation("embedding", problem, ("metric=groupsort" if divergence.needs_lipschitz else "metric=mlp",))
+    elif auxiliary.embeds and metric.penalty is not None:
+        problem = f"{name_of(metric.penalty)} takes the gradient of one score, and {network} returns an embedding"
+        yield Violation("embedding", problem, ("metric=embedding",))
+    elif auxiliary.embeds and divergence.primal_needs == "log_prob":
+        problem = f"{d} needs a density, and embedded points have none"
+        yield Violation("embedding", problem, ("divergence=sinkhorn",))
+    elif auxiliary.embeds and not (
+        divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"
+    ):
+        problem = f"{d} grows with the scale of its points, and {network} is neither Lipschitz nor bounded"
+        yield Violation("embedding_bound", problem, ("metric=embedding",))
+
+
+def _context(choice: Choice) -> Iterator[Violation]:
+    """Yield which part cannot read the labels of the data."""
+    if not choice.classes:
+        return
+    deaf = [] if choice.model.has_context else [name_of(choice.model)]
+    if choice.auxiliary.uses_metric and choice.metric is not None and not choice.metric.has_context:
+        deaf.append(name_of(choice.metric.network))
+    if choice.auxiliary.uses != "dual" and choice.divergence.primal_needs != "log_prob":
+        deaf.append(name_of(choice.divergence))
+    elif choice.auxiliary.uses == "entropy":
+        deaf.append(f"auxiliary {name_of(choice.auxiliary)}")
+    if deaf:
+        yield Violation(
+            "context", f"the data has labels, and {' and '.join(deaf)} cannot read any", ("data.labels=false",)
+        )
+
+
+def images(parts: dict[str, Any], image_shape: tuple[int, ...] | None) -> list[Violation]:
+    """Return the violations of parts (classes, by their configuration group) that need images where the data has none.
+
+    Checked first: such a part cannot even be outlined without the shape of an image.
+    """
+    fixes = {"model": "model=mlp_generator", "metric": "metric=mlp"}
+    return [
+        Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fixes[group],))
+        for group, part in parts.items()
+        if getattr(part, "needs_image", False) and image_shape is None
+    ]
+
+
 def _lacks_density(divergence: Any, model: Any) -> bool:
     return divergence.primal_needs == "log_prob" and not model.has_log_prob
 
 
 def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
-    """Return the warnings of allowed violations.
+    """Return the remarks that config, log and pictures must carry: allowed violations, and surrogates.
 
     Args:
         choice: the parts.
@@ -158,10 +226,24 @@ def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
         if name not in ALLOWABLE:
             raise ConfigError(f"allow: {name!r} is no rule that can be allowed: {nearest(name, ALLOWABLE)}")
     found = list(violations(choice))
+    refuse(found, allow)
+    remarks = [f"allowed: {v.rule}: {v.problem}" for v in found]
+    return remarks + [
+        f"surrogate: {show(part)}: each player has a loss of its own; there is no D, no q and no saddle"
+        for part in dict.fromkeys((choice.divergence, *choice.views))
+        if part.surrogate
+    ]
+
+
+def refuse(found: Sequence[Violation], allow: Sequence[str] = ()) -> None:
+    """Raise for violations that are not allowed.
+
+    Raises:
+        IncompatibleError: the message names the parts and the overrides to add.
+    """
     fatal = [v for v in found if v.rule not in allow]
     if fatal:
         fixes = dict.fromkeys(part for v in fatal for part in v.fix)
         rules = list(dict.fromkeys(v.rule for v in fatal))
         study = f" (or study it anyway: allow=[{','.join(rules)}])" if set(rules) <= set(ALLOWABLE) else ""
         raise IncompatibleError("; ".join(dict.fromkeys(v.problem for v in fatal)) + f": add {' '.join(fixes)}{study}")
-    return [f"{v.rule}: {v.problem}" for v in found]

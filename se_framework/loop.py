@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from models.laws import Particles
 from se_framework.data import Data, as_data
 from se_framework.errors import ConfigError
 from se_framework.interrupts import Interrupts
@@ -15,7 +14,7 @@ from se_framework.progress import Progress
 from se_framework.randomness import generator, stream_seed
 from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
-from se_framework.step import play_round
+from se_framework.step import draw, play_round
 from se_framework.units import in_user_units
 
 
@@ -92,9 +91,10 @@ def train(
 def measure(state: TrainState, data: Data, batch_size: int) -> dict[str, float | str]:
     """Return the row of terms after this round, on a fresh draw of the model and the next batch of data."""
     like = next(state.equation.model.parameters())
-    batch = Particles(data.batch(batch_size, state.seed, state.batches, like.device, like.dtype))
+    batch = draw(data, batch_size, state.seed, state.batches, like)
     with torch.no_grad():
-        p = state.equation.sample(batch_size, generator(state.seed, state.round, "log/noise", like.device))
+        draws = generator(state.seed, state.round, "log/noise", like.device)
+        p = state.equation.sample(batch_size, draws, batch.context)
     terms = state.equation.terms(batch, p)
     row: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
     row |= in_user_units(terms, state.equation, data)

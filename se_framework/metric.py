@@ -1,52 +1,99 @@
-"""The metric f_phi: a critic network together with its function class."""
+"""The metric f_phi: a network, its function class, and what holds it there."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from se_framework.errors import IncompatibleError
+from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.penalties import Penalty
 
 
 class Metric(nn.Module):
-    r"""f_phi: from x, shape (B, \*E), to one score v per example, shape (B,).
+    r"""f_phi: from x, shape (B, \*E), to one score v per example, shape (B,), or to points of an embedding.
 
-    The function class is what the network is by construction (a constant ``lipschitz`` on its class) or what the
-    penalty drives it to; otherwise it is unrestricted.
+    The function class is what the network is by construction (a constant ``lipschitz`` on its class), what the penalty
+    drives it to, or what clipping leaves; otherwise it is unrestricted.
+
+    *Weight clipping* (Arjovsky, Chintala, Bottou 2017, algorithm 1) keeps every parameter in [-c, c]: the network is
+    K-Lipschitz with an unknown K that depends on c, width and depth, so the dual's value is at most K W1, and in
+    practice a small fraction of that (``benchmarks/quality/w1_clip.json``): a direction for theta, not a distance.
 
     Args:
-        network: a module from (B, \*E) to (B,).
+        network: a module from (B, \*E) to (B,), or to (B, k) if it has an attribute ``outputs`` = k (an embedding).
         penalty: added to phi's loss; None for none.
+        clip: c, > 0; None for no clipping.
+
+    Raises:
+        ConfigError: c is not positive.
     """
 
-    def __init__(self, network: nn.Module, penalty: Penalty | None = None) -> None:
+    def __init__(self, network: nn.Module, penalty: Penalty | None = None, clip: float | None = None) -> None:
         super().__init__()
+        if clip is not None and not 0 < clip < float("inf"):
+            raise ConfigError(f"metric.clip must be a positive number or null, got {clip}")
         self.network = network
         self.penalty = penalty
+        self.clip = clip
+        self.settle()
 
     @property
     def function_class(self) -> str:
-        """Return ``"1-Lipschitz by construction"``, ``"1-Lipschitz by penalty"`` or ``"unrestricted"``."""
+        """Return ``"1-Lipschitz by construction"``, ``"1-Lipschitz by penalty"``, ... or ``"unrestricted"``."""
         constant = getattr(self.network, "lipschitz", None)
         if constant is not None and constant <= 1:
             return "1-Lipschitz by construction"
         if self.penalty is not None and self.penalty.enforces_lipschitz and self.penalty.weight > 0:
             return "1-Lipschitz by penalty"
+        if self.clip is not None:
+            return "Lipschitz by clipping, of unknown constant"
         return "unrestricted"
+
+    @property
+    def outputs(self) -> int | None:
+        """Return the dimension of the embedding, or None where the network returns scores."""
+        return getattr(self.network, "outputs", None)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the outputs lie in a bounded set."""
+        return bool(getattr(self.network, "bounded", False))
+
+    @property
+    def has_context(self) -> bool:
+        """Whether the network can read class labels."""
+        return bool(getattr(self.network, "has_context", False))
 
     @property
     def batch_coupled(self) -> bool:
         """Whether one example's score depends on the others (batch normalisation)."""
         return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
 
-    def forward(self, x: Tensor) -> Tensor:
-        r"""Return v, shape (B,).
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Clip the parameters: called after every step of phi (networks with a ``settle`` of their own likewise)."""
+        if self.clip is not None:
+            for parameter in self.network.parameters():
+                parameter.clamp_(-self.clip, self.clip)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""Return v, shape (B,), or the embedded points, shape (B, k).
+
+        Args:
+            x: examples, shape (B, \*E).
+            context: their labels, shape (B,), for a network that reads them.
 
         Raises:
             ValueError: the network returned another shape.
         """
-        v = self.network(x)
-        if v.shape != x.shape[:1]:
+        v = self.network(x) if context is None else self.network(x, context)
+        if self.outputs is not None:
+            if v.shape != (len(x), self.outputs):
+                raise ValueError(
+                    f"metric.network {type(self.network).__name__} returned {tuple(v.shape)} for a batch of {len(x)}: "
+                    f"it declares an embedding of {self.outputs} dimensions, so shape (B, {self.outputs}) is needed"
+                )
+        elif v.shape != x.shape[:1]:
             raise ValueError(
                 f"metric.network {type(self.network).__name__} returned {tuple(v.shape)} for a batch of {len(x)}: "
                 "one score per example, shape (B,), is needed (squeeze the last axis)"

@@ -5,12 +5,15 @@ All act on the critic's output v and on per-example gradients: the Euclidean nor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from se_framework.errors import ConfigError
+
+Critic = Callable[[Tensor], Tensor]
 
 
 class Penalty(nn.Module):
@@ -39,7 +42,7 @@ class Penalty(nn.Module):
         """Show weight and clock."""
         return f"weight={self.weight:g}" + (f", every={self.every}" if self.every > 1 else "")
 
-    def forward(self, metric: nn.Module, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def forward(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
         r"""Return weight times the penalty, shape ().
 
         Args:
@@ -50,7 +53,7 @@ class Penalty(nn.Module):
         """
         return self.weight * self.every * self.penalty(metric, x_data, x_model, mix)
 
-    def penalty(self, metric: nn.Module, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
         """Return the penalty at weight one; arguments as in :meth:`forward`."""
         raise NotImplementedError
 
@@ -88,7 +91,7 @@ class GradientPenalty(Penalty):
         """Show weight and sides."""
         return f"{super().extra_repr()}, sides={self.sides}"
 
-    def penalty(self, metric: nn.Module, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
         """Return the mean squared excess of the gradient norm over one."""
         n = min(len(x_data), len(x_model), len(mix))
         epsilon = mix[:n].reshape(-1, *(1,) * (x_data.dim() - 1))
@@ -116,7 +119,7 @@ class R1(Penalty):
         """Show weight and where it acts."""
         return f"{super().extra_repr()}, on {'data and samples' if self.fake else 'data'}"
 
-    def penalty(self, metric: nn.Module, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
         """Return half the mean squared gradient norm."""
         total = gradient_norm_squared(metric, x_data).mean()
         if self.fake:
@@ -124,7 +127,7 @@ class R1(Penalty):
         return total / 2
 
 
-def gradient_norm_squared(metric: nn.Module, x: Tensor) -> Tensor:
+def gradient_norm_squared(metric: Critic, x: Tensor) -> Tensor:
     r"""Return :math:`\|\nabla_x v(x)\|^2` per example over all non-batch axes, shape (B,), differentiable in phi."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(metric(x).sum(), x, create_graph=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from divergences.base import Divergence
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError
-from se_framework.penalties import Penalty
+from se_framework.metric import Metric
 
 Decay = Literal["constant", "linear", "cosine"]
 
@@ -34,7 +34,7 @@ class Player:
         optimizer: over exactly the trainable parameters of the module.
         steps: steps per round.
         view: the divergence through which it sees the critic's output; None: the equation's own.
-        penalty: added to its loss.
+        penalised: metrics whose penalties are added to its loss.
         decay: course of the learning rate over the horizon.
         warmup: rounds over which the learning rate rises linearly from zero.
         average: exponential moving average of the module, None for none.
@@ -46,7 +46,7 @@ class Player:
     optimizer: torch.optim.Optimizer
     steps: int = 1
     view: Divergence | None = None
-    penalty: Penalty | None = None
+    penalised: tuple[Metric, ...] = ()
     decay: Decay = "constant"
     warmup: int = 0
     average: AveragedModel | None = None
@@ -57,6 +57,8 @@ class Player:
         self.parameters: list[nn.Parameter] = [p for p in self.module.parameters() if p.requires_grad]
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
+        parts: list[Any] = [m for m in self.module.modules() if hasattr(m, "settle")]
+        self._settle: list[Callable[[], None]] = [part.settle for part in parts]
 
     @property
     def averaged(self) -> nn.Module:
@@ -95,6 +97,8 @@ class Player:
             self.optimizer.step()
         elif not bool(broken):
             self.optimizer.step()
+        for settle in self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
+            settle()
         self.steps_taken += 1
         return norm
 
@@ -123,8 +127,10 @@ def make_players(
     """
     chosen = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=(0.0, 0.99), fused=True))
     players = []
+    metrics = equation.metrics()
+    experience = nn.ModuleDict(metrics) if len(metrics) > 1 else next(iter(metrics.values()), None)
     seats: list[tuple[str, nn.Module | None, int, dict]] = [
-        ("phi", equation.metric, +1, phi or {}),
+        ("phi", experience, +1, phi or {}),
         ("theta", equation.model, -1, theta or {}),
     ]
     for name, module, sign, options in seats:
@@ -138,8 +144,11 @@ def make_players(
         if not 0 <= ema < 1:
             raise ConfigError(f"players.{name}.ema must lie in [0, 1), got {ema}")
         average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
-        penalty = equation.metric.penalty if name == "phi" and equation.metric is not None else None
-        players.append(Player(name, module, sign, factory(parameters), penalty=penalty, average=average, **options))
+        if name == "phi":
+            options["penalised"] = tuple(metric for metric in metrics.values() if metric.penalty is not None)
+        elif options.get("view") is None:
+            options["view"] = equation.divergence.theta_view()
+        players.append(Player(name, module, sign, factory(parameters), average=average, **options))
     seen: set[int] = set()
     for player in players:
         ids = {id(p) for p in player.parameters}

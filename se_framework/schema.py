@@ -34,6 +34,7 @@ class LoopConfig:
     batch_size: int = MISSING
     log_every: int = MISSING
     checkpoint_every: int = MISSING
+    picture_every: int = MISSING
     horizon: int | None = MISSING
     decay: str = MISSING
     warmup: int = MISSING
@@ -70,6 +71,7 @@ class Config:
     divergence: Any = None
     auxiliary: Any = None
     data: Any = None
+    plus: Any = None
     optimizer: Any = None
     seed: int = MISSING
     device: str = MISSING
@@ -83,8 +85,10 @@ class Config:
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false", "String": "a text"}
 """OmegaConf's words for a type, and ours."""
-AT_LEAST = {"loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.warmup": 0,
-            "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1}  # fmt: skip
+AT_LEAST = {
+    "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
+    "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
+}  # fmt: skip
 
 
 def validate(composed: DictConfig) -> DictConfig:

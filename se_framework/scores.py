@@ -34,7 +34,7 @@ QUALITY_SIGMAS = 3.0
 # Beyond this many standard deviations between centres, other components add less than 1e-10 to a ball of three.
 _SEPARATED_SIGMAS = 10.0
 
-LogProb = Callable[[Tensor], Tensor]
+LogProb = Callable[..., Tensor]
 
 
 def scores(
@@ -47,7 +47,8 @@ def scores(
         samples_user: samples of the model in user units, shape (n, \*E).
         seed: selects held-out draws, subsets and directions; the figures are a function of it and of the samples.
         model_log_prob: log-density of the model *in model space* at points of model space, (n, \*E) to (n,), in
-            torch's default type (the ``log_prob`` of a flow's law); None for an implicit model.
+            torch's default type, with their labels as second argument where the data
+            has some; None for an implicit model.
 
     Returns:
         One entry per score, as described above.
@@ -186,7 +187,12 @@ def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[
 
 def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
     x = data.held_out(POINTS, seed)
-    log_prob = torch.cat([model_log_prob(part).detach().cpu().double() for part in x.split(2_000)]) - data.log_scale
+    labels = data.held_out_labels(POINTS, seed) if data.classes else None
+    pieces = [x.split(2_000)] if labels is None else [x.split(2_000), labels.split(2_000)]
+    log_prob = (
+        torch.cat([model_log_prob(*piece).detach().cpu().double() for piece in zip(*pieces, strict=True)])
+        - data.log_scale
+    )
     if log_prob.shape != (len(x),):
         raise ValueError(f"model_log_prob must return one number per point: ({len(x)},), got {tuple(log_prob.shape)}")
     # A density that vanishes on held-out data gives an infinite likelihood: a finding, not a failure.

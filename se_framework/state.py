@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from torch.nn import ModuleDict
 
 from se_framework.equation import StandardEquation
 from se_framework.errors import RunDirectoryError
@@ -47,7 +47,16 @@ class TrainState:
 
     def trained(self) -> StandardEquation:
         """Return the equation with averaged modules in the place of those that have an average."""
-        return equation_with(self.equation, {p.name: p.averaged for p in self.players})
+        theta, phi = self.player("theta"), self.player("phi")
+        model = self.equation.model if theta is None else theta.averaged
+        metrics: dict[str, Any] = dict(self.equation.metrics())
+        if phi is not None:
+            metrics = (
+                dict(phi.averaged.items())
+                if isinstance(phi.averaged, ModuleDict)
+                else {next(iter(metrics)): phi.averaged}
+            )
+        return self.equation.with_modules(model, metrics)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and strings only, so that it loads with ``weights_only=True``."""
@@ -83,14 +92,3 @@ class TrainState:
                 player.average.load_state_dict(own["average"])
             player.steps_taken = own["steps_taken"]
         self.round, self.batches, self.samples = saved["round"], saved["batches"], saved["samples"]
-
-
-def equation_with(equation: StandardEquation, modules: dict[str, torch.nn.Module]) -> StandardEquation:
-    """Return the equation with other modules for theta and phi (a shallow copy: nothing else is duplicated)."""
-    twin = StandardEquation.__new__(StandardEquation)
-    torch.nn.Module.__init__(twin)
-    twin.model = modules.get("theta", equation.model)  # type: ignore[assignment]
-    twin.metric = modules.get("phi", equation.metric)  # type: ignore[assignment]
-    twin.divergence, twin.auxiliary = equation.divergence, equation.auxiliary
-    twin.alpha, twin.beta, twin.warnings = equation.alpha, equation.beta, equation.warnings
-    return twin

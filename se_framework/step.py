@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -39,24 +41,22 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         for k in range(player.steps):
             purpose = f"{player.name}/{k}"
             if batch is None or player.name == "phi" or len(state.players) == 1:  # theta plays on phi's last batch
-                batch = Particles(data.batch(batch_size, seed, state.batches, like.device, like.dtype))
+                batch = draw(data, batch_size, seed, state.batches, like)
                 state.batches, state.samples = state.batches + 1, state.samples + batch_size
             with torch.set_grad_enabled(player.name == "theta"):
-                p = equation.sample(batch_size, generator(seed, t, f"{purpose}/noise", like.device))
+                p = equation.sample(batch_size, generator(seed, t, f"{purpose}/noise", like.device), batch.context)
 
             try:
                 minimum, f_data = equation.parts(batch, p, player.view)
             except ValueError as error:  # a part refuses its input: say whose step it was
                 raise StepError(f"player {player.name}, round {t}: {error}") from error
             penalty = torch.zeros_like(minimum)
-            if player.penalty is not None and p is not None and player.steps_taken % player.penalty.every == 0:
-                mix = torch.rand(
-                    batch_size,
-                    generator=generator(seed, t, f"{purpose}/mix", like.device),
-                    dtype=like.dtype,
-                    device=like.device,
-                )
-                penalty = player.penalty(player.module, batch.x, p.x, mix)
+            for metric in player.penalised if p is not None else ():
+                assert metric.penalty is not None and p is not None
+                if player.steps_taken % metric.penalty.every == 0:
+                    draws = generator(seed, t, f"{purpose}/mix", like.device)
+                    mix = torch.rand(batch_size, generator=draws, dtype=like.dtype, device=like.device)
+                    penalty = penalty + metric.penalty(partial(metric, context=batch.context), batch.x, p.x, mix)
             gradient = player.apply(penalty - player.sign * (minimum + f_data), (minimum, f_data, penalty))
 
             figures = torch.stack([minimum, f_data, penalty, gradient]).detach()
@@ -82,3 +82,9 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         if name == "phi":
             figures_row["penalty"] = penalty_value
     return figures_row
+
+
+def draw(data: Data, n: int, seed: int, index: int, like: Tensor) -> Particles:
+    """Return batch ``index`` of the data as particles, with their labels where the data gives some."""
+    x = data.batch(n, seed, index, like.device, like.dtype)
+    return Particles(x, context=data.labels(n, seed, index, like.device) if data.classes else None)

@@ -8,6 +8,7 @@ name says that the term is in standardised units.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,11 +38,11 @@ def total_shift(equation: StandardEquation, data: Data) -> float:
 
 
 def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[str, float]:
-    """Return the row of terms in the user's units."""
+    """Return the row of terms in the user's units; the total of a sum is that of its summands in theirs."""
     factor, c = cost_factor(equation, data), equation.divergence.entropy_weight
     suffix = "_standardised" if factor is None else ""
-    row = {}
-    for name, value in terms.as_dict().items():
+    row, total = {}, terms.total - sum(equation.weights[k] * other.total for k, other in terms.summands.items())
+    for name, value in (replace(terms, total=total, summands={}).as_dict()).items():
         if name == "H_q":
             row[name] = value + terms.mass * data.log_scale
             continue
@@ -51,4 +52,9 @@ def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[
         if name.startswith("total"):
             value += total_shift(equation, data)
         row[name + suffix] = value
+    for name, weight, other in equation.summands():
+        theirs = in_user_units(terms.summands[name], other, data)
+        their_total = next(value for key, value in theirs.items() if key.startswith("total"))
+        row[terms.total_name + suffix] += weight * their_total
+        row |= {f"{name}/{key}": value for key, value in theirs.items()}
     return row

@@ -12,7 +12,7 @@ import torch
 
 import divergences as d
 from divergences import Divergence, FDivergence
-from se_framework.auxiliary import Auxiliary, Dual, Empirical, Tilted
+from se_framework.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
 from se_framework.penalties import R1, GradientPenalty, Penalty
 
 
@@ -34,11 +34,13 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "cross_entropy": d.CrossEntropy,
     "wasserstein1": d.Wasserstein1,
     "sinkhorn": d.Sinkhorn,
+    "surrogate": lambda: d.Surrogate("hinge"),
 }
 AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "dual": Dual,
     "dual_probability": lambda: Dual(normalised=True),
     "data": Empirical,
+    "embedded": Embedded,
     "tilted": Tilted,
 }
 PENALTIES: dict[str, Callable[..., Penalty]] = {
@@ -51,7 +53,7 @@ F_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if isinstance(
 NAMED_F_DIVERGENCES = {name: make for name, make in F_DIVERGENCES.items() if type(make()) is not FDivergence}
 f_case = pytest.mark.parametrize("name", F_DIVERGENCES)
 named_case = pytest.mark.parametrize("name", NAMED_F_DIVERGENCES)
-DUAL_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if make().has_dual}
+DUAL_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if make().has_dual and not make().surrogate}
 
 
 def leaves(base: type, package: str) -> set[type]:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from divergences import GAN, KL, CrossEntropy, Sinkhorn, Wasserstein1
-from models import Affine, MLPCritic, MLPGenerator, RealNVP
-from se_framework.auxiliary import Dual, Empirical, Tilted
+from divergences import GAN, KL, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
+from models import Affine, MLPCritic, MLPGenerator, RealNVP, TabularCritic
+from se_framework.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, IncompatibleError
-from se_framework.legality import ALLOWABLE, RULES, Choice, check
+from se_framework.legality import ALLOWABLE, RULES, Choice, check, images, refuse
 from se_framework.metric import Metric
 from se_framework.penalties import R1, GradientPenalty
 from tests.cases import NAMED_F_DIVERGENCES
@@ -27,6 +27,17 @@ def mlp(penalty=None):
 
 def coupled(penalty):
     return Metric(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), penalty)
+
+
+class Embedding(nn.Module):
+    """A linear embedding: neither Lipschitz nor bounded."""
+
+    def __init__(self, bounded=False):
+        super().__init__()
+        self.outputs, self.bounded, self.layer = 3, bounded, nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(x)
 
 
 PLAIN = {"alpha": 0.0, "beta": 1.0}
@@ -77,6 +88,23 @@ BROKEN = {
         Choice(Affine, GAN(), Dual(), coupled(R1()), **PLAIN),
         "R1 takes each example's gradient, and Sequential couples the examples by batch normalisation: add metric=mlp",
     ),
+    "normaliser": (
+        Choice(Affine, Surrogate("hinge"), Dual(normalised=True), mlp(), **PLAIN),
+        "auxiliary Dual takes q of mass one, Surrogate has no such dual: add auxiliary=dual",
+    ),
+    "embedding": (
+        Choice(Affine, Sinkhorn(), Embedded(), mlp(), **PLAIN),
+        "auxiliary Embedded needs an embedding, and MLPCritic returns one score per example: add metric=embedding",
+    ),
+    "embedding_bound": (
+        Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding()), **PLAIN),
+        "Sinkhorn grows with the scale of its points, and Embedding is neither Lipschitz nor bounded: "
+        r"add metric=embedding \(or study it",
+    ),
+    "context": (
+        Choice(Affine, GAN(), Dual(), Metric(TabularCritic()), **PLAIN, classes=3),
+        "the data has labels, and Affine and TabularCritic cannot read any: add data.labels=false",
+    ),
     "view": (
         Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(CrossEntropy(),)),
         "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
@@ -85,7 +113,37 @@ BROKEN = {
 
 
 def test_every_rule_is_broken_once():
-    assert set(BROKEN) == set(RULES)
+    assert set(BROKEN) | {"image"} == set(RULES)
+
+
+def test_convolutions_need_images():
+    class ForImages(MLPGenerator):
+        needs_image = True
+
+    refuse(images({"model": ForImages, "metric": MLPCritic}, (8, 8)))
+    with pytest.raises(IncompatibleError, match="ForImages is for images, and the data has no.*: add model=mlp_gen"):
+        refuse(images({"model": ForImages, "metric": MLPCritic}, None))
+
+
+def test_embeddings_and_labels_find_their_place():
+    bounded, free = Metric(Embedding(bounded=True)), Metric(Embedding())
+    assert check(Choice(Affine, Sinkhorn(), Embedded(), bounded, **PLAIN)) == []
+    for wrong, fix in (
+        (Choice(Affine, GAN(), Dual(), free, **PLAIN), "metric=mlp"),
+        (Choice(Affine, Wasserstein1(), Dual(), free, **PLAIN), "metric=groupsort"),
+        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric=embedding"),
+        (Choice(Affine, CrossEntropy(), Embedded(), bounded, **PLAIN), "divergence=sinkhorn"),
+        (Choice(MLPGenerator, Sinkhorn(), Empirical(), None, **PLAIN, classes=2), "data.labels=false"),
+        (Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0, classes=2), "data.labels=false"),
+    ):
+        with pytest.raises(IncompatibleError, match=f"add .*{fix}"):
+            check(wrong)
+    assert check(Choice(MLPGenerator, GAN(), Dual(), mlp(), **PLAIN, classes=2)) == []
+
+
+def test_surrogates_are_flagged():
+    (remark,) = check(Choice(Affine, Surrogate("hinge"), Dual(), mlp(), **PLAIN))
+    assert remark.startswith("surrogate: Surrogate(hinge, a surrogate): each player has a loss of its own")
 
 
 @pytest.mark.parametrize("rule", BROKEN)
@@ -95,7 +153,7 @@ def test_rules_name_the_parts_and_the_fix(rule):
         check(choice)
     if rule in ALLOWABLE:
         (warning,) = check(choice, allow=[rule])
-        assert warning.startswith(f"{rule}: ")
+        assert warning.startswith(f"allowed: {rule}: ")
     else:
         with pytest.raises(ConfigError, match=f"allow: '{rule}' is no rule that can be allowed"):
             check(choice, allow=[rule])
@@ -141,4 +199,4 @@ def test_equation_checks_legality_and_keeps_the_warnings():
     studied = StandardEquation(
         model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp(), allow=["lipschitz"]
     )
-    assert studied.warnings == ["lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]
+    assert studied.warnings == ["allowed: lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]

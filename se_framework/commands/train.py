@@ -138,7 +138,7 @@ def _at(node: Any, key: Any) -> Any:
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
     found = evaluate(assembly)
-    note = "; ".join(f"WARNING, allowed: {w}" for w in assembly.state.equation.warnings) or None
+    note = "; ".join(f"WARNING, {w}" for w in assembly.state.equation.warnings) or None
     draw(assembly, run.path / "samples.png", note=note)
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)

@@ -46,6 +46,15 @@ class Data(ABC):
     loc: Tensor | float = 0.0
     scale: Tensor | float = 1.0
     image_shape: tuple[int, ...] | None = None
+    classes: int = 0
+
+    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of ``batch(n, seed, index)``, int64 of shape (n,); None without labels."""
+        return None
+
+    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of ``held_out(n, seed)``; None without labels."""
+        return None
 
     @property
     def kind(self) -> Kind:
