@@ -87,7 +87,8 @@ class Assembly:
         loop = self.config.loop
         return train(
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
-            log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, run=run, progress=self.config.progress,
+            log_every=loop.log_every, checkpoint_every=loop.checkpoint_every,
+            picture_every=loop.picture_every, run=run, progress=self.config.progress,
         )  # fmt: skip
 
 

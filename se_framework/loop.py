@@ -9,6 +9,7 @@ import torch
 
 from se_framework.data import Data, as_data
 from se_framework.errors import ConfigError
+from se_framework.frames import frame
 from se_framework.interrupts import Interrupts
 from se_framework.progress import Progress
 from se_framework.randomness import generator, stream_seed
@@ -27,6 +28,7 @@ def train(
     horizon: int | None = None,
     log_every: int = 100,
     checkpoint_every: int = 0,
+    picture_every: int = 0,
     run: RunDirectory | None = None,
     progress: bool = True,
 ) -> TrainState:
@@ -40,6 +42,7 @@ def train(
         horizon: rounds over which learning rates decay; by default ``rounds``.
         log_every: rounds between rows of terms; 0 for none.
         checkpoint_every: rounds between checkpoints; 0 for only the last. Needs ``run``.
+        picture_every: rounds between pictures in ``run``'s folder ``frames``, the first before any step; 0 for none.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
         progress: show a bar (plain lines where there is no terminal).
 
@@ -57,6 +60,8 @@ def train(
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.round
     devices = [like.device for like in [next(state.equation.model.parameters())] if like.device.type == "cuda"]
 
+    if run is not None and picture_every > 0 and state.round == 0:
+        frame(state, data, run.frame_file(0))
     with Interrupts() as interrupt, Progress(rounds, state.round, show=progress) as bar, torch.random.fork_rng(devices):
         stop = interrupt.requested
         while state.round < rounds and stop is None:
@@ -71,7 +76,8 @@ def train(
             checkpoint_due = run is not None and (
                 last or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
             )
-            if not (log_due or checkpoint_due):
+            picture_due = run is not None and picture_every > 0 and state.round % picture_every == 0
+            if not (log_due or checkpoint_due or picture_due):
                 continue
 
             if log_due:
@@ -82,6 +88,8 @@ def train(
                 bar.show(row)
                 if run is not None:
                     run.append_row(row)
+            if picture_due and run is not None:
+                frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:
                 run.save_checkpoint(state.state_dict(), state.round)
         state.stopped_by = stop

@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REAL, MODEL, WARN = "#3b6ea8", "#d1603d", "#a02020"
+CRITIC = "#3d8b55"
+# A critic's panel and the densities' height keep one scale, so that frames can be compared.
+LOG_RATIO_RANGE = 6.0
+FRAME_TOP = 1.6
 # Beyond this many points a scatter says no more, and the file grows.
 _POINTS = 2_000
 _GRID = 8
 _SKIPPED = ("round", "seconds", "samples", "samples_per_second")
 
 LogProb = Callable[[Tensor], Tensor]
+
+
+class Critic(NamedTuple):
+    """A critic drawn on a line: its name, its values at points of model space, whether they are log-ratios."""
+
+    name: str
+    values: Callable[[Tensor], Tensor]
+    is_log_ratio: bool
 
 
 def picture(
@@ -40,10 +52,12 @@ def picture(
     model_log_prob: LogProb | None = None,
     title: str | None = None,
     note: str | None = None,
+    critic: Critic | None = None,
 ) -> None:
     r"""Draw samples next to real points.
 
-    Images: 64 samples, 64 held-out images, the training images nearest to the samples. A line: histogram and densities.
+    Images: 64 samples, 64 held-out images, the training images nearest to the samples. A line: histogram and densities,
+    and below them the critic, beside the true log-ratio where it reads one.
     A plane: two scatters on the same axes. Anything else: the first two principal components of the real points.
 
     Args:
@@ -53,6 +67,7 @@ def picture(
         model_log_prob: log-density of the model in model space; drawn on a line only.
         title: heading; the name of the data if None.
         note: printed in red at the bottom, e.g. a warning.
+        critic: drawn on a line only.
     """
     samples = samples_user.detach().cpu().double().flatten(1)
     # A diverged run still gets a picture, of what is left of it.
@@ -66,7 +81,7 @@ def picture(
     if data.kind == "image":
         figure = _images(data, samples, real)
     elif data.kind == "curve":
-        figure = _line(data, samples[:, 0], real[:, 0], model_log_prob)
+        figure = _line(data, samples[:, 0], real[:, 0], model_log_prob, critic)
     else:
         figure = _scatters(data, samples, real)
     _save(figure, path, heading, note)
@@ -156,13 +171,15 @@ def _images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     return figure
 
 
-def _line(data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | None) -> Figure:
-    figure = _figure(6.4, 4.0)
-    axes = figure.subplots()
+def _line(data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | None, critic: Critic | None) -> Figure:
+    figure = _figure(6.4, 4.0 if critic is None else 6.4)
+    axes, *below = figure.subplots(1 if critic is None else 2, 1, squeeze=False, sharex=True)[:, 0]
     both = torch.cat([real, samples]) if len(samples) else real
     # The range holds all real points and nearly all samples: one wild sample must not squeeze the picture.
     low = min(float(real.min()), float(both.quantile(0.005)))
     high = max(float(real.max()), float(both.quantile(0.995)))
+    if critic is not None:  # frames share their axes: the data alone sets them
+        low, high = float(real.min()), float(real.max())
     pad = 0.05 * (high - low) or 1.0
     low, high = low - pad, high + pad
     fewest = len(samples) if data.has_log_prob else min(len(samples), len(real))
@@ -183,15 +200,45 @@ def _line(data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | N
         )
     if model_log_prob is not None:
         inner = data.to_model(points).to(torch.get_default_dtype())
-        density = (model_log_prob(inner).detach().cpu().double() - data.log_scale).exp()
-        axes.plot(x.numpy(), density.numpy(), color=MODEL, linewidth=1.6, linestyle="--", label="density of the model")
+        model = model_log_prob(inner).detach().cpu().double() - data.log_scale
+        axes.plot(
+            x.numpy(), model.exp().numpy(), color=MODEL, linewidth=1.6, linestyle="--", label="density of the model"
+        )
+    elif critic is not None and len(samples) > 1:
+        model, label = _kernel_estimate(samples, x).log(), "density of the model (kernel estimate)"
+        axes.plot(x.numpy(), model.exp().numpy(), color=MODEL, linewidth=1.6, linestyle="--", label=label)
     axes.set_xlim(low, high)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("x")
+    axes.set_ylim(0, FRAME_TOP * float(data.log_prob(points).exp().max()) if critic and data.has_log_prob else None)
+    if critic is not None:
+        truth = (
+            data.log_prob(points) - model if critic.is_log_ratio and data.has_log_prob and len(samples) > 1 else None
+        )
+        _readings(below[0], x, critic.values(data.to_model(points)).detach().cpu(), critic.name, truth)
+    (below or [axes])[-1].set_xlabel("x")
     axes.set_ylabel("density")
     axes.legend(fontsize=9, frameon=False)
     _dress(axes, None)
     return figure
+
+
+def _readings(axes: Axes, x: Tensor, values: Tensor, name: str, truth: Tensor | None) -> None:
+    """Draw the critic, and the true log-ratio where there is one, on a scale that is the same in every frame."""
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.plot(x.numpy(), values.numpy(), color=CRITIC, linewidth=1.8, label=name)
+    if truth is not None:
+        axes.plot(x.numpy(), truth.numpy(), color="black", linewidth=1.2, linestyle=":", label="true log p_d/p")
+        axes.set_ylim(-LOG_RATIO_RANGE, LOG_RATIO_RANGE)
+    axes.legend(fontsize=9, frameon=False, loc="lower right")
+    _dress(axes, None)
+
+
+def _kernel_estimate(samples: Tensor, x: Tensor) -> Tensor:
+    """Return a Gaussian kernel estimate of the samples' density at x with Silverman's bandwidth, on a line."""
+    n = len(samples)
+    spread = torch.minimum(samples.std(), (samples.quantile(0.75) - samples.quantile(0.25)) / 1.34)
+    width = float(0.9 * spread.clamp(min=1e-9) * n**-0.2)
+    square = ((x[:, None] - samples) / width).square()
+    return torch.exp(torch.logsumexp(-0.5 * square, 1) - math.log(n * width * math.sqrt(2 * math.pi)))
 
 
 def _scatters(data: Data, samples: Tensor, real: Tensor) -> Figure:

@@ -47,6 +47,15 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def frames(self) -> Path:
+        """Pictures of single rounds."""
+        return self.path / "frames"
+
+    def frame_file(self, round_index: int) -> Path:
+        """Return the picture of a round, named so that names sort by round."""
+        return self.frames / f"{round_index:08d}.png"
+
+    @property
     def is_run(self) -> bool:
         """Whether the directory holds a run."""
         return self.config_file.is_file()

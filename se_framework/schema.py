@@ -34,7 +34,7 @@ class LoopConfig:
     batch_size: int = MISSING
     log_every: int = MISSING
     checkpoint_every: int = MISSING
-    picture_every: int = MISSING
+    picture_every: int = 0
     horizon: int | None = MISSING
     decay: str = MISSING
     warmup: int = MISSING

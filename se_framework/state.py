@@ -41,6 +41,11 @@ class TrainState:
     def __post_init__(self) -> None:
         self.players = self.players or make_players(self.equation)
 
+    @property
+    def note(self) -> str | None:
+        """Return what pictures must say of the equation: allowed violations and surrogates; None for nothing."""
+        return "; ".join(f"WARNING, {w}" for w in self.equation.warnings) or None
+
     def player(self, name: str) -> Player | None:
         """Return the player of that name, or None."""
         return next((p for p in self.players if p.name == name), None)

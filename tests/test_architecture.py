@@ -13,7 +13,7 @@ VOCABULARY = {"models.base", "models.laws", "divergences.base"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation"}, {"players", "units"}, {"state", "frechet"},
-    {"step", "scores", "plots"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"},
+    {"step", "scores", "plots"}, {"frames"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"},
     {"commands"}, {"__main__"},
 ]  # fmt: skip
 

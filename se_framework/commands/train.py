@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from se_framework.assembly import Assembly, assembly_of
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, RunDirectoryError, nearest
 from se_framework.evaluation import SCORES, chosen_score, evaluate, log_density, score_lines
+from se_framework.frames import animate
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.run_directory import RunDirectory
@@ -24,6 +26,7 @@ MAY_CHANGE = (
     "loop.rounds",
     "loop.log_every",
     "loop.checkpoint_every",
+    "loop.picture_every",
     "device",
     "threads",
     "progress",
@@ -138,8 +141,10 @@ def _at(node: Any, key: Any) -> Any:
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
     found = evaluate(assembly)
-    note = "; ".join(f"WARNING, {w}" for w in assembly.state.equation.warnings) or None
+    note = assembly.state.note
     draw(assembly, run.path / "samples.png", note=note)
+    if run.frames.is_dir():
+        animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
     last = assembly.state.history[-1] if assembly.state.history else {}
@@ -156,5 +161,6 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
 def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
     """Draw samples beside data."""
     samples = assembly.sample(1000) if samples is None else samples
-    density = (lambda x: log_density(assembly, x)) if assembly.state.equation.model.has_log_prob else None
+    known = assembly.state.equation.model.has_log_prob and not assembly.data.classes
+    density = partial(log_density, assembly) if known else None
     picture(assembly.data, samples, path, model_log_prob=density, note=note)
