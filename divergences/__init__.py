@@ -12,14 +12,17 @@ from divergences.generators import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
+from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
 from divergences.transport import Sinkhorn, Wasserstein1
 
 __all__ = [
     "GAN",
     "KL",
+    "MMD",
     "CrossEntropy",
     "Divergence",
+    "EnergyDistance",
     "FDivergence",
     "InnerSolution",
     "Jeffreys",

@@ -65,7 +65,10 @@ class Divergence(nn.Module):
         value_at_identity: D(p, p), zero unless declared.
         symmetric: D(q, p) = D(p, q).
         cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
+        unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
+        bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels): a learned embedding
+            inside it needs no bound.
     """
 
     has_dual: ClassVar[bool] = False
@@ -77,7 +80,9 @@ class Divergence(nn.Module):
     symmetric: ClassVar[bool] = False
     convex_in_q: ClassVar[bool] = True
     cost_degree: float = 0.0
+    unit: ClassVar[str] = "nats"
     up_to_constant: ClassVar[bool] = False
+    bounded_in_scale: bool = False
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""

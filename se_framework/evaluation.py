@@ -72,7 +72,8 @@ def bound(equation: StandardEquation) -> str:
     """Return what the held-out value of T is, in words."""
     d = type(equation.divergence).__name__
     if equation.auxiliary.uses == "primal":
-        return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if equation.uses_samples else "")
+        biased = equation.uses_samples and not getattr(equation.divergence, "unbiased", False)
+        return f"estimate of beta {d}(p_d, p_theta)" + (", biased upward by sampling" if biased else "")
     target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
     metric = equation.metric
     assert metric is not None
@@ -84,7 +85,7 @@ def bound(equation: StandardEquation) -> str:
 
 def _unit(equation: StandardEquation) -> str:
     degree = equation.divergence.cost_degree
-    return "nats" if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
+    return equation.divergence.unit if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
 
 
 def _additive(equation: StandardEquation) -> bool:
