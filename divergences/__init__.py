@@ -12,6 +12,7 @@ from divergences.generators import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
+from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
 from divergences.surrogates import SURROGATES, Surrogate
 from divergences.transport import Sinkhorn, Wasserstein1
@@ -19,8 +20,10 @@ from divergences.transport import Sinkhorn, Wasserstein1
 __all__ = [
     "GAN",
     "KL",
+    "MMD",
     "CrossEntropy",
     "Divergence",
+    "EnergyDistance",
     "FDivergence",
     "InnerSolution",
     "Jeffreys",

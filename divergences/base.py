@@ -67,9 +67,10 @@ class Divergence(nn.Module):
         cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
         surrogate: not a divergence but a pair of losses, one for each player; it has no D and no q.
         has_normalised_dual: the dual over probability q is there as well.
-        bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels), so that an
-            embedding learned inside it needs no bound.
+        unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
+        bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels): a learned embedding
+            inside it needs no bound.
     """
 
     has_dual: ClassVar[bool] = False
@@ -81,10 +82,11 @@ class Divergence(nn.Module):
     symmetric: ClassVar[bool] = False
     convex_in_q: ClassVar[bool] = True
     cost_degree: float = 0.0
+    unit: ClassVar[str] = "nats"
     up_to_constant: ClassVar[bool] = False
     surrogate: ClassVar[bool] = False
     has_normalised_dual: ClassVar[bool] = True
-    bounded_in_scale: ClassVar[bool] = False
+    bounded_in_scale: bool = False
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""

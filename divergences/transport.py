@@ -2,6 +2,7 @@ r"""Divergences that feel the geometry of the space, in powers of the unit of th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,56 +51,68 @@ class Sinkhorn(Divergence):
 
     :math:`S_\epsilon = OT_\epsilon(q,p) - \tfrac12 OT_\epsilon(q,q) - \tfrac12 OT_\epsilon(p,p)` with
     :math:`\epsilon = \text{blur}^p` (Feydy et al. 2019, eq. 3). At blur -> 0 it is :math:`W_1` (p = 1) or
-    :math:`\tfrac12 W_2^2` (p = 2). On samples it is biased upward by the sampling error of both clouds.
+    :math:`\tfrac12 W_2^2` (p = 2); at blur -> infinity half the energy distance (p = 1) or
+    :math:`\tfrac12|\mathbb E_qx-\mathbb E_px|^2` (p = 2). On samples it is biased upward by the sampling error of
+    both clouds.
 
-    The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter that is never zero, works in
-    float32 at least, checks shapes, masses and finiteness, and refuses second derivatives: they are silently wrong
-    there.
+    With ``reach`` the transport is *unbalanced*: the plan :math:`\pi` need not have the marginals q and p but pays
+    :math:`\rho\,\mathrm{KL}(\pi_1|q) + \rho\,\mathrm{KL}(\pi_2|p)` with :math:`\rho = \text{reach}^p` and
+    :math:`\mathrm{KL}(\pi|q) = \int\log(d\pi/dq)\,d\pi - \pi(1) + q(1)`, so mass is given up rather than moved much
+    further than reach, and the masses of q and p may differ; S then gains :math:`\tfrac\epsilon2(q(1)-p(1))^2`
+    (Sejourne, Feydy, Vialard, Trouve, Peyre 2019). However far the clouds, S stays of the order of :math:`\rho`.
+
+    The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter that is never zero and the
+    backend that needs no KeOps, works in float32 at least, checks shapes, masses and finiteness, corrects the slope of
+    the unbalanced form, and refuses vmap (geomloss reads numbers off the clouds) and second derivatives: they are
+    silently wrong there.
 
     Args:
         p: exponent of the ground cost, 1 or 2.
         blur: width of the entropic smoothing, in the units of the clouds (standardised, where the data is).
         scaling: ratio of successive widths of the annealing in (0, 1); gradient error against 0.999, 64 points:
             about 6 % at 0.95, 3 % at 0.99.
+        reach: distance beyond which mass is rather given up than moved, in the units of the clouds; None: never.
 
     Raises:
-        ValueError: an argument out of range, at construction; clouds of different dimension, unequal mass or
-            non-finite entries, at use.
+        ValueError: an argument out of range, at construction; clouds that are empty, of different dimension, of
+            unequal mass (without reach) or with non-finite entries, at use.
     """
 
     primal_needs = "samples"
     symmetric = True
 
-    def __init__(self, p: int = 2, blur: float = 0.05, scaling: float = 0.95) -> None:
+    def __init__(self, p: int = 2, blur: float = 0.05, scaling: float = 0.95, reach: float | None = None) -> None:
         super().__init__()
-        if p not in (1, 2) or not blur > 0 or not 0 < scaling < 1:
+        if p not in (1, 2) or not 0 < blur < math.inf or not 0 < scaling < 1:
             raise ValueError(
                 f"sinkhorn takes p in (1, 2), blur > 0, 0 < scaling < 1; got p={p}, blur={blur}, scaling={scaling}"
             )
-        self.p, self.blur, self.scaling = p, blur, scaling
+        if reach is not None and not 0 < reach < math.inf:
+            raise ValueError(f"sinkhorn takes reach > 0, or null for balanced transport; got reach={reach}")
+        self.p, self.blur, self.scaling, self.reach = p, blur, scaling, reach
         self.cost_degree = float(p)
+        self.bounded_in_scale = reach is not None
 
     def extra_repr(self) -> str:
         """Show the parameters."""
-        return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}"
+        reach = "" if self.reach is None else f", reach={self.reach:g}"
+        return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}{reach}"
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return S(q, p) from both particle clouds, in (unit of the data)**p."""
-        if p is None:
-            raise ValueError("sinkhorn compares particles: it needs samples of the model")
-        a, b = weights(q), weights(p)
-        return _Sinkhorn.apply(q.x.flatten(1), p.x.flatten(1), a, b, self)
+        x, y, a, b = clouds("Sinkhorn", q, p)
+        value = _Sinkhorn.apply(x, y, a, b, self)[0]
+        return value.to(torch.promote_types(q.x.dtype, p.x.dtype))  # type: ignore[union-attr]  # clouds() checked p
 
     def solve(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Call geomloss on clouds x (N, d), y (M, d) with weights a (N,), b (M,)."""
+        # SamplesLoss, not geomloss.ot: the slopes of that one are twice what they should be (geomloss 0.3.1).
         from geomloss import SamplesLoss
 
         for name, cloud in (("q", x), ("p", y)):
             if not bool(torch.isfinite(cloud).all()):
                 raise ValueError(f"sinkhorn: the particles of {name} are not finite")
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(f"sinkhorn: points of q have {x.shape[1]} coordinates, points of p have {y.shape[1]}")
-        if not torch.isclose(a.sum(), b.sum(), rtol=1e-4):
+        if self.reach is None and not torch.isclose(a.sum(), b.sum(), rtol=1e-4):
             raise ValueError(
                 f"sinkhorn: masses differ, {a.sum().item():.6g} and {b.sum().item():.6g}: normalise the weights"
             )
@@ -109,50 +122,100 @@ class Sinkhorn(Divergence):
             "sinkhorn",
             p=self.p,
             blur=self.blur,
+            reach=self.reach,
             scaling=self.scaling,
             diameter=max(spread, self.blur),
             backend="tensorized",
         )
         return loss(a, x, b, y)
 
+    def slope_factor(self) -> float:
+        r"""Return the true slope over that of geomloss: :math:`(\rho+\epsilon)/(\rho+\epsilon/2)`, or 1 if balanced.
+
+        The potentials' exponentials weigh :math:`\rho+\epsilon/2` in the value and :math:`\rho+\epsilon` in the slope
+        (Sejourne et al. 2019, proposition 12). geomloss 0.3.1 states the second in the ``backward`` of a Module, which
+        torch never calls.
+        """
+        if self.reach is None:
+            return 1.0
+        rho, epsilon = self.reach**self.p, self.blur**self.p
+        return (rho + epsilon) / (rho + epsilon / 2)
+
 
 class _Sinkhorn(torch.autograd.Function):
-    """Sinkhorn with its gradient taken at once, so that a second derivative raises instead of being wrong."""
+    """Sinkhorn and its slopes, taken at once, so that a second derivative raises instead of being wrong."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, divergence: Sinkhorn) -> Tensor:
+    def forward(x: Tensor, y: Tensor, a: Tensor, b: Tensor, divergence: Sinkhorn) -> tuple[Tensor, ...]:
         grad_mode = torch.is_grad_enabled()
-        dtype = torch.promote_types(x.dtype, torch.float32)
         try:
             with torch.enable_grad():
-                inputs = [t.detach().to(dtype).requires_grad_() for t in (x, y, a, b)]
+                inputs = [t.detach().requires_grad_() for t in (x, y, a, b)]
                 value = divergence.solve(*inputs)
-                ctx.save_for_backward(x, y, a, b, *torch.autograd.grad(value, inputs))
+                slopes = torch.autograd.grad(value, inputs)
         finally:
             torch.set_grad_enabled(grad_mode)
-        return value.detach().to(x.dtype)
+        return value.detach(), *(divergence.slope_factor() * slope for slope in slopes)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:4], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> Any:
         inputs, slopes = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
-        return (*(_Once.apply((grad * g).to(t.dtype), t) for g, t in zip(slopes, inputs, strict=True)), None)
+        return (*(_Once.apply(grad * slope, t) for slope, t in zip(slopes, inputs, strict=True)), None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        raise RuntimeError("sinkhorn cannot be vmapped: geomloss reads numbers off the clouds; use a loop over them")
 
 
 class _Once(torch.autograd.Function):
     """A gradient that depends on the clouds in a way that cannot be differentiated: asking for it raises."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, cloud: Tensor) -> Tensor:
+    def forward(gradient: Tensor, cloud: Tensor) -> Tensor:
         return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        return None
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         raise RuntimeError("sinkhorn has no second derivative: geomloss would give a wrong one; use its gradient once")
 
 
-def weights(particles: WeightedPoints) -> Tensor:
+def clouds(name: str, q: WeightedPoints, p: WeightedPoints | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return x (N, d), y (M, d), their weights a (N,), b (M,), all in the wider type of both, float32 at least.
+
+    Args:
+        name: of the divergence, for messages.
+        q: its first argument.
+        p: its second argument.
+
+    Raises:
+        ValueError: p is missing, a cloud is empty, or the clouds differ in dimension.
+    """
+    if p is None:
+        raise ValueError(f"{name} compares particles: it needs samples of the model")
+    for symbol, cloud in (("q", q), ("p", p)):
+        if len(cloud.x) == 0:
+            raise ValueError(f"{name}: {symbol} has no particles")
+    dtype = torch.promote_types(torch.promote_types(q.x.dtype, p.x.dtype), torch.float32)
+    x, y = q.x.flatten(1).to(dtype), p.x.flatten(1).to(dtype)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"{name}: points of q have {x.shape[1]} coordinates, points of p have {y.shape[1]}")
+    return x, y, weights(q, dtype), weights(p, dtype)
+
+
+def weights(particles: WeightedPoints, dtype: torch.dtype) -> Tensor:
     """Return the weights of particles, shape (N,), summing to one."""
     if particles.log_weights is not None:
-        return particles.log_weights.exp()
+        return particles.log_weights.to(dtype).exp()
     n = len(particles.x)
-    return torch.full((n,), 1.0 / n, dtype=particles.x.dtype, device=particles.x.device)
+    return torch.full((n,), 1.0 / n, dtype=dtype, device=particles.x.device)

@@ -78,8 +78,8 @@ def bound(equation: StandardEquation) -> str:
     if equation.divergence.surrogate:
         return f"phi's side of the surrogate {equation.divergence.extra_repr().partition(',')[0]}, no divergence{more}"
     if equation.auxiliary.uses == "primal":
-        biased = ", biased upward by sampling" if equation.divergence.primal_needs == "samples" else ""
-        return f"estimate of beta {d}(p_d, p_theta){biased}{more}"
+        sampled = equation.divergence.primal_needs == "samples" and not getattr(equation.divergence, "unbiased", False)
+        return f"estimate of beta {d}(p_d, p_theta)" + ", biased upward by sampling" * sampled + more
     target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
     metric = equation.metric
     assert metric is not None
@@ -91,7 +91,7 @@ def bound(equation: StandardEquation) -> str:
 
 def _unit(equation: StandardEquation) -> str:
     degree = equation.divergence.cost_degree
-    return "nats" if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
+    return equation.divergence.unit if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
 
 
 def _exact(equation: StandardEquation) -> bool:

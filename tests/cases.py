@@ -35,6 +35,12 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "wasserstein1": d.Wasserstein1,
     "sinkhorn": d.Sinkhorn,
     "surrogate": lambda: d.Surrogate("hinge"),
+    "sinkhorn_w1": lambda: d.Sinkhorn(p=1),
+    "sinkhorn_unbalanced": lambda: d.Sinkhorn(reach=1.0),
+    "energy": d.EnergyDistance,
+    "energy_unbiased": lambda: d.EnergyDistance(unbiased=True),
+    "mmd": d.MMD,
+    "mmd_laplacian": lambda: d.MMD("laplacian", unbiased=True),
 }
 AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "dual": Dual,
