@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from se_framework.data.base import Data
-from se_framework.data.tensors import TensorData
+from se_framework.data.rows import RowData
 from se_framework.errors import RunDirectoryError
 from se_framework.randomness import generator
 
@@ -157,15 +157,16 @@ def _images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     chosen = _pick(samples, _GRID**2)
     low, high = float(real.min()), float(real.max())
     panels = [("samples", chosen), ("real, held out", _pick(real, _GRID**2))]
-    if isinstance(data, TensorData) and len(chosen):
-        train = data.train.flatten(1)
-        # In model space, as the rows are stored: a whole training set need not be copied to user units.
-        distance = torch.cdist(data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(train.dtype), train)
-        found = data.train[distance.argmin(1)].double()
+    if isinstance(data, RowData) and len(chosen):
+        # In model space, as rows are handed out, and in parts: a training set may be larger than the memory in floats.
+        inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
+        parts = torch.arange(data.train_size).split(_POINTS)
+        distance = torch.cat([torch.cdist(inner, data.rows("train", part).flatten(1)) for part in parts], 1)
+        found = data.rows("train", distance.argmin(1), dtype=torch.float64)
         panels.append(("training images nearest to the samples", data.to_user(found).flatten(1)))
     figure = _figure(3.4 * len(panels), 3.9)
     for axes, (name, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.imshow(image_grid(images, data.image_shape, low, high), interpolation="nearest")
+        axes.imshow(image_grid(images, data.image_shape, low, high), interpolation="antialiased")
         axes.set_title(name, fontsize=10)
         axes.set_axis_off()
     return figure

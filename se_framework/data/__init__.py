@@ -1,22 +1,32 @@
-"""Data: toy laws with a density, tensors, files, digits."""
+"""Data: toy laws with a density, tensors, files, digits, images."""
 
 from __future__ import annotations
 
 from se_framework.data.base import Data, Kind, Sampler
+from se_framework.data.images import ImageFolder, PixelData, TorchvisionData
+from se_framework.data.rows import RowData
+from se_framework.data.shapes import Checkerboard, SwissRoll
 from se_framework.data.tensors import ArrayData, Digits, TensorData, as_data
-from se_framework.data.toys import GaussianMixture, GaussianMixture1d, Gaussians8, Moons, Ring8
+from se_framework.data.toys import GaussianMixture, GaussianMixture1d, Gaussians8, Grid25, Moons, Ring8
 
 __all__ = [
     "ArrayData",
+    "Checkerboard",
     "Data",
     "Digits",
     "GaussianMixture",
     "GaussianMixture1d",
     "Gaussians8",
+    "Grid25",
+    "ImageFolder",
     "Kind",
     "Moons",
+    "PixelData",
     "Ring8",
+    "RowData",
     "Sampler",
+    "SwissRoll",
     "TensorData",
+    "TorchvisionData",
     "as_data",
 ]

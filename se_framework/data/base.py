@@ -35,6 +35,7 @@ class Data(ABC):
         loc: shift from model space to user units, broadcastable to E.
         scale: factor from model space to user units, broadcastable to E.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
+        classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
     """
 
     name: str = "data"
@@ -47,14 +48,6 @@ class Data(ABC):
     scale: Tensor | float = 1.0
     image_shape: tuple[int, ...] | None = None
     classes: int = 0
-
-    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``batch(n, seed, index)``, int64 of shape (n,); None without labels."""
-        return None
-
-    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``held_out(n, seed)``; None without labels."""
-        return None
 
     @property
     def kind(self) -> Kind:
@@ -106,6 +99,18 @@ class Data(ABC):
             device: where the points are put.
             dtype: their type; torch's default type if None.
         """
+
+    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of exactly the rows of ``batch(n, seed, index)``.
+
+        Returns:
+            Labels in 0..classes-1, shape (n,), int64; None where ``classes`` is 0.
+        """
+        return None
+
+    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of exactly the rows of ``held_out(n, seed)``, shape (m,), int64, or None as above."""
+        return None
 
     def to_user(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""

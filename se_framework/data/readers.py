@@ -17,12 +17,13 @@ from se_framework.errors import DataError, nearest
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
 
 
-def read_array(path: str | Path, key: str | None = None) -> Tensor:
+def read_array(path: str | Path, key: str | None = None, option: str = "data.path") -> Tensor:
     """Read one array of numbers.
 
     Args:
         path: a .npy, .npz, .pt (one tensor) or .csv file (commas, at most one header line); ``~`` is expanded.
         key: name of the array in an .npz file; may be None when the file holds one.
+        option: the option that named the file, for messages.
 
     Returns:
         The array as stored, as a tensor.
@@ -33,24 +34,25 @@ def read_array(path: str | Path, key: str | None = None) -> Tensor:
     file = Path(path).expanduser()
     extension = file.suffix.lower()
     if not file.exists():
-        raise DataError(f"data.path: no file {str(file)!r} (seen from {str(Path.cwd())!r}); give an existing file")
+        raise DataError(f"{option}: no file {str(file)!r} (seen from {str(Path.cwd())!r}); give an existing file")
     if not file.is_file():
-        raise DataError(f"data.path: {str(file)!r} is not a file; give one of {', '.join(EXTENSIONS)}")
+        raise DataError(f"{option}: {str(file)!r} is not a file; give one of {', '.join(EXTENSIONS)}")
     if extension not in EXTENSIONS:
         found = f"{extension} files" if extension else "a file without extension"
-        raise DataError(f"data.path: cannot read {found} ({str(file)!r}); use {', '.join(EXTENSIONS)}")
+        raise DataError(f"{option}: cannot read {found} ({str(file)!r}); use {', '.join(EXTENSIONS)}")
     if key is not None and extension != ".npz":
         raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
     if file.stat().st_size == 0:
-        raise DataError(f"data.path: {str(file)!r} is empty; give a file with at least 4 rows")
+        raise DataError(f"{option}: {str(file)!r} is empty; give a file with at least 4 rows")
+    what = f"{option}: {str(file)!r}"
     try:
         if extension == ".csv":
-            return _read_csv(file)
+            return _read_csv(file, what)
         if extension == ".pt":
-            return _read_torch(file)
-        return _read_numpy(file, key)
+            return _read_torch(file, what)
+        return _read_numpy(file, key, what)
     except OSError as error:
-        raise DataError(f"data.path: {str(file)!r} cannot be read ({error})") from error
+        raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
 
 
 def as_tensor(array: np.ndarray, what: str) -> Tensor:
@@ -71,8 +73,7 @@ def as_tensor(array: np.ndarray, what: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def _read_numpy(file: Path, key: str | None) -> Tensor:
-    what = f"data.path: {str(file)!r}"
+def _read_numpy(file: Path, key: str | None, what: str) -> Tensor:
     try:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -82,7 +83,8 @@ def _read_numpy(file: Path, key: str | None) -> Tensor:
             if not names:
                 raise DataError(f"{what} holds no array; give a file with at least 4 rows")
             if key is None and len(names) > 1:
-                raise DataError(f"{what} holds {len(names)} arrays ({', '.join(names)}); choose one with data.key")
+                choose = "choose one with data.key" if what.startswith("data.path") else "give a file with one array"
+                raise DataError(f"{what} holds {len(names)} arrays ({', '.join(names)}); {choose}")
             if key is not None and key not in names:
                 raise DataError(f"data.key: no array {key!r} in {str(file)!r}; {nearest(key, names)}")
             return as_tensor(archive[names[0] if key is None else key], what)
@@ -96,8 +98,7 @@ def _read_numpy(file: Path, key: str | None) -> Tensor:
         raise DataError(message) from error
 
 
-def _read_torch(file: Path) -> Tensor:
-    what = f"data.path: {str(file)!r}"
+def _read_torch(file: Path, what: str) -> Tensor:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
@@ -110,8 +111,7 @@ def _read_torch(file: Path) -> Tensor:
     return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
 
 
-def _read_csv(file: Path) -> Tensor:
-    what = f"data.path: {str(file)!r}"
+def _read_csv(file: Path, what: str) -> Tensor:
     rows: list[list[float]] = []
     seen_line = False
     try:

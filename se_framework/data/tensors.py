@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.base import Data, epoch_slices
+from se_framework.data.base import Data
 from se_framework.data.readers import as_tensor, read_array
+from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
 from se_framework.errors import DataError
-from se_framework.randomness import generator
 
-MIN_ROWS = 4
 _NARROW = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
-# The split belongs to the data, not to the run: runs with different seeds are compared on the same held-out rows.
-SPLIT_SEED = 0
 
 
-class TensorData(Data):
+class TensorData(RowData):
     r"""Rows of a tensor, split once and for all into training and held-out rows.
-
-    An epoch is a permutation of the training rows, a function of (seed, epoch); a batch that crosses the end of an
-    epoch takes the tail of one permutation and the head of the next, so every row is seen equally often.
 
     Args:
         x: points in user units, shape (N, \*E), a tensor or an array; (N,) is read as (N, 1). Integers and booleans
@@ -36,13 +29,15 @@ class TensorData(Data):
         name: name for tables and file names.
         image_shape: (H, W) or (C, H, W) if points are images; E itself is taken when it has two or three dimensions
             that fit.
+        labels: one whole number in 0..K-1 per row, shape (N,), K >= 2, for models that read a class; split like the
+            rows.
 
     Attributes:
         train: training rows in model space, shape (train_size, \*E).
         rest: held-out rows in model space.
 
     Raises:
-        DataError: the values are not real finite numbers, or there are fewer than four rows.
+        DataError: the values are not real finite numbers, there are fewer than four rows, or the labels do not fit.
     """
 
     def __init__(
@@ -52,13 +47,14 @@ class TensorData(Data):
         standardize: bool = False,
         name: str = "tensor",
         image_shape: tuple[int, ...] | None = None,
+        labels: Tensor | np.ndarray | None = None,
     ) -> None:
         rows = check_rows(x, "the data")
-        if not 0 < held_out_fraction < 1:
-            raise DataError(f"data.held_out_fraction must lie between 0 and 1 (exclusive), got {held_out_fraction}")
-        count = min(max(1, round(held_out_fraction * len(rows))), len(rows) - 1)
-        order = torch.randperm(len(rows), generator=generator(SPLIT_SEED, 0, "split"))
-        train, rest = rows[order[count:]], rows[order[:count]]
+        train_index, rest_index = split(len(rows), held_out_fraction)
+        if labels is not None:
+            checked, self.classes = check_labels(labels, len(rows), "data.labels")
+            self.train_labels, self.rest_labels = checked[train_index], checked[rest_index]
+        train, rest = rows[train_index], rows[rest_index]
         loc: Tensor | float = 0.0
         scale: Tensor | float = 1.0
         if standardize:
@@ -76,39 +72,19 @@ class TensorData(Data):
     ) -> None:
         self.name, self.loc, self.scale = name, loc, scale
         self.event_shape = tuple(train.shape[1:])
-        self.train_size = len(train)
+        self.train_size, self.rest_size = len(train), len(rest)
         self.train, self.rest = self.to_model(train), self.to_model(rest)
         size = torch.Size(self.event_shape).numel()
         if image_shape is not None and torch.Size(image_shape).numel() != size:
             raise DataError(f"data.image_shape {tuple(image_shape)} must hold {size} numbers, the size of one point")
         self.image_shape = tuple(image_shape) if image_shape is not None else _image_shape(self.event_shape)
-        self._epochs: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    def rows(
+        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> Tensor:
-        r"""Return batch ``index`` without replacement within an epoch, shape (n, \*E)."""
-        slices = epoch_slices(n, index, len(self.train))
-        chosen = torch.cat([self._epoch(seed, epoch)[start:stop] for epoch, start, stop in slices])
-        return self.train[chosen].to(device, dtype or torch.get_default_dtype())
-
-    def held_out(
-        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
-        rest = self.rest
-        if n < len(rest):
-            rest = rest[torch.randperm(len(rest), generator=generator(seed, 0, "held_out"))[:n]]
-        return rest.to(device, dtype or torch.get_default_dtype(), copy=True)
-
-    def _epoch(self, seed: int, epoch: int) -> Tensor:
-        # Two permutations suffice for batches in order, including the one that crosses the end of an epoch.
-        key = (seed, epoch)
-        if key not in self._epochs:
-            self._epochs[key] = torch.randperm(len(self.train), generator=generator(seed, epoch, "epoch"))
-            while len(self._epochs) > 2:
-                self._epochs.popitem(last=False)
-        return self._epochs[key]
+        r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
+        stored = self.train if part == "train" else self.rest
+        return stored[index].to(device, dtype or torch.get_default_dtype())
 
 
 class ArrayData(TensorData):
@@ -119,16 +95,27 @@ class ArrayData(TensorData):
         standardize: bring every feature to mean 0 and standard deviation 1 (undone in samples and scores).
         key: name of the array in an .npz file with several.
         held_out_fraction: share of the rows that is never trained on.
+        labels: a second file with one label in 0..K-1 per row of the first, in the same order; None for no labels.
 
     Raises:
-        DataError: the file is missing or malformed; the message says where.
+        DataError: a file is missing or malformed; the message says where.
     """
 
     def __init__(
-        self, path: str | Path, standardize: bool = True, key: str | None = None, held_out_fraction: float = 0.1
+        self,
+        path: str | Path,
+        standardize: bool = True,
+        key: str | None = None,
+        held_out_fraction: float = 0.1,
+        labels: str | Path | None = None,
     ) -> None:
         rows = check_rows(read_array(path, key), f"data.path: {str(path)!r}")
-        super().__init__(rows, held_out_fraction, standardize, name=Path(path).stem)
+        classes = None
+        if labels is not None:
+            classes = check_labels(read_array(labels, option="data.labels"), len(rows), f"data.labels: {str(labels)!r}")
+        super().__init__(
+            rows, held_out_fraction, standardize, name=Path(path).stem, labels=classes[0] if classes else None
+        )
 
 
 class Digits(TensorData):
@@ -136,18 +123,25 @@ class Digits(TensorData):
 
     The split is 70/30, stratified, the same always.
 
+    Args:
+        labels: give the models the digit as a label; ``train_labels`` and ``rest_labels`` are known either way.
+
     Attributes:
         train_labels: labels of the training rows, shape (1257,).
         rest_labels: labels of the held-out rows, shape (540,).
     """
 
-    def __init__(self) -> None:
+    train_labels: Tensor
+    rest_labels: Tensor
+
+    def __init__(self, labels: bool = False) -> None:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
         x, y = load_digits(return_X_y=True)
         parts = train_test_split(x, y, test_size=0.3, stratify=y, random_state=SPLIT_SEED)
         train, rest, self.train_labels, self.rest_labels = (torch.as_tensor(part) for part in parts)
+        self.classes = 10 if labels else 0
         self._set(train, rest, 8.0, 8.0, "digits", (8, 8))
 
 

@@ -3,7 +3,8 @@ r"""Toy laws with a sampler *and* an exact density, so that a trained model can 
 Model space is user space here (loc 0, scale 1). Densities are evaluated in float64.
 
 Sources: the ring of eight Gaussians of Metz et al., "Unrolled GANs" (2017), with the quality threshold of three
-standard deviations; the eight Gaussians of Grathwohl et al., "FFJORD" (2019); scikit-learn's ``make_moons``.
+standard deviations; the grid of 25 of Srivastava et al., "VEEGAN" (2017); the eight Gaussians of Grathwohl et al.,
+"FFJORD" (2019); scikit-learn's ``make_moons``. Two more laws, of shapes, are in :mod:`se_framework.data.shapes`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from se_framework.data.base import Sampler
 from se_framework.errors import DataError
+from se_framework.randomness import generator as stream
 
 # A quadrature of the entropy on a plane costs (160 * ratio of the widths)^2 points per component.
 _MAX_WIDTH_RATIO = 8.0
@@ -31,9 +33,10 @@ class GaussianMixture(Sampler):
         sigmas: standard deviations, one number or K numbers, positive.
         weights: K non-negative weights, normalised here; equal if None.
         name: name of the law.
+        labels: give the models the index of the component as a label.
 
     Raises:
-        DataError: shapes disagree, or a width or a weight is out of range.
+        DataError: shapes disagree, a width or a weight is out of range, or one component shall be labelled.
     """
 
     has_log_prob = True
@@ -44,6 +47,7 @@ class GaussianMixture(Sampler):
         sigmas: Tensor | float | Sequence[float],
         weights: Tensor | Sequence[float] | None = None,
         name: str = "gaussian_mixture",
+        labels: bool = False,
     ) -> None:
         centres = _numbers(means)
         if centres.ndim == 1:
@@ -63,7 +67,9 @@ class GaussianMixture(Sampler):
             raise DataError(f"data.sigmas must be positive standard deviations, got {widths.tolist()}")
         if not bool((shares >= 0).all() & torch.isfinite(shares).all() & (shares.sum() > 0)):
             raise DataError(f"data.weights must be non-negative with a positive sum, got {shares.tolist()}")
-        self.name = name
+        if labels and count < 2:
+            raise DataError("data.labels is true but there is one component: labels need at least two, set it to false")
+        self.name, self.classes = name, count if labels else 0
         self.means, self.sigmas, self.weights = centres, widths.expand(count).clone(), shares / shares.sum()
         self.event_shape = tuple(centres.shape[1:])
         self.modes = centres
@@ -71,12 +77,24 @@ class GaussianMixture(Sampler):
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         r"""Draw n points, shape (n, \*E), in float64."""
+        k = self._components(n, generator)
+        noise = torch.randn((n, *self.event_shape), generator=generator, dtype=torch.float64)
+        return self.means[k] + self.sigmas[k].view(-1, *[1] * len(self.event_shape)) * noise
+
+    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the components that batch ``index`` was drawn from, shape (n,), or None."""
+        return self._components(n, stream(seed, index, "data")).to(device) if self.classes else None
+
+    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the components that ``held_out(n, seed)`` was drawn from, shape (n,), or None."""
+        return self._components(n, stream(seed, 0, "held_out")).to(device) if self.classes else None
+
+    def _components(self, n: int, generator: torch.Generator) -> Tensor:
+        # The first thing drawn from a stream, so that labels can be drawn again without their points.
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
         edges = self.weights.cumsum(0)
         # The last edge may fall short of 1 by rounding; the index must not.
-        k = torch.searchsorted(edges / edges[-1], uniform, right=True).clamp(max=len(edges) - 1)
-        noise = torch.randn((n, *self.event_shape), generator=generator, dtype=torch.float64)
-        return self.means[k] + self.sigmas[k].view(-1, *[1] * len(self.event_shape)) * noise
+        return torch.searchsorted(edges / edges[-1], uniform, right=True).clamp(max=len(edges) - 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return :math:`\log p(x)`, (n, \*E) to (n,), in float64."""
@@ -115,17 +133,44 @@ class Ring8(GaussianMixture):
         radius: radius of the ring.
         sigma: standard deviation of each Gaussian.
         modes: number of Gaussians.
+        labels: give the models the Gaussian of a point as its label.
     """
 
-    def __init__(self, radius: float = 2.0, sigma: float = 0.02, modes: int = 8) -> None:
-        super().__init__(_ring(radius, modes), sigma, name="ring8")
+    def __init__(self, radius: float = 2.0, sigma: float = 0.02, modes: int = 8, labels: bool = False) -> None:
+        super().__init__(_ring(radius, modes), sigma, name="ring8", labels=labels)
 
 
 class Gaussians8(GaussianMixture):
-    """The eight Gaussians of FFJORD, radius 4/1.414 and width 0.5/1.414; entropy 2.831880 nats."""
+    """The eight Gaussians of FFJORD, radius 4/1.414 and width 0.5/1.414; entropy 2.831880 nats.
 
-    def __init__(self, radius: float = 4.0 / 1.414, sigma: float = 0.5 / 1.414) -> None:
-        super().__init__(_ring(radius, 8), sigma, name="gaussians8")
+    Args:
+        radius: radius of the ring.
+        sigma: standard deviation of each Gaussian.
+        labels: give the models the Gaussian of a point as its label.
+    """
+
+    def __init__(self, radius: float = 4.0 / 1.414, sigma: float = 0.5 / 1.414, labels: bool = False) -> None:
+        super().__init__(_ring(radius, 8), sigma, name="gaussians8", labels=labels)
+
+
+class Grid25(GaussianMixture):
+    """Gaussians on a square grid around the origin, 5 x 5 by default: the grid of VEEGAN; entropy 0.065288 nats.
+
+    Args:
+        spacing: distance between neighbours on the grid.
+        side: Gaussians along a side.
+        sigma: standard deviation of each Gaussian.
+        labels: give the models the Gaussian of a point as its label, counted column by column.
+
+    Raises:
+        DataError: the side is not positive.
+    """
+
+    def __init__(self, spacing: float = 2.0, side: int = 5, sigma: float = 0.05, labels: bool = False) -> None:
+        if side < 1:
+            raise DataError(f"data.side must be at least 1, got {side}")
+        line = spacing * (torch.arange(side, dtype=torch.float64) - (side - 1) / 2)
+        super().__init__(torch.cartesian_prod(line, line), sigma, name="grid25", labels=labels)
 
 
 class GaussianMixture1d(GaussianMixture):

@@ -1,0 +1,342 @@
+"""Images from a folder or from torchvision: a byte per number in memory, floats for the batch only.
+
+User units are the grey values 0..255; model space is [-1, 1].
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from se_framework.data.rows import MIN_ROWS, Part, RowData, check_labels, split
+from se_framework.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+# Pillow's other readers are never tried, whatever a file holds.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+
+
+class PixelData(RowData):
+    r"""Images of one shape, stored as bytes.
+
+    Args:
+        pixels: shape (N, C, H, W), uint8.
+        train_index: which images are trained on, shape (train_size,).
+        rest_index: which are held out, shape (rest_size,).
+        name: name for tables and file names.
+        labels: labels of all images, shape (N,), int64; None for no labels.
+        classes: number of classes that the models are given; 0 for no labels.
+    """
+
+    loc = 127.5
+    scale = 127.5
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        train_index: Tensor,
+        rest_index: Tensor,
+        name: str,
+        labels: Tensor | None = None,
+        classes: int = 0,
+    ) -> None:
+        self.pixels, self.name, self.classes = pixels, name, classes
+        self._index: dict[Part, Tensor] = {"train": train_index, "rest": rest_index}
+        self.train_size, self.rest_size = len(train_index), len(rest_index)
+        self.event_shape = self.image_shape = tuple(pixels.shape[1:])
+        if labels is not None:
+            self.train_labels, self.rest_labels = labels[train_index], labels[rest_index]
+
+    def rows(
+        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Return images in [-1, 1], shape (n, C, H, W); they cross to the device as bytes."""
+        x = self.pixels[self._index[part][index]].to(device).to(dtype or torch.get_default_dtype())
+        # By a tensor, not by a number: CUDA would multiply by the rounded reciprocal of a number.
+        return x.sub_(127.5).div_(torch.tensor(127.5, dtype=x.dtype, device=x.device))
+
+
+class ImageFolder(PixelData):
+    r"""The images of a folder and its sub-folders: png, jpg, bmp, webp, gif (the first frame).
+
+    Every image is turned as its EXIF data say, laid on white where it is transparent, scaled so that its shorter side
+    has ``size`` pixels (bicubic, antialiased), and cut to the square in its middle. Hidden files and symbolic links
+    are not read.
+
+    Args:
+        path: the folder; ``~`` is expanded.
+        size: height and width of the images.
+        grey: one channel of grey values (ITU-R 601 luma) in place of three of colour.
+        labels: give the models the sub-folder of an image as its label: its place among the names of sub-folders, as
+            sorted text ("10" before "2").
+        held_out_fraction: share of the images that is never trained on.
+        skip_broken: leave out, with a warning, what cannot be read as an image, in place of refusing the folder.
+
+    Attributes:
+        class_names: names of the sub-folders with images, in the order of the labels; empty for a flat folder.
+        skipped: the files left out, relative to the folder.
+
+    Raises:
+        DataError: the folder or a file in it cannot be read, or there are fewer than four images.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int = 64,
+        grey: bool = False,
+        labels: bool = False,
+        held_out_fraction: float = 0.1,
+        skip_broken: bool = False,
+    ) -> None:
+        if size < 1:
+            raise DataError(f"data.size must be at least 1 pixel, got {size}")
+        split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
+        folder = Path(path).expanduser()
+        files = _files_of(folder)
+        pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
+        read: list[Path] = []
+        skipped: list[Path] = []
+        for file in files:
+            try:
+                pixels[len(read)] = torch.from_numpy(read_image(folder / file, size, grey))
+                read.append(file)
+            except DataError:
+                if not skip_broken:
+                    raise
+                skipped.append(file)
+        self.skipped = tuple(map(str, skipped))
+        if skipped:
+            warnings.warn(
+                f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
+                f"out, the first is {self.skipped[0]!r}",
+                stacklevel=2,
+            )
+        if len(read) < MIN_ROWS:
+            raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
+        # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
+        owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
+        self.class_names = tuple(sorted(set(owners) - {""}))
+        numbers = _class_numbers(folder, read, owners, self.class_names) if labels else None
+        train, rest = split(len(read), held_out_fraction)
+        name = folder.resolve().name or "images"
+        super().__init__(pixels[: len(read)], train, rest, name, numbers, len(self.class_names) if labels else 0)
+
+
+class TorchvisionData(PixelData):
+    """A data set of torchvision with its own training and test images; needs ``pip install 'se-framework[images]'``.
+
+    Args:
+        name: a class of ``torchvision.datasets`` with a training and a test part, e.g. MNIST, FashionMNIST, CIFAR10.
+        root: the folder of its files; ``~`` is expanded.
+        size: height and width of the images, scaled and cut as by :class:`ImageFolder`; None leaves them as they are.
+        grey: one channel of grey values in place of three of colour (grey images have one channel always).
+        labels: give the models the labels of the data set.
+        download: fetch the files where they are absent.
+
+    Raises:
+        DataError: torchvision, the data set or its files are absent, or the images differ in shape.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | Path,
+        size: int | None = None,
+        grey: bool = False,
+        labels: bool = False,
+        download: bool = False,
+    ) -> None:
+        if size is not None and size < 1:
+            raise DataError(f"data.size must be at least 1 pixel, got {size}")
+        parts = [_torchvision_part(name, Path(root).expanduser(), training, download) for training in (True, False)]
+        counts = [len(part) for part in parts]
+        if min(counts) < 1 or counts[0] < MIN_ROWS:
+            raise DataError(f"data.name: {name} holds {counts[0]} training and {counts[1]} test images; give more")
+        pixels, targets = _stacked(parts, name, size, grey)
+        order = torch.arange(sum(counts))
+        numbers, classes = (
+            check_labels(np.asarray(targets), sum(counts), f"data.labels: {name}") if labels else (None, 0)
+        )
+        super().__init__(pixels, order[: counts[0]], order[counts[0] :], name.lower(), numbers, classes)
+
+
+def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:
+    """Return an image file as bytes (C, H, W); see :func:`to_pixels`.
+
+    Raises:
+        DataError: the file is no image, damaged, or larger than ``PIL.Image.MAX_IMAGE_PIXELS``; the message names it.
+    """
+    from PIL import Image, ImageOps
+
+    remedy = "remove it, or leave out what cannot be read with data.skip_broken=true"
+    if file.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"data.path: {str(file)!r} is no image ({', '.join(EXTENSIONS)}); {remedy}")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of one such image and raises at twice its limit: neither is decoded.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=_FORMATS) as image:
+                return to_pixels(ImageOps.exif_transpose(image), size, grey)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"data.path: {str(file)!r} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are read; scale it down, "
+            f"or {remedy}"
+        ) from error
+    except Exception as error:  # noqa: BLE001  a damaged file may raise anything in a decoder
+        reason = (str(error).splitlines() or [""])[0].replace(str(file), "it")[:120] or type(error).__name__
+        raise DataError(f"data.path: {str(file)!r} cannot be read as an image ({reason}); {remedy}") from error
+
+
+def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
+    """Return an image of Pillow's as bytes.
+
+    Args:
+        image: any mode; transparent parts become white, 16 bits become 8 by v / 257, rounded.
+        size: side of the square; None keeps height and width.
+        grey: one channel, else three.
+
+    Returns:
+        An array (C, H, W), uint8, C = 1 or 3.
+    """
+    from PIL import Image, ImageOps
+
+    if image.mode.startswith("I"):
+        # Sixteen bits of grey, which Pillow would clip at 255.
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    image = image.convert("L" if grey else "RGB")
+    if size is not None:
+        # Pillow's filters widen with the factor of a reduction: no aliasing.
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    array = np.array(image)
+    return array[None] if grey else array.transpose(2, 0, 1)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Return the regular files below a folder that are not hidden, relative to it, sorted by name."""
+    if not folder.exists():
+        raise DataError(
+            f"data.path: no folder {str(folder)!r} (seen from {str(Path.cwd())!r}); give an existing folder of images"
+        )
+    if not folder.is_dir():
+        raise DataError(
+            f"data.path: {str(folder)!r} is not a folder; give a folder of images (data=array reads a file of numbers)"
+        )
+    found: list[Path] = []
+
+    def visit(where: Path) -> None:
+        with os.scandir(where) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                if entry.name.startswith("."):
+                    continue
+                # Symbolic links, pipes and devices are neither.
+                if entry.is_dir(follow_symlinks=False):
+                    visit(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    found.append(Path(entry.path).relative_to(folder))
+
+    try:
+        visit(folder)
+    except OSError as error:
+        raise DataError(f"data.path: {str(folder)!r} cannot be read ({error}); make it readable") from error
+    if not found:
+        raise DataError(
+            f"data.path: {str(folder)!r} is empty (hidden files and symbolic links are not read); give a folder with "
+            f"at least {MIN_ROWS} images ({', '.join(EXTENSIONS)})"
+        )
+    return found
+
+
+def _class_numbers(folder: Path, files: Sequence[Path], owners: Sequence[str], names: Sequence[str]) -> Tensor:
+    loose = next((file for file, owner in zip(files, owners, strict=True) if not owner), None)
+    if loose is not None:
+        raise DataError(
+            f"data.labels is true but {str(folder / loose)!r} lies in no sub-folder; put every image into the "
+            "sub-folder of its class, or set data.labels=false"
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"data.labels is true but {str(folder)!r} has one sub-folder of images ({names[0]}); give at least two, or "
+            "set data.labels=false"
+        )
+    place = {name: i for i, name in enumerate(names)}
+    return torch.tensor([place[owner] for owner in owners])
+
+
+def _images(count: int) -> str:
+    return f"{count or 'no'} image{'' if count == 1 else 's'}"
+
+
+def _torchvision_part(name: str, root: Path, training: bool, download: bool) -> Any:
+    """Return the training or the test part of a data set of torchvision, of (image, target) pairs."""
+    try:
+        datasets = importlib.import_module("torchvision.datasets")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"data=torchvision needs torchvision ({str(error).splitlines()[0]}): pip install 'se-framework[images]'"
+        ) from error
+    known = [n for n in dir(datasets) if not n.startswith("_") and isinstance(getattr(datasets, n), type)]
+    if name not in known:
+        raise DataError(f"data.name: torchvision.datasets has no {name!r}; {nearest(name, known)}")
+    cls = getattr(datasets, name)
+    accepted = inspect.signature(cls).parameters
+    if "train" in accepted:
+        options: dict[str, Any] = {"train": training}
+    elif "split" in accepted:
+        options = {"split": "train" if training else "test"}
+    else:
+        raise DataError(
+            f"data.name: {name} has neither train=True/False nor split='train'/'test'; choose a data set with a "
+            "training and a test part, e.g. MNIST"
+        )
+    if "download" in accepted:
+        options["download"] = download
+    elif download:
+        raise DataError(f"data.download: {name} cannot be downloaded; put its files under data.root, set it to false")
+    try:
+        return cls(str(root), **options)
+    except Exception as error:  # noqa: BLE001  absent, damaged and refused files raise what each data set chooses
+        reason = (str(error).splitlines() or [""])[0][:160] or type(error).__name__
+        mend = "" if download or "download" not in accepted else ", or add data.download=true"
+        raise DataError(
+            f"data.root: {name} cannot be read from {str(root)!r} ({reason}); put its files there{mend}"
+        ) from error
+
+
+def _stacked(parts: Sequence[Any], name: str, size: int | None, grey: bool) -> tuple[Tensor, list[Any]]:
+    """Return the images of all parts as bytes (N, C, H, W), and their targets."""
+    pixels: Tensor | None = None
+    targets: list[Any] = []
+    for part in parts:
+        for i in range(len(part)):
+            image, target = part[i]
+            if not hasattr(image, "convert"):
+                raise DataError(f"data.name: {name} holds a {type(image).__name__}, not images; choose another")
+            array = torch.from_numpy(to_pixels(image, size, grey or image.mode in ("1", "L")))
+            if pixels is None:
+                pixels = torch.empty((sum(map(len, parts)), *array.shape), dtype=torch.uint8)
+            if array.shape != pixels.shape[1:]:
+                raise DataError(
+                    f"data.name: image {len(targets)} of {name} has shape {tuple(array.shape)} and image 0 "
+                    f"{tuple(pixels.shape[1:])}; bring them to one with data.size, and data.grey=true"
+                )
+            pixels[len(targets)] = array
+            targets.append(target)
+    assert pixels is not None
+    return pixels, targets

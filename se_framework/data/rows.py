@@ -1,0 +1,159 @@
+r"""Finitely many rows: an epoch is a permutation, the split is fixed, labels follow their rows."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import OrderedDict
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from se_framework.data.base import Data, epoch_slices
+from se_framework.data.readers import as_tensor
+from se_framework.errors import DataError
+from se_framework.randomness import generator
+
+MIN_ROWS = 4
+# The split belongs to the data, not to the run: runs with different seeds are compared on the same held-out rows.
+SPLIT_SEED = 0
+
+Part = Literal["train", "rest"]
+
+
+class RowData(Data):
+    r"""Rows split once and for all into training and held-out ones; a subclass says how they are stored.
+
+    An epoch is a permutation of the training rows, a function of (seed, epoch); a batch that crosses the end of an
+    epoch takes the tail of one permutation and the head of the next, so every row is seen equally often.
+
+    Attributes:
+        train_size: number of training rows.
+        rest_size: number of held-out rows.
+        train_labels: labels of the training rows, shape (train_size,), int64; None where they are not known.
+        rest_labels: labels of the held-out rows, shape (rest_size,), int64; None where they are not known.
+    """
+
+    train_size: int
+    rest_size: int
+    train_labels: Tensor | None = None
+    rest_labels: Tensor | None = None
+
+    @abstractmethod
+    def rows(
+        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Return a copy of the rows of a part in model space.
+
+        Args:
+            part: "train" or "rest".
+            index: which rows, shape (n,), int64.
+            device: where they are put.
+            dtype: their type; torch's default type if None.
+
+        Returns:
+            Points of shape (n, \*E).
+        """
+
+    def batch(
+        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Return batch ``index`` without replacement within an epoch, shape (n, \*E)."""
+        return self.rows("train", self._chosen(n, seed, index), device, dtype)
+
+    def held_out(
+        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
+        return self.rows("rest", self._chosen_rest(n, seed), device, dtype)
+
+    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of ``batch(n, seed, index)``, shape (n,), or None where ``classes`` is 0."""
+        if not self.classes or self.train_labels is None:
+            return None
+        return self.train_labels[self._chosen(n, seed, index)].to(device)
+
+    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return the labels of ``held_out(n, seed)``, shape (m,), or None where ``classes`` is 0."""
+        if not self.classes or self.rest_labels is None:
+            return None
+        return self.rest_labels[self._chosen_rest(n, seed)].to(device)
+
+    def _chosen(self, n: int, seed: int, index: int) -> Tensor:
+        slices = epoch_slices(n, index, self.train_size)
+        return torch.cat([self._epoch(seed, epoch)[start:stop] for epoch, start, stop in slices])
+
+    def _chosen_rest(self, n: int, seed: int) -> Tensor:
+        if n < self.rest_size:
+            return torch.randperm(self.rest_size, generator=generator(seed, 0, "held_out"))[:n]
+        return torch.arange(self.rest_size)
+
+    def _epoch(self, seed: int, epoch: int) -> Tensor:
+        # Two permutations suffice for batches in order, including the one that crosses the end of an epoch.
+        key = (seed, epoch)
+        if key not in self._epochs:
+            self._epochs[key] = torch.randperm(self.train_size, generator=generator(seed, epoch, "epoch"))
+            while len(self._epochs) > 2:
+                self._epochs.popitem(last=False)
+        return self._epochs[key]
+
+    @cached_property
+    def _epochs(self) -> OrderedDict[tuple[int, int], Tensor]:
+        return OrderedDict()
+
+
+def split(count: int, held_out_fraction: float) -> tuple[Tensor, Tensor]:
+    """Return the indices of the training and of the held-out rows, the same for every run.
+
+    Args:
+        count: number of rows, at least two.
+        held_out_fraction: share that is held out, in (0, 1); at least one row.
+
+    Raises:
+        DataError: the share is out of range.
+    """
+    if not 0 < held_out_fraction < 1:
+        raise DataError(f"data.held_out_fraction must lie between 0 and 1 (exclusive), got {held_out_fraction}")
+    held = min(max(1, round(held_out_fraction * count)), count - 1)
+    order = torch.randperm(count, generator=generator(SPLIT_SEED, 0, "split"))
+    return order[held:], order[:held]
+
+
+def check_labels(labels: Tensor | np.ndarray, rows: int, what: str) -> tuple[Tensor, int]:
+    """Return labels as int64 and the number of classes.
+
+    Args:
+        labels: one whole number per row, shape (rows,) or (rows, 1); every number of 0..K-1 occurs, K >= 2.
+        rows: number of rows.
+        what: how an error names them.
+
+    Returns:
+        The labels, shape (rows,), and K.
+
+    Raises:
+        DataError: see the messages.
+    """
+    found = as_tensor(labels, what) if isinstance(labels, np.ndarray) else labels.detach().cpu()
+    if found.shape not in ((rows,), (rows, 1)):
+        raise DataError(f"{what} has shape {tuple(found.shape)} for {rows} rows of data; give one label per row")
+    values = found.flatten()
+    if values.is_complex() or (values.is_floating_point() and not bool((values == values.round()).all())):
+        raise DataError(f"{what} holds numbers that are not whole; label the classes 0, 1, ..., K-1")
+    # NaN is not equal to itself and infinity would not fit: both are refused before the conversion.
+    if values.is_floating_point() and not bool((values.abs() < 2**31).all()):
+        raise DataError(f"{what} holds labels beyond 2^31; label the classes 0, 1, ..., K-1")
+    values = values.to(torch.int64)
+    seen = values.unique()
+    if int(seen[0]) < 0:
+        raise DataError(f"{what} holds the label {int(seen[0])}; label the classes 0, 1, ..., K-1")
+    if len(seen) < 2:
+        raise DataError(f"{what} holds one class only ({int(seen[0])}); give at least two, or no labels")
+    gap = (seen != torch.arange(len(seen))).nonzero()
+    if len(gap):
+        raise DataError(
+            f"{what} runs to {int(seen[-1])} but no row has label {int(gap[0])}; label the classes 0, 1, ..., K-1 "
+            "without gaps"
+        )
+    return values, len(seen)
