@@ -14,6 +14,10 @@ from models.networks import mlp, with_context
 Contraction = Literal["leaky_relu", "relu"]
 
 
+SQUARINGS = 10
+"""Squarings of the Gram matrix in one :meth:`SpectralNormalised.settle`: as many as 2**10 power iterations."""
+
+
 class SpectralNormalised(nn.Module):
     r"""Mixed into a layer with a ``weight``: its spectral norm, known through the left singular vector u.
 
@@ -22,22 +26,23 @@ class SpectralNormalised(nn.Module):
 
     W being the weight flattened to shape (outputs, inputs). u is a buffer, constant in forward: a layer's output is a
     function of its state, however often and wherever it is called. (``torch.nn.utils`` iterates inside forward, so
-    that a trajectory depends on how often one evaluates.) Whoever changes the weight calls :meth:`settle` afterwards.
+    that a trajectory depends on how often one evaluates.) Whoever changes the weight calls :meth:`settle` afterwards;
+    it was called at construction.
 
     Since :math:`\|W^\top u\|\le\sigma_{\max}(W)` for every unit u, a u that lags behind the weight makes sigma too
-    small, never too large. At construction u is exact.
+    small, never too large. Miyato's single power iteration per step lags: see :class:`SpectralCritic`.
 
     Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial networks", ICLR 2018,
-    algorithm 1.
+    section 2.1 and appendix A.
     """
 
     weight: Tensor
     u: Tensor
 
     def attach_u(self) -> None:
-        """Register u at the leading left singular vector of the weight, shape (outputs,)."""
-        left = torch.linalg.svd(self.weight.detach().flatten(1), full_matrices=False)[0]
-        self.register_buffer("u", left[:, 0].clone())
+        """Register u, shape (outputs,), at the leading left singular vector of the weight."""
+        self.register_buffer("u", self.weight.new_zeros(len(self.weight)))
+        self.settle()
 
     def sigma(self) -> Tensor:
         """Return the estimate of the largest singular value, shape (); differentiable in the weight."""
@@ -45,9 +50,20 @@ class SpectralNormalised(nn.Module):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Move u by one power iteration towards the leading singular vector of the present weight."""
+        r"""Put u at the leading left singular vector of the present weight.
+
+        The smaller Gram matrix is raised to the power 2**SQUARINGS, where it is close to a multiple of
+        :math:`uu^\top`. That costs a few products of small matrices and no wait for a GPU.
+        """
         matrix = self.weight.flatten(1)
-        self.u.copy_(F.normalize(matrix @ (matrix.mT @ self.u), dim=0))
+        wide = matrix.shape[0] <= matrix.shape[1]
+        gram = matrix @ matrix.mT if wide else matrix.mT @ matrix
+        for _ in range(SQUARINGS):
+            gram = gram / gram.diagonal().sum()  # trace one, so nothing overflows or vanishes
+            gram = gram @ gram
+        # Of all columns, multiples of one vector, the one with the largest diagonal entry is the longest.
+        column = gram.index_select(1, gram.diagonal().argmax().reshape(1)).squeeze(1)
+        self.u.copy_(F.normalize(column if wide else matrix @ column, dim=0))
 
 
 class SpectralLinear(SpectralNormalised, nn.Linear):
