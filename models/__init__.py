@@ -1,24 +1,35 @@
 """Models: what can stand for p_theta and f_phi. Depends on torch alone."""
 
-from models.base import Critic, Law, Model
+from models.base import Critic, Embedding, Law, Model
+from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
+from models.embeddings import GroupSortEmbedding, MLPEmbedding
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, Weighted
+from models.mixtures import GaussianMixture
 from models.networks import mlp
+from models.spectral import SpectralCritic
 from models.tabular import TabularCritic, TabularModel
 
 __all__ = [
     "Affine",
+    "ConvCritic",
+    "ConvGenerator",
     "Critic",
+    "Embedding",
+    "GaussianMixture",
     "GroupSortCritic",
+    "GroupSortEmbedding",
     "Law",
     "MLPCritic",
+    "MLPEmbedding",
     "MLPGenerator",
     "Model",
     "Particles",
     "PushForward",
     "RealNVP",
+    "SpectralCritic",
     "TabularCritic",
     "TabularModel",
     "Weighted",

@@ -1,4 +1,4 @@
-r"""Interfaces: a model is a module whose call returns a law; a critic is the network behind :math:`f_\phi`."""
+r"""Interfaces: a model returns a law, a critic is the network behind :math:`f_\phi`, an embedding makes a cost."""
 
 from __future__ import annotations
 
@@ -127,11 +127,7 @@ class Critic(nn.Module, ABC):
             ValueError: the examples have another shape than E, ``score`` returned another shape than (B,), or labels
                 are missing or not expected.
         """
-        if x.ndim == 0 or tuple(x.shape[1:]) != self.event_shape:
-            raise ValueError(
-                f"{type(self).__name__} scores a batch of examples of shape {self.event_shape}, got a tensor of shape "
-                f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, self.event_shape))})"
-            )
+        check_batch(self, "scores", x)
         check_context(self, context)
         scores = self.score(x) if context is None else self.score(x, context)
         if scores.shape != x.shape[:1]:
@@ -144,6 +140,75 @@ class Critic(nn.Module, ABC):
     @abstractmethod
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""Return the scores, shape (B,), of examples of shape (B, \*E) whose shape has been checked."""
+
+
+class Embedding(nn.Module, ABC):
+    r"""A learned embedding :math:`e_\phi` from examples to :math:`\mathbb R^k`, whose distances serve as ground cost.
+
+    Attributes:
+        lipschitz: the Lipschitz constant for the Euclidean norms of the flattened example and of the embedding where
+            the architecture guarantees one, else None (class attribute).
+        bounded: the embedding lies in a bounded set, whatever the parameters (an instance may differ from its class).
+        has_context: the network can read a label (class attribute).
+        needs_image: the network is for images: its constructor takes ``image_shape`` (class attribute).
+        outputs: k.
+
+    Args:
+        event_shape: shape E of one example.
+        outputs: k.
+
+    Raises:
+        ValueError: a shape without coordinates, or k < 1.
+    """
+
+    lipschitz: ClassVar[float | None] = None
+    bounded: bool = False
+    has_context: ClassVar[bool] = False
+    needs_image: ClassVar[bool] = False
+
+    def __init__(self, event_shape: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        checked_at_least("outputs", outputs, 1)
+        self.outputs = outputs
+        self.event_shape = checked_event_shape(event_shape, type(self).__name__)
+        self.dimension = prod(self.event_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Return the embedding of a batch.
+
+        Args:
+            x: examples, shape (B, \*E).
+
+        Returns:
+            Points, shape (B, k).
+
+        Raises:
+            ValueError: the examples have another shape than E, or ``embed`` returned another shape than (B, k).
+        """
+        check_batch(self, "embeds", x)
+        points = self.embed(x)
+        if points.shape != (*x.shape[:1], self.outputs):
+            raise ValueError(
+                f"{type(self).__name__}.embed must return shape ({len(x)}, {self.outputs}), got {tuple(points.shape)}"
+            )
+        return points
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        r"""Return the embedding, shape (B, k), of examples of shape (B, \*E) whose shape has been checked."""
+
+
+def check_batch(owner: Critic | Embedding, verb: str, x: Tensor) -> None:
+    """Refuse a tensor that is no batch of examples of the owner's event shape.
+
+    Raises:
+        ValueError: see above; the message names the class, what it does (``verb``), and both shapes.
+    """
+    if x.ndim == 0 or tuple(x.shape[1:]) != owner.event_shape:
+        raise ValueError(
+            f"{type(owner).__name__} {verb} a batch of examples of shape {owner.event_shape}, got a tensor of shape "
+            f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, owner.event_shape))})"
+        )
 
 
 def check_context(owner: Model | Critic, context: Tensor | None) -> None:

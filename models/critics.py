@@ -103,6 +103,38 @@ def group_sort(x: Tensor) -> Tensor:
     return torch.cat((second + excess, first - excess), dim=-1)
 
 
+class GroupSortLayers(nn.ModuleList):
+    r"""A perceptron of orthonormal affine maps with GroupSort between them: 1-Lipschitz for the Euclidean norm.
+
+    Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
+
+    Args:
+        inputs: coordinates of one example.
+        outputs: coordinates of its image.
+        width: units of a hidden layer; even.
+        depth: number of hidden layers.
+
+    Raises:
+        ValueError: an odd width.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
+        checked_at_least("width", width, 2)
+        checked_at_least("depth", depth, 1)
+        if width % 2:
+            raise ValueError(f"GroupSort sorts pairs of units, so width must be even, got {width}; add one")
+        sizes = [inputs, *[width] * depth, outputs]
+        super().__init__(OrthonormalLinear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs) to (B, outputs)."""
+        first, *others = self
+        h = first(x)
+        for layer in others:
+            h = layer(group_sort(h))
+        return h
+
+
 class GroupSortCritic(Critic):
     r"""A 1-Lipschitz network: orthonormal weights and GroupSort of size two.
 
@@ -125,16 +157,8 @@ class GroupSortCritic(Critic):
 
     def __init__(self, event_shape: tuple[int, ...], width: int = 128, depth: int = 3) -> None:
         super().__init__(event_shape)
-        checked_at_least("width", width, 2)
-        checked_at_least("depth", depth, 1)
-        if width % 2:
-            raise ValueError(f"GroupSortCritic sorts pairs of units, so width must be even, got {width}; add one")
-        sizes = [self.dimension, *[width] * depth, 1]
-        self.layers = nn.ModuleList(OrthonormalLinear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = GroupSortLayers(self.dimension, 1, width, depth)
 
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the output of the network, shape (B,)."""
-        h = self.layers[0](x.flatten(1))
-        for layer in self.layers[1:]:
-            h = layer(group_sort(h))
-        return h.squeeze(1)
+        return self.layers(x.flatten(1)).squeeze(1)

@@ -142,7 +142,7 @@ class RealNVP(Model):
         check_context(self, context)
         event_shape = self.event_shape
         couplings = AffineCouplings(
-            [bound_call(net) for net in self.conditioners],  # type: ignore[arg-type]
+            [bound_call(net) for net in self.conditioners],
             self.split,
             self.log_scale_bound,
             self.input_bound,

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from models.base import checked_at_least
@@ -32,6 +33,7 @@ def mlp(
     depth: int = 3,
     activation: Activation = "relu",
     zero_last: bool = False,
+    linear: Callable[[int, int], nn.Linear] = nn.Linear,
 ) -> nn.Sequential:
     r"""Build a multilayer perceptron that flattens its input.
 
@@ -42,6 +44,7 @@ def mlp(
         depth: number of hidden layers; 0 gives an affine map.
         activation: nonlinearity after each hidden layer.
         zero_last: start the last layer at zero, so that the network is the zero map at first.
+        linear: makes an affine layer from its numbers of inputs and outputs.
 
     Raises:
         ValueError: a size out of range or an unknown activation.
@@ -52,33 +55,29 @@ def mlp(
         raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}; choose one")
     layers: list[nn.Module] = [nn.Flatten(1)]
     for _ in range(depth):
-        layers += [nn.Linear(inputs, width), _ACTIVATIONS[activation]()]
+        layers += [linear(inputs, width), _ACTIVATIONS[activation]()]
         inputs = width
-    last = nn.Linear(inputs, outputs)
+    last = linear(inputs, outputs)
     if zero_last:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
 
 
-def bound_call(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return the call of a perceptron with the parameters that it has now.
+def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the call of a network with the parameters and buffers that it has now.
 
     A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
-    substituted tensors by then, and would silently compute with its own. (A second ``functional_call`` would do, at
-    several times the cost of a small network.)
-
-    Raises:
-        ValueError: a layer with parameters that is not linear.
+    substituted tensors by then, and would silently compute with its own. Any network is bound by a second
+    ``functional_call``, at a fixed cost per call; a perceptron, whose layers cost no more than that, without one.
     """
-    steps: list[Callable[[Tensor], Tensor]] = []
-    for layer in net:
-        if isinstance(layer, nn.Linear):
-            steps.append(partial(F.linear, weight=layer.weight, bias=layer.bias))
-        elif next(layer.parameters(), None) is None:
-            steps.append(layer)
-        else:
-            raise ValueError(f"only linear layers may have parameters here, got {type(layer).__name__}; use mlp(...)")
+    if not (isinstance(net, nn.Sequential) and all(_is_plain(layer) for layer in net)):
+        tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        return lambda x: functional_call(net, tensors, (x,))
+    steps: list[Callable[[Tensor], Tensor]] = [
+        partial(F.linear, weight=layer.weight, bias=layer.bias) if isinstance(layer, nn.Linear) else layer
+        for layer in net
+    ]
 
     def call(x: Tensor) -> Tensor:
         for step in steps:
@@ -86,6 +85,11 @@ def bound_call(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
         return x
 
     return call
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is torch's linear layer (not one derived from it), or has no tensors."""
+    return type(layer) is nn.Linear or not any(True for _ in (*layer.parameters(), *layer.buffers()))
 
 
 def with_context(x: Tensor, context: Tensor | None, classes: int) -> Tensor:

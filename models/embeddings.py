@@ -1,0 +1,71 @@
+r"""Embeddings: a free perceptron, bounded or not, and one that is 1-Lipschitz by construction."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from models.base import Embedding
+from models.critics import GroupSortLayers
+from models.networks import Activation, mlp
+
+
+class GroupSortEmbedding(Embedding):
+    r"""A 1-Lipschitz embedding, :math:`\|e(x)-e(y)\|\le\|x-y\|`: orthonormal weights and GroupSort of size two.
+
+    Source: Anil, Lucas, Grosse, "Sorting out Lipschitz function approximation", ICML 2019.
+
+    Args:
+        event_shape: shape E of one example.
+        outputs: k.
+        width: units of a hidden layer; even.
+        depth: number of hidden layers.
+
+    Raises:
+        ValueError: an odd width.
+    """
+
+    lipschitz: ClassVar[float | None] = 1.0
+
+    def __init__(self, event_shape: tuple[int, ...], outputs: int = 16, width: int = 128, depth: int = 3) -> None:
+        super().__init__(event_shape, outputs)
+        self.layers = GroupSortLayers(self.dimension, outputs, width, depth)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the output of the network, shape (B, k)."""
+        return self.layers(x.flatten(1))
+
+
+class MLPEmbedding(Embedding):
+    r"""A multilayer perceptron on the flattened example, by default with values in the cube :math:`[-1,1]^k`.
+
+    An adversary that maximises a distance between embeddings can scale a free one without end; in the cube no
+    distance exceeds :math:`2\sqrt k`.
+
+    Args:
+        event_shape: shape E of one example.
+        outputs: k.
+        width: units of a hidden layer.
+        depth: number of hidden layers.
+        activation: nonlinearity; by default leaky ReLU, whose gradient vanishes nowhere.
+        bounded: pass every coordinate through tanh.
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        outputs: int = 16,
+        width: int = 128,
+        depth: int = 3,
+        activation: Activation = "leaky_relu",
+        bounded: bool = True,
+    ) -> None:
+        super().__init__(event_shape, outputs)
+        self.bounded = bounded
+        self.net = mlp(self.dimension, outputs, width, depth, activation)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the output of the perceptron, shape (B, k)."""
+        points = self.net(x)
+        return points.tanh() if self.bounded else points
