@@ -7,28 +7,35 @@ from divergences.generators import (
     KL,
     Jeffreys,
     JensenShannon,
+    Neyman,
     Pearson,
     ReverseKL,
     SoftenedReverseKL,
     SquaredHellinger,
 )
 from divergences.likelihood import CrossEntropy
+from divergences.parametric import Alpha, WeightedJensenShannon
+from divergences.total_variation import TotalVariation
 from divergences.transport import Sinkhorn, Wasserstein1
 
 __all__ = [
     "GAN",
     "KL",
+    "Alpha",
     "CrossEntropy",
     "Divergence",
     "FDivergence",
     "InnerSolution",
     "Jeffreys",
     "JensenShannon",
+    "Neyman",
     "Pearson",
     "ReverseKL",
     "Sinkhorn",
     "SoftenedReverseKL",
     "SquaredHellinger",
+    "TotalVariation",
     "Wasserstein1",
+    "WeightedJensenShannon",
     "WeightedPoints",
 ]

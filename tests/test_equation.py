@@ -470,7 +470,7 @@ def test_log_ratio_is_refused_where_there_is_none():
 # -- ensembles --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NAMED_F_DIVERGENCES, "neyman"])
+@pytest.mark.parametrize("name", [*NAMED_F_DIVERGENCES, "user"])
 def test_vmap_over_stacked_members_equals_separate_calls(name):
     def member(seed):
         torch.manual_seed(seed)
