@@ -37,8 +37,8 @@ class FDivergence(Divergence):
         value_at_identity: h(1).
 
     Raises:
-        ValueError: on a grid of :math:`u\in[e^{-10}, e^{10}]` h is not convex or h' jumps, h is linear near 1, or h(1) is
-            not the declared value.
+        ValueError: h is not convex on a grid of :math:`u\in[e^{-10}, e^{10}]`, or h' jumps there, or h is linear near
+            1, or h(1) is not the declared value.
     """
 
     has_dual = True
@@ -73,15 +73,16 @@ class FDivergence(Divergence):
             s_low, s_high = torch.where(left, s_low, s), torch.where(left, s, s_high)
         jump = (s_high - s_low) / (s_high.abs() + s_low.abs()).clamp(min=1)
         if bool((jump > 1e-6).any()):
+            at = float(low[jump.argmax()].exp())
             raise ValueError(
-                f"the generator {self.generator_name} is not smooth: h' jumps near u = {float(low[jump.argmax()].exp()):.3g} "
+                f"the generator {self.generator_name} is not smooth: h' jumps near u = {at:.3g} "
                 "(total variation has a class of its own, TotalVariation)"
             )
         flat = (slope.diff() == 0) & (v[1:].abs() <= 1)
         if bool(flat.any()):
             at = float(v[1:][flat][0].exp())
             raise ValueError(
-                f"the generator {self.generator_name} is linear near u = {at:.3g}: its critic would have no gradient there"
+                f"the generator {self.generator_name} is linear near u = {at:.3g}: a critic has no gradient there"
             )
 
     @property

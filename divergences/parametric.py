@@ -29,7 +29,8 @@ def integrate(link: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
 def log_mixture(rest: float, weight: float, v: Tensor) -> Tensor:
     r"""Return :math:`\log(1 - w + w e^v)`, 1 - w given, without cancellation near v = 0 and without overflow."""
     near = torch.log1p(weight * torch.expm1(v.clamp(-1, 1)))
-    far = math.log(rest) + softplus(v + math.log(weight / rest))
+    log_rest = math.log(rest) if rest < weight else math.log1p(-weight)  # each of 1 - w, w may hold the other's digits
+    far = log_rest + softplus(v + math.log(weight / rest))
     return torch.where(v.abs() < 1, near, far)
 
 

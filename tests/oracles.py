@@ -54,7 +54,7 @@ def _kl(a: Any, b: Any) -> Any:
     return a * np.log(a / b)
 
 
-def _alpha(a: float) -> Generator:
+def alpha_generator(a: float) -> Generator:
     """Return the alpha divergence: h'' = u^(a-2), h(1) = h'(1) = 0, in its three forms."""
     if a == 1:
         return Generator(
@@ -79,7 +79,7 @@ def _alpha(a: float) -> Generator:
     )
 
 
-def _weighted_js(w: float) -> Generator:
+def weighted_js_generator(w: float) -> Generator:
     def integrand(q: Any, p: Any) -> Any:
         m = w * q + (1 - w) * p
         return w * _kl(q, m) + (1 - w) * _kl(p, m)
@@ -153,8 +153,8 @@ GENERATORS: dict[str, Generator] = {
         at_infinity=-LOG2,
     ),
     "neyman": _NEYMAN,
-    "weighted_js": _weighted_js(0.3),
-    **{f"alpha_{order:g}": _alpha(order) for order in ALPHA_ORDERS},
+    "weighted_js": weighted_js_generator(0.3),
+    **{f"alpha_{order:g}": alpha_generator(order) for order in ALPHA_ORDERS},
     "user": _NEYMAN,
 }
 
