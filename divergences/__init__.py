@@ -7,6 +7,7 @@ from divergences.generators import (
     KL,
     Jeffreys,
     JensenShannon,
+    Neyman,
     Pearson,
     ReverseKL,
     SoftenedReverseKL,
@@ -14,12 +15,15 @@ from divergences.generators import (
 )
 from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
+from divergences.parametric import Alpha, WeightedJensenShannon
 from divergences.surrogates import SURROGATES, Surrogate
+from divergences.total_variation import TotalVariation
 from divergences.transport import Sinkhorn, Wasserstein1
 
 __all__ = [
     "GAN",
     "KL",
+    "Alpha",
     "MMD",
     "CrossEntropy",
     "Divergence",
@@ -28,6 +32,7 @@ __all__ = [
     "InnerSolution",
     "Jeffreys",
     "JensenShannon",
+    "Neyman",
     "Pearson",
     "ReverseKL",
     "SURROGATES",
@@ -35,6 +40,8 @@ __all__ = [
     "SoftenedReverseKL",
     "SquaredHellinger",
     "Surrogate",
+    "TotalVariation",
     "Wasserstein1",
+    "WeightedJensenShannon",
     "WeightedPoints",
 ]

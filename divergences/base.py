@@ -58,7 +58,8 @@ class Divergence(nn.Module):
     Attributes:
         has_dual: the dual methods are there, so ``auxiliary=dual`` can serve it.
         primal_needs: what :meth:`primal` asks of the model: ``"log_prob"``, ``"samples"``, or None (no primal).
-        critic_reads: what the optimal critic output means: the log-ratio log(p_d/p), or a transport potential.
+        critic_reads: what the optimal critic output means: the log-ratio log(p_d/p), a transport potential, or the
+            sign of p_d - p alone.
         needs_lipschitz: the dual is the divergence only for 1-Lipschitz metrics.
         entropy_weight: c if :math:`D(q,p) = -\mathbb E_q\log p - c\,H(q)`, so that the q-step with alpha > 0 has a
             closed form; None otherwise.
@@ -75,11 +76,11 @@ class Divergence(nn.Module):
 
     has_dual: ClassVar[bool] = False
     primal_needs: ClassVar[Literal["log_prob", "samples"] | None] = None
-    critic_reads: ClassVar[Literal["log_ratio", "potential"] | None] = None
+    critic_reads: ClassVar[Literal["log_ratio", "potential", "sign"] | None] = None
     needs_lipschitz: ClassVar[bool] = False
     entropy_weight: ClassVar[float | None] = None
     value_at_identity: float = 0.0
-    symmetric: ClassVar[bool] = False
+    symmetric: bool = False
     convex_in_q: ClassVar[bool] = True
     cost_degree: float = 0.0
     unit: ClassVar[str] = "nats"

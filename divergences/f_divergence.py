@@ -37,7 +37,8 @@ class FDivergence(Divergence):
         value_at_identity: h(1).
 
     Raises:
-        ValueError: h is not convex on a grid of :math:`u\in[e^{-10}, e^{10}]`, or h(1) is not the declared value.
+        ValueError: h is not convex on a grid of :math:`u\in[e^{-10}, e^{10}]`, or h' jumps there, or h is linear near
+            1, or h(1) is not the declared value.
     """
 
     has_dual = True
@@ -59,6 +60,30 @@ class FDivergence(Divergence):
         if not bool((slope.diff() > -1e-9 * slope.abs()[1:].clamp(min=1)).all()):
             at = float(v[1:][slope.diff().argmin()].exp())
             raise ValueError(f"the generator {self.generator_name} is not convex: h' falls near u = {at:.3g}")
+        self._require_smooth(v, slope)
+
+    def _require_smooth(self, v: Tensor, slope: Tensor) -> None:
+        """Refuse an h with a kink or a linear piece: there h'(e^v) is no function of v, or has no gradient."""
+        low, high, s_low, s_high = v[:-1], v[1:], slope[:-1], slope[1:]
+        for _ in range(25):  # halve towards the steeper half: the rise of a smooth h' falls to 3e-9 of its derivative
+            middle = (low + high) / 2
+            s = self.link(middle)
+            left = s - s_low > s_high - s
+            low, high = torch.where(left, low, middle), torch.where(left, middle, high)
+            s_low, s_high = torch.where(left, s_low, s), torch.where(left, s, s_high)
+        jump = (s_high - s_low) / (s_high.abs() + s_low.abs()).clamp(min=1)
+        if bool((jump > 1e-6).any()):
+            at = float(low[jump.argmax()].exp())
+            raise ValueError(
+                f"the generator {self.generator_name} is not smooth: h' jumps near u = {at:.3g} "
+                "(total variation has a class of its own, TotalVariation)"
+            )
+        flat = (slope.diff() == 0) & (v[1:].abs() <= 1)
+        if bool(flat.any()):
+            at = float(v[1:][flat][0].exp())
+            raise ValueError(
+                f"the generator {self.generator_name} is linear near u = {at:.3g}: a critic has no gradient there"
+            )
 
     @property
     def generator_name(self) -> str:
@@ -134,25 +159,32 @@ class FDivergence(Divergence):
         By the envelope theorem u and lambda are constants for the players. Where h'(inf) is finite, q may put mass off
         p at finite cost, so :math:`\lambda \ge \sup f/\beta - h'(\infty)` over the data as well as p's particles; when
         that bound is active the rest of the mass sits at the supremum and enters D as mass times h'(inf).
+
+        Everything is counted from the supremum, since :math:`D^*_p(t + c) = D^*_p(t) + c`: a multiplier of the size of
+        a large t would be too coarse for the mass.
         """
         t = self.link(v).double()
+        top = t.max()
+        if v_data is not None and self.supremum < torch.inf:
+            top = torch.maximum(top, self.link(v_data).double().max())
+        origin = top.detach()
+        t = t - origin
         multiplier = self.normaliser(t.detach(), p)
-        top = t.max() if v_data is None else torch.maximum(t.max(), self.link(v_data).double().max())
-        active = torch.zeros_like(top, dtype=torch.bool)
         if self.supremum < torch.inf:
-            floor = top - self.supremum
+            floor = top - origin - self.supremum
             active = floor > multiplier
             multiplier = torch.where(active, floor, multiplier)
         log_tilt = self.inverse_link((t - multiplier).detach())
         u = log_tilt.exp()
-        rest = torch.zeros_like(top)
+        h = self.h(u)
+        divergence = p.mean(h)
         if self.supremum < torch.inf:
             rest = torch.where(active, 1 - p.mean(u), 0.0)
-        h = self.h(u)
+            divergence = divergence + rest * self.supremum
         return InnerSolution(
-            conjugate=(multiplier + p.mean(u * (t - multiplier) - h)).to(v.dtype),
-            divergence=p.mean(h) + (rest * self.supremum if self.supremum < torch.inf else 0.0),
-            link_q=p.mean(u * t.detach()) + rest * top.detach(),
+            conjugate=(origin + multiplier + p.mean(u * (t - multiplier) - h)).to(v.dtype),
+            divergence=divergence,
+            link_q=origin + p.mean(u * t.detach()),
             log_tilt=log_tilt,
-            multiplier=multiplier.detach(),
+            multiplier=origin + multiplier.detach(),
         )

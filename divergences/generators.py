@@ -173,6 +173,27 @@ class Pearson(NamedFDivergence):
         return torch.log1p((t / 2).clamp(min=-1))  # h' starts at -2: below it q* is zero
 
 
+class Neyman(NamedFDivergence):
+    r""":math:`\int (q-p)^2/q`; h(u) = (1 - u)^2 / u. Infinite where p has heavier tails than q."""
+
+    supremum = 1.0
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (1 - u).square() / u
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return (2 * torch.sinh(v / 2)).square()
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -torch.expm1(-2 * v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -2 * torch.expm1(-v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        return -torch.log1p((-t).clamp(min=-1)) / 2
+
+
 class Jeffreys(NamedFDivergence):
     r""":math:`\mathrm{KL}(q\|p) + \mathrm{KL}(p\|q)`; h(u) = (u - 1) log u."""
 

@@ -243,11 +243,11 @@ class StandardEquation(nn.Module):
             p: particles of p_theta.
 
         Raises:
-            IncompatibleError: the metric is absent or constrained, or the divergence reads a potential.
+            IncompatibleError: the metric is absent or constrained, or the divergence reads a potential or a sign.
         """
         if self.metric is None or self.divergence.critic_reads != "log_ratio":
             raise IncompatibleError(
                 f"no log-ratio: metric={type(self.metric).__name__}, divergence={type(self.divergence).__name__}; "
-                "an f-divergence with an unrestricted metric has one"
+                "a smooth f-divergence with an unrestricted metric has one"
             )
         return self.auxiliary.log_ratio(x, self.metric.log_ratio(x), self.inner_problem(data, p))

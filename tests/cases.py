@@ -14,10 +14,11 @@ import divergences as d
 from divergences import Divergence, FDivergence
 from se_framework.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
 from se_framework.penalties import R1, GradientPenalty, Penalty
+from tests.oracles import ALPHA_ORDERS
 
 
 def user_generator(u: torch.Tensor) -> torch.Tensor:
-    """Neyman's (1 - u)^2 / u, a generator that has no class of its own."""
+    """Neyman's (1 - u)^2 / u, as a user would write it."""
     return (1 - u).square() / u
 
 
@@ -30,8 +31,12 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "pearson": d.Pearson,
     "jeffreys": d.Jeffreys,
     "softened_reverse_kl": d.SoftenedReverseKL,
-    "neyman": lambda: FDivergence(user_generator),
+    "neyman": d.Neyman,
+    "weighted_js": lambda: d.WeightedJensenShannon(0.3),
+    **{f"alpha_{order:g}": lambda order=order: d.Alpha(order) for order in ALPHA_ORDERS},
+    "user": lambda: FDivergence(user_generator),
     "cross_entropy": d.CrossEntropy,
+    "total_variation": d.TotalVariation,
     "wasserstein1": d.Wasserstein1,
     "sinkhorn": d.Sinkhorn,
     "surrogate": lambda: d.Surrogate("hinge"),

@@ -21,6 +21,8 @@ EPS = 2.0**-52
 FALSE_ALARM = 1e-3
 """Rate at which a randomised test may fail a right program, over all seeds."""
 LOG2 = math.log(2)
+ALPHA_ORDERS = (0.5, 2.0, -1.0, 0.0, 1.0, 1.5, 3.0)
+"""Orders of the alpha family in the tables."""
 
 
 def z_score(comparisons: int = 1) -> float:
@@ -51,6 +53,52 @@ class Generator(NamedTuple):
 def _kl(a: Any, b: Any) -> Any:
     return a * np.log(a / b)
 
+
+def alpha_generator(a: float) -> Generator:
+    """Return the alpha divergence: h'' = u^(a-2), h(1) = h'(1) = 0, in its three forms."""
+    if a == 1:
+        return Generator(
+            h=lambda u, m: u * m.log(u) - u + 1,
+            slope=lambda u, m: m.log(u),
+            integrand=lambda q, p: _kl(q, p) - q + p,
+            at_zero=1.0,
+        )
+    if a == 0:
+        return Generator(
+            h=lambda u, m: u - 1 - m.log(u),
+            slope=lambda u, m: 1 - 1 / u,
+            integrand=lambda q, p: _kl(p, q) + q - p,
+            at_infinity=1.0,
+        )
+    return Generator(
+        h=lambda u, m: (u**a - 1 - a * (u - 1)) / (a * (a - 1)),
+        slope=lambda u, m: (u ** (a - 1) - 1) / (a - 1),
+        integrand=lambda q, p: (q**a * p ** (1 - a) - a * q - (1 - a) * p) / (a * (a - 1)),
+        at_infinity=1 / (1 - a) if a < 1 else math.inf,
+        at_zero=1 / a if a > 0 else math.inf,
+    )
+
+
+def weighted_js_generator(w: float) -> Generator:
+    def integrand(q: Any, p: Any) -> Any:
+        m = w * q + (1 - w) * p
+        return w * _kl(q, m) + (1 - w) * _kl(p, m)
+
+    return Generator(
+        h=lambda u, m: w * u * m.log(u) - (1 + w * (u - 1)) * m.log(1 + w * (u - 1)),
+        slope=lambda u, m: w * m.log(u / (1 + w * (u - 1))),
+        integrand=integrand,
+        at_infinity=-w * math.log(w),
+        at_zero=-(1 - w) * math.log(1 - w),
+    )
+
+
+_NEYMAN = Generator(
+    h=lambda u, m: (1 - u) ** 2 / u,
+    slope=lambda u, m: 1 - 1 / u**2,
+    integrand=lambda q, p: (q - p) ** 2 / q,
+    at_infinity=1.0,
+)
 
 GENERATORS: dict[str, Generator] = {
     "kl": Generator(
@@ -104,12 +152,10 @@ GENERATORS: dict[str, Generator] = {
         integrand=lambda q, p: 2 * _kl((q + p) / 2, q),
         at_infinity=-LOG2,
     ),
-    "neyman": Generator(
-        h=lambda u, m: (1 - u) ** 2 / u,
-        slope=lambda u, m: 1 - 1 / u**2,
-        integrand=lambda q, p: (q - p) ** 2 / q,
-        at_infinity=1.0,
-    ),
+    "neyman": _NEYMAN,
+    "weighted_js": weighted_js_generator(0.3),
+    **{f"alpha_{order:g}": alpha_generator(order) for order in ALPHA_ORDERS},
+    "user": _NEYMAN,
 }
 
 
@@ -240,6 +286,13 @@ def gaussian_closed_forms(m1: float, s1: float, m2: float, s2: float) -> dict[st
         spread = 2 * r * r - s * s
         return math.inf if spread <= 0 else r * r / (s * spread**0.5) * math.exp((a - b) ** 2 / spread) - 1
 
+    def alpha(a: float) -> float:  # from the integral of q^a p^(1-a)
+        s = a * s2 * s2 + (1 - a) * s1 * s1
+        if s <= 0:
+            return math.inf
+        integral = s1 ** (1 - a) * s2**a / math.sqrt(s) * math.exp(-a * (1 - a) * (m1 - m2) ** 2 / (2 * s))
+        return (integral - 1) / (a * (a - 1))
+
     affinity = math.sqrt(2 * s1 * s2 / (s1**2 + s2**2)) * math.exp(-((m1 - m2) ** 2) / (4 * (s1**2 + s2**2)))
     forward, backward = kl(m1, s1, m2, s2), kl(m2, s2, m1, s1)
     return {
@@ -249,6 +302,9 @@ def gaussian_closed_forms(m1: float, s1: float, m2: float, s2: float) -> dict[st
         "squared_hellinger": 2 - 2 * affinity,
         "pearson": chi2(m1, s1, m2, s2),
         "neyman": chi2(m2, s2, m1, s1),
+        "alpha_0": backward,
+        "alpha_1": forward,
+        **{f"alpha_{order:g}": alpha(order) for order in ALPHA_ORDERS if order not in (0, 1)},
     }
 
 

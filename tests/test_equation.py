@@ -429,7 +429,7 @@ def test_log_ratio_is_read_off_the_optimal_critic(name, normalised):
     pd, p = laws(3)
     best = torch.as_tensor(np.log(pd / p))
     equation = finite(d, Dual(normalised), p, beta=2.0)
-    shift = -0.05 if normalised else 0.0
+    shift = (0.05 if math.isinf(d.supremum) else -0.05) * normalised  # away from the end of the link's range
     value(equation, pd, d.inverse_link(d.link(best) + shift))
     x = torch.arange(float(K))[:, None]
     got = equation.log_ratio(x, letters(pd), equation.sample(0)).detach()
@@ -470,7 +470,7 @@ def test_log_ratio_is_refused_where_there_is_none():
 # -- ensembles --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NAMED_F_DIVERGENCES, "neyman"])
+@pytest.mark.parametrize("name", [*NAMED_F_DIVERGENCES, "user"])
 def test_vmap_over_stacked_members_equals_separate_calls(name):
     def member(seed):
         torch.manual_seed(seed)

@@ -1,0 +1,146 @@
+r"""f-divergences with a parameter: the weighted Jensen-Shannon divergence and the alpha (Cressie-Read) family.
+
+Both have :math:`h(1) = h'(1) = 0`, so that closed forms of h(e^v) cancel to second order near v = 0; there it is taken
+as :math:`h(e^v) = \int_0^v e^s \ell(s)\,ds`, whose integrand keeps one sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from numpy.polynomial.legendre import leggauss
+from torch import Tensor
+
+from divergences.generators import NamedFDivergence, softplus
+
+RULE = [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*leggauss(8), strict=True)]
+"""Gauss-Legendre nodes and weights on [0, 1]: error 2e-23 |c|^16 on e^(c s)."""
+LARGEST_ORDER = 30.0
+"""|order| of :class:`Alpha` up to which e^(order v) is a float32 for |v| <= 2.9."""
+
+
+def integrate(link: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    r"""Return :math:`\int_0^v e^s\ell(s)\,ds`, to rounding where the link is smooth on the scale of v."""
+    return v * torch.stack([w * (s * v).exp() * link(s * v) for s, w in RULE]).sum(0)
+
+
+def log_mixture(rest: float, weight: float, v: Tensor) -> Tensor:
+    r"""Return :math:`\log(1 - w + w e^v)`, 1 - w given, without cancellation near v = 0 and without overflow."""
+    near = torch.log1p(weight * torch.expm1(v.clamp(-1, 1)))
+    log_rest = math.log(rest) if rest < weight else math.log1p(-weight)  # each of 1 - w, w may hold the other's digits
+    far = log_rest + softplus(v + math.log(weight / rest))
+    return torch.where(v.abs() < 1, near, far)
+
+
+class WeightedJensenShannon(NamedFDivergence):
+    r""":math:`\pi\,\mathrm{KL}(q\|m) + (1-\pi)\,\mathrm{KL}(p\|m)`, :math:`m = \pi q + (1-\pi)p`.
+
+    :math:`h(u) = \pi u\log u - (1-\pi+\pi u)\log(1-\pi+\pi u)`; :math:`\pi = 1/2` is Jensen-Shannon, and divided by
+    :math:`\pi` or :math:`1-\pi` it tends to KL(q||p) or KL(p||q) as that weight vanishes.
+
+    Args:
+        weight: :math:`\pi`, the weight of q, in (0, 1).
+
+    Raises:
+        ValueError: the weight is not inside (0, 1).
+    """
+
+    def __init__(self, weight: float) -> None:
+        if not 0 < weight < 1:
+            raise ValueError(f"weighted Jensen-Shannon takes a weight of q in (0, 1), got {weight:g}")
+        self.weight = float(weight)
+        self.supremum = -self.weight * math.log(self.weight)
+        self.symmetric = self.weight == 0.5
+        super().__init__()
+
+    def extra_repr(self) -> str:
+        """Show the weight."""
+        return f"weight={self.weight:g}"
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        m = 1 - self.weight + self.weight * u
+        return self.weight * torch.xlogy(u, u) - torch.xlogy(m, m)
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        near = integrate(self.link, v.clamp(-1, 1))
+        return torch.where(v.abs() < 1, near, v.exp() * self.link(v) - self.conjugate(v))
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return -self.weight * log_mixture(self.weight, 1 - self.weight, -v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return (1 - self.weight) * log_mixture(1 - self.weight, self.weight, v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        x = t / self.weight
+        return x - torch.log1p((self.weight / (self.weight - 1) * torch.expm1(x)).clamp(min=-1))
+
+
+def phi(c: float, v: Tensor) -> Tensor:
+    r"""Return :math:`\int_0^v e^{cs}ds = (e^{cv} - 1)/c`, v at c = 0."""
+    return torch.expm1(c * v) / c if c else v
+
+
+class Alpha(NamedFDivergence):
+    r""":math:`\left(\int q^a p^{1-a} - 1\right)/(a(a-1))` (Cressie and Read 1984; Amari's alpha is 2a - 1).
+
+    :math:`h(u) = (u^a - 1 - a(u-1))/(a(a-1))`. With :math:`\varphi(c, v) = (e^{cv}-1)/c` the link is
+    :math:`\varphi(a-1, v)` and the conjugate :math:`\varphi(a, v)`, smooth in a through the limits KL(q||p) at a = 1
+    and KL(p||q) at a = 0. Other orders: 2 is half of Pearson, -1 half of Neyman, 1/2 twice the squared Hellinger. The
+    order 1 - a exchanges q and p. Infinite for a > 1 where q's tails are too heavy for p's, for a < 0 where p's are for
+    q's.
+
+    Args:
+        order: a, at most 30 in size: beyond, :math:`e^{av}` is no float32 for log-ratios of three.
+
+    Raises:
+        ValueError: the order is out of range.
+    """
+
+    def __init__(self, order: float) -> None:
+        if not abs(order) <= LARGEST_ORDER:
+            raise ValueError(f"alpha takes an order of size up to {LARGEST_ORDER:g}, got {order:g}")
+        self.order = float(order)
+        self.supremum = 1 / (1 - self.order) if self.order < 1 else math.inf
+        self.symmetric = self.order == 0.5
+        super().__init__()
+
+    def extra_repr(self) -> str:
+        """Show the order."""
+        return f"order={self.order:g}"
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        v = torch.log(u)
+        at_zero = 1 / self.order if self.order > 0 else math.inf
+        return torch.where(u > 0, u * phi(self.order - 1, v) - phi(self.order, v), at_zero)
+
+    def value(self, v: Tensor) -> Tensor:
+        r"""Return :math:`h(e^v) = v^2 \exp[0, v, av]`, a divided difference of the exponential.
+
+        For v > 0 as :math:`e^v h_{1-a}(e^{-v})`, in which only the leading exponential can overflow.
+        """
+        reach = 1 / max(1.0, abs(self.order), abs(1 - self.order))
+        near = integrate(self.link, v.clamp(-reach, reach))
+        down, up = self._fall(self.order, v.clamp(max=0)), self._fall(1 - self.order, -v.clamp(min=0))
+        return torch.where(v.abs() < reach, near, torch.where(v > 0, v.clamp(min=0).exp() * up, down))
+
+    @staticmethod
+    def _fall(a: float, v: Tensor) -> Tensor:
+        """Return h(e^v) for v <= 0, where it is first-order differences over the widest pair of 0, v and av."""
+        if a > 1:
+            return (v.exp() * phi(a - 1, v) - phi(1.0, v)) / a
+        if a < 0:
+            return (phi(a, v) - phi(1.0, v)) / (a - 1)
+        return (a * v).exp() * phi(1 - a, v) - phi(a, v)
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        return phi(self.order - 1, v)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        return phi(self.order, v)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        b = self.order - 1
+        return torch.log1p((b * t).clamp(min=-1)) / b if b else t
