@@ -2,14 +2,16 @@
 
 from models.base import Critic, Law, Model
 from models.critics import GroupSortCritic, MLPCritic
-from models.flows import RealNVP
+from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, Weighted
 from models.networks import mlp
+from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
 
 __all__ = [
     "Affine",
+    "CouplingFlow",
     "Critic",
     "GroupSortCritic",
     "Law",
@@ -19,6 +21,7 @@ __all__ = [
     "Particles",
     "PushForward",
     "RealNVP",
+    "SplineFlow",
     "TabularCritic",
     "TabularModel",
     "Weighted",
