@@ -66,7 +66,7 @@ class Couplings:
 
     def _numbers(self, i: int, given: Tensor) -> Tensor:
         """Return the numbers of coupling i for the half (m', N) that it reads, shape (numbers, m, N)."""
-        inputs = given.clamp(-self.input_bound, self.input_bound).T
+        inputs = F.hardtanh(given, -self.input_bound, self.input_bound).T
         if self.labels is not None:
             inputs = torch.cat((inputs, self.labels), 1)
         return self.conditioners[i](inputs).unflatten(0, (-1, self.split[1 - i % 2]))

@@ -2,7 +2,7 @@ r"""Spline flows: couplings that move a coordinate along a monotone rational-qua
 
 from __future__ import annotations
 
-from math import expm1, log
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -16,73 +16,87 @@ from models.networks import Activation
 # Durkan et al.'s least width and height of a bin, as a share of the box, and least derivative at a knot.
 MIN_SIZE = 1e-3
 MIN_SLOPE = 1e-3
-# softplus(_SLOPE_SHIFT) = 1 - MIN_SLOPE: the number 0 stands for the derivative 1.
-_SLOPE_SHIFT = log(expm1(1 - MIN_SLOPE))
+# softplus(0) = log(2) / beta = 1 - MIN_SLOPE: the number 0 stands for the derivative 1.
+_SOFTNESS = log(2) / (1 - MIN_SLOPE)
 
 
 class Bins(NamedTuple):
-    """The bins that hold a batch of coordinates; shares of the box run from 0 to 1.
+    """The bins that hold a batch of coordinates, in a box that begins at 0; every field has shape (m, N).
 
     Attributes:
-        low: the left and the lower edge as shares of the box, shape (2, m, N).
-        size: width and height as shares of the box, shape (2, m, N).
-        slope: derivatives at both knots, over the mean slope height / width of the bin, shape (2, m, N).
+        left: left edge.
+        bottom: lower edge.
+        width: width.
+        height: height.
+        slope_0: derivative at the left knot.
+        slope_1: derivative at the right knot.
     """
 
-    low: Tensor
-    size: Tensor
-    slope: Tensor
+    left: Tensor
+    bottom: Tensor
+    width: Tensor
+    height: Tensor
+    slope_0: Tensor
+    slope_1: Tensor
 
 
-def find_bins(numbers: Tensor, share: Tensor, axis: int) -> Bins:
+def find_bins(numbers: Tensor, place: Tensor, axis: int, box: float) -> Bins:
     """Return the bins that hold the coordinates.
 
-    Every sum over bins is a product with a mask: a comparison with the knots gives the mask of the bins to the left,
-    its differences the one-hot mask of the bin itself. The mask knows no knots at the ends of the box, so the numbers
-    of the derivatives there are sums of nothing: zero, which stands for the derivative 1 of the tails.
+    Every look-up is a product with a mask: a comparison with the knots gives the mask of the bins before the one
+    sought, its differences the one-hot mask of the bin itself. These masks carry no gradient and need no index, and no
+    number stands for the derivatives at the ends of the box: a sum of nothing, 0, is the derivative 1 of the tails.
 
     Args:
         numbers: what a conditioner returned, shape (3 K - 1, m, N): K of the widths, K of the heights, K - 1 of the
             derivatives at inner knots.
-        share: coordinates as shares of the box, in [0, 1], shape (m, N).
+        place: coordinates in [0, box], shape (m, N).
         axis: 0 to look them up among the widths, 1 among the heights.
+        box: width and height of the box.
     """
     bins = (len(numbers) + 1) // 3
-    gain = 1 - bins * MIN_SIZE
     of_sizes, of_slopes = numbers.split((2 * bins, bins - 1))
-    parts = of_sizes.unflatten(0, (2, bins)).softmax(1)
-    least = torch.arange(1, bins, dtype=share.dtype, device=share.device)[:, None, None] * MIN_SIZE
-    knots = torch.add(least, parts[axis, :-1].detach().cumsum(0), alpha=gain)
-    left = (share >= knots).to(share.dtype)  # (K - 1, m, N): whether the bin lies left of the one sought
-    here = torch.cat((torch.ones_like(left[:1]), left)) - torch.cat((left, torch.zeros_like(left[:1])))
-    low = MIN_SIZE * left.sum(0) + gain * (parts[:, :-1] * left).sum(1)
-    size = MIN_SIZE + gain * (parts * here).sum(1)
-    slope = torch.stack(((of_slopes * here[1:]).sum(0), (of_slopes * here[:-1]).sum(0)))
-    slope = MIN_SLOPE + F.softplus(slope + _SLOPE_SHIFT)
-    return Bins(low, size, slope * (size[0] / size[1]))
+    # A size is unit (softmax + least), which sums to the box.
+    unit, least = box * (1 - bins * MIN_SIZE), MIN_SIZE / (1 - bins * MIN_SIZE)
+    sizes = of_sizes.unflatten(0, (2, bins)).softmax(1) + least
+    passed = (place.detach() >= unit * sizes.detach()[axis, :-1].cumsum(0)).to(place.dtype)
+    passed = torch.cat((torch.ones_like(place)[None], passed, torch.zeros_like(place)[None]))  # (K + 1, m, N)
+    before, after = passed[1:], 1 - passed[:-1]
+    low, gap = (sizes * (unit * torch.stack((before, after))[:, None])).sum(2)
+    size = (box - gap) - low  # so the last bin ends where the box does, to the last digit
+    here = passed[:-1] - passed[1:]
+    slopes = (of_slopes * torch.stack((here[1:], here[:-1]))).sum(1)
+    return Bins(*low.unbind(), *size.unbind(), *(F.softplus(slopes, _SOFTNESS) + MIN_SLOPE).unbind())
 
 
-def ratio_and_log_slope(t: Tensor, u: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
+def within(t: Tensor) -> Tensor:
+    """Return t without what rounding has put outside [0, 1]; the gradient stays that of t."""
+    return t + (t.clamp(0, 1) - t).detach()
+
+
+def rise_and_log_slope(t: Tensor, u: Tensor, mean: Tensor, bins: Bins) -> tuple[Tensor, Tensor]:
     r"""Return how far up its bin the spline is, in [0, 1], and its log-derivative.
 
-    With :math:`t\in[0,1]` the way across the bin, u = 1 - t, and :math:`g_0,g_1` the derivatives at the knots over
-    the mean slope s,
+    With t in [0, 1] the way across the bin, u = 1 - t, s the mean slope height / width, and :math:`d_0,d_1` the
+    derivatives at the knots,
 
     .. math::
-        A=u+g_1t,\quad B=t+g_0u,\qquad \rho=\frac{tB}{tB+uA},\qquad y'=s\,\frac{tA+uB}{(tB+uA)^2}.
+        A=su+d_1t,\quad B=st+d_0u,\qquad \rho=\frac{tB}{tB+uA},\qquad y'=s^2\,\frac{tA+uB}{(tB+uA)^2}.
 
-    This is Durkan et al.'s eqs. (4) and (5) without differences: no cancellation, whatever the derivatives.
+    This is Durkan et al.'s eqs. (4) and (5) as sums of positive terms: nothing cancels, whatever the derivatives.
 
     Args:
         t: shape (m, N).
         u: shape (m, N).
+        mean: s, shape (m, N).
         bins: the bins.
     """
-    a, b = torch.addcmul(u, t, bins.slope[1]), torch.addcmul(t, u, bins.slope[0])
+    # Products and sums rather than addcmul and quotients: their backward passes are half as long.
+    a, b = mean * u + bins.slope_1 * t, mean * t + bins.slope_0 * u
     rise = t * b
-    total = torch.addcmul(rise, u, a)
-    steepness = torch.addcmul(t * a, u, b) / (total.square() * (bins.size[0] / bins.size[1]))
-    return rise / total, steepness.log()
+    inverse = (rise + u * a).reciprocal()
+    scale = mean * inverse
+    return rise * inverse, ((t * a + u * b) * (scale * scale)).log()
 
 
 class SplineFlow(CouplingFlow):
@@ -130,33 +144,31 @@ class SplineFlow(CouplingFlow):
         self.bound = bound
 
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate the spline; where a coordinate leaves the box, the rest of it is added after the spline."""
-        inside = x.clamp(-self.bound, self.bound)
-        share = inside * (0.5 / self.bound) + 0.5
-        bins = find_bins(numbers, share, 0)
-        t = (share - bins.low[0]) / bins.size[0]
-        rho, log_slope = ratio_and_log_slope(t, 1 - t, bins)
-        end = torch.addcmul(bins.low[1], bins.size[1], rho) - 0.5
-        return torch.add(x - inside, end, alpha=2 * self.bound), log_slope
+        """Evaluate the spline; what a coordinate exceeds the box by is added after it."""
+        place = F.hardtanh(x, -self.bound, self.bound) + self.bound  # a clamp, with a shorter backward pass
+        bins = find_bins(numbers, place, 0, 2 * self.bound)
+        per_width = bins.width.reciprocal()
+        t = within((place - bins.left) * per_width)
+        rise, log_slope = rise_and_log_slope(t, 1 - t, bins.height * per_width, bins)
+        return bins.bottom + bins.height * rise + (x - place), log_slope
 
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         r"""Invert the spline.
 
-        With v the way up the bin, w = 1 - v, and r = t / u, :math:`w r^2+q r-v=0`, :math:`q=wg_0-vg_1`. Its positive
-        root is :math:`r=2v/(q+R)=(R-q)/(2w)`, :math:`R=\sqrt{q^2+4vw}`; the form without a difference is taken.
+        With v the way up the bin, w = 1 - v, and r = t / u, :math:`swr^2+qr-sv=0`, :math:`q=wd_0-vd_1`. Its positive
+        root is :math:`r=2sv/(q+R)=(R-q)/(2sw)`, :math:`R=\sqrt{q^2+4s^2vw}`; the form without a difference is taken.
         """
-        inside = z.clamp(-self.bound, self.bound)
-        share = inside * (0.5 / self.bound) + 0.5
-        bins = find_bins(numbers, share, 1)
-        v = (share - bins.low[1]) / bins.size[1]
+        place = F.hardtanh(z, -self.bound, self.bound) + self.bound
+        bins = find_bins(numbers, place, 1, 2 * self.bound)
+        mean = bins.height / bins.width
+        v = within((place - bins.bottom) / bins.height)
         w = 1 - v
-        q = w * bins.slope[0] - v * bins.slope[1]
-        # v may leave [0, 1] by rounding; at the ends the root is |q| > 0.
-        large = torch.addcmul(4 * (v * w).clamp(min=0), q, q).sqrt() + q.abs()
+        q = w * bins.slope_0 - v * bins.slope_1
+        v, w = 2 * mean * v, 2 * mean * w
+        large = (q * q + v * w).sqrt() + q.abs()
         forward = q >= 0
-        above, below = torch.where(forward, 2 * v, large), torch.where(forward, large, 2 * w)
-        total = above + below
-        t, u = above / total, below / total
-        log_slope = ratio_and_log_slope(t, u, bins)[1]
-        end = torch.addcmul(bins.low[0], bins.size[0], t) - 0.5
-        return torch.add(z - inside, end, alpha=2 * self.bound), -log_slope
+        across, rest = torch.where(forward, v, large), torch.where(forward, large, w)
+        per_total = (across + rest).reciprocal()
+        t, u = across * per_total, rest * per_total
+        _, log_slope = rise_and_log_slope(t, u, mean, bins)
+        return bins.left + bins.width * t + (z - place), -log_slope
