@@ -143,6 +143,14 @@ class Divergence(nn.Module):
         """Return what theta sees in place of this, None for the same: surrogates give each player its own loss."""
         return None
 
+    def phi_view(self) -> Divergence | None:
+        """Return the divergence through whose dual phi learns v, None for this one.
+
+        Every smooth f-divergence's dual has the same optimal v. Where this one's has gradients of infinite variance on
+        well separated laws, phi learns v through a dual that has not, and theta descends on D at that v.
+        """
+        return None
+
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""
         raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")

@@ -61,16 +61,17 @@ class Sinkhorn(Divergence):
     further than reach, and the masses of q and p may differ; S then gains :math:`\tfrac\epsilon2(q(1)-p(1))^2`
     (Sejourne, Feydy, Vialard, Trouve, Peyre 2019). However far the clouds, S stays of the order of :math:`\rho`.
 
-    The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter that is never zero and the
-    backend that needs no KeOps, works in float32 at least, checks shapes, masses and finiteness, corrects the slope of
-    the unbalanced form, and refuses vmap (geomloss reads numbers off the clouds) and second derivatives: they are
-    silently wrong there.
+    The wrapper restores autograd's grad mode (geomloss leaves it on), passes a diameter at which the annealing can
+    start and the backend that needs no KeOps, works in float32 at least, checks shapes, masses and finiteness, corrects
+    the slope of the unbalanced form, and refuses vmap (geomloss reads numbers off the clouds) and second derivatives:
+    they are silently wrong there.
 
     Args:
         p: exponent of the ground cost, 1 or 2.
         blur: width of the entropic smoothing, in the units of the clouds (standardised, where the data is).
-        scaling: ratio of successive widths of the annealing in (0, 1); gradient error against 0.999, 64 points:
-            about 6 % at 0.95, 3 % at 0.99.
+        scaling: ratio of successive widths of the annealing in (0, 1). Relative error of the points' slopes against
+            0.999, for 64 standard normal points a side in the plane: at 0.95 about 20 % where blur is 0.05, 8 % at 0.2,
+            4 % at 0.5; at 0.99 about 7, 2 and 1 %. In 64 dimensions 30 % at blur 0.05, 8 % at 1.
         reach: distance beyond which mass is rather given up than moved, in the units of the clouds; None: never.
 
     Raises:
@@ -118,13 +119,16 @@ class Sinkhorn(Divergence):
             )
         everything = torch.cat([x, y]).detach()
         spread = float((everything.amax(0) - everything.amin(0)).norm())
+        # Annealing starts at the diameter, which must not be zero; where mass may be given up it must begin above
+        # reach and blur too, or unequal masses end up as far off as 98 %.
+        start = max(spread, self.blur) if self.reach is None else max(spread, 4 * self.blur, 4 * self.reach)
         loss = SamplesLoss(
             "sinkhorn",
             p=self.p,
             blur=self.blur,
             reach=self.reach,
             scaling=self.scaling,
-            diameter=max(spread, self.blur),
+            diameter=start,
             backend="tensorized",
         )
         return loss(a, x, b, y)

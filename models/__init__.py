@@ -4,18 +4,20 @@ from models.base import Critic, Embedding, Law, Model
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding
-from models.flows import RealNVP
+from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
 from models.spectral import SpectralCritic
+from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
 
 __all__ = [
     "Affine",
     "ConvCritic",
     "ConvGenerator",
+    "CouplingFlow",
     "Critic",
     "Embedding",
     "GaussianMixture",
@@ -30,6 +32,7 @@ __all__ = [
     "PushForward",
     "RealNVP",
     "SpectralCritic",
+    "SplineFlow",
     "TabularCritic",
     "TabularModel",
     "Weighted",

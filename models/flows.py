@@ -1,58 +1,75 @@
-r"""Normalizing flows: models with exact density, sampling and inverse."""
+r"""Normalizing flows of couplings: models with exact density, sampling and inverse."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from math import log
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.base import Model, check_context, checked_at_least
 from models.laws import PushForward
-from models.networks import Activation, bound_call, mlp
+from models.networks import Activation, bound_call, mlp, with_context
+
+Support = Literal["real", "unit"]
+Coupling = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+MARGIN = 1e-6
+"""a in y = logit(a + (1-2a) x): how far the interval of ``support="unit"`` reaches beyond [0, 1]."""
 
 
-class AffineCouplings:
-    r"""The map of a stack of affine couplings at fixed parameters, with an elementwise affine map at the data end.
+class Couplings:
+    r"""The map of a stack of couplings at fixed parameters, with an elementwise affine map at the data end.
 
-    From data to latent, the coordinates are held as two halves that take turns, :math:`b\leftarrow b\,e^{s(a)}+t(a)`
-    and :math:`a\leftarrow a\,e^{s(b)}+t(b)`. After both turns, for d > 2, a fixed permutation (even positions first)
-    forms new halves. Halves need not be equal, so d may be odd.
+    From data to latent, the coordinates are held as two halves a, b that take turns: each coordinate of b moves along
+    an increasing function whose numbers a conditioner reads off a, then the roles change. After both turns, for d > 2,
+    a fixed permutation (even positions first) forms new halves. Halves need not be equal, so d may be odd.
 
-    The log-scale is :math:`s=c\tanh r`, and a conditioner sees its input clamped to :math:`[-\kappa,\kappa]`. Shift
-    and scale are then bounded: far from the data the map is affine of bounded slope, and log-densities stay finite.
+    A conditioner sees its input clamped to :math:`[-\kappa,\kappa]`: far from the data it is constant.
+
+    Inside, examples are columns, so that every operation on the numbers of a coupling, shape (numbers, m, N), runs
+    along a long contiguous axis; with few numbers per row on the last axis, torch is several times slower.
 
     Source: Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", ICLR 2017, eqs. (4)-(8).
 
     Args:
-        conditioners: networks that return (t, r) side by side, in the order data to latent.
+        conditioners: networks from (N, inputs) to (numbers m, N), in the order data to latent.
+        pull: the increasing function: (numbers (numbers, m, N), coordinates (m, N)) to the moved coordinates and the
+            logarithm of its derivative, both (m, N).
+        push: its inverse.
         split: sizes of the halves; coupling i reads half i mod 2 and moves the other.
-        log_scale_bound: c.
         input_bound: kappa.
         loc: shift of the affine map at the data end, shape (d,).
         log_scale: log-scale of the affine map at the data end, shape (d,).
         order: the permutation, shape (d,); None to have none.
+        labels: columns appended to the input of every conditioner, shape (N, classes); None to append nothing.
     """
 
     def __init__(
         self,
         conditioners: Sequence[Callable[[Tensor], Tensor]],
+        pull: Coupling,
+        push: Coupling,
         split: tuple[int, int],
-        log_scale_bound: float,
         input_bound: float,
         loc: Tensor,
         log_scale: Tensor,
         order: Tensor | None,
+        labels: Tensor | None = None,
     ) -> None:
-        self.conditioners, self.split = conditioners, split
-        self.log_scale_bound, self.input_bound = log_scale_bound, input_bound
-        self.loc, self.log_scale, self.order = loc, log_scale, order
+        self.conditioners, self._pull, self._push = conditioners, pull, push
+        self.split, self.input_bound, self.order, self.labels = split, input_bound, order, labels
+        self.loc, self.log_scale = loc[:, None], log_scale[:, None]
 
-    def _shift_and_log_scale(self, i: int, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return t and s of coupling i for the half that it reads, both shaped as the half that it moves."""
-        shift, raw = self.conditioners[i](given.clamp(-self.input_bound, self.input_bound)).chunk(2, dim=1)
-        return shift, self.log_scale_bound * torch.tanh(raw)
+    def _numbers(self, i: int, given: Tensor) -> Tensor:
+        """Return the numbers of coupling i for the half (m', N) that it reads, shape (numbers, m, N)."""
+        inputs = F.hardtanh(given, -self.input_bound, self.input_bound).T
+        if self.labels is not None:
+            inputs = torch.cat((inputs, self.labels), 1)
+        return self.conditioners[i](inputs).unflatten(0, (-1, self.split[1 - i % 2]))
 
     def _mixes_before(self, i: int) -> bool:
         """Whether the permutation stands before coupling i."""
@@ -60,35 +77,137 @@ class AffineCouplings:
 
     def pull(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map data x to latent z, both (N, d); return z and log |det dz/dx|, shape (N,)."""
-        halves = list(((x - self.loc) * (-self.log_scale).exp()).split(self.split, dim=1))
-        log_scales = []
+        halves = list(((x.T - self.loc) * (-self.log_scale).exp()).split(self.split))
+        slopes = []
         for i in range(len(self.conditioners)):
             if self._mixes_before(i):
-                halves = list(torch.cat(halves, 1)[:, self.order].split(self.split, dim=1))
-            shift, log_scale = self._shift_and_log_scale(i, halves[i % 2])
-            halves[1 - i % 2] = torch.addcmul(shift, halves[1 - i % 2], log_scale.exp())
-            log_scales.append(log_scale)
-        return torch.cat(halves, 1), torch.cat(log_scales, 1).sum(1) - self.log_scale.sum()
+                halves = list(torch.cat(halves)[self.order].split(self.split))
+            numbers = self._numbers(i, halves[i % 2])
+            halves[1 - i % 2], slope = self._pull(numbers, halves[1 - i % 2])
+            slopes.append(slope)
+        return torch.cat(halves).T, torch.cat(slopes).sum(0) - self.log_scale.sum()
 
     def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Map latent z to data x, both (N, d); return x and log |det dx/dz|, shape (N,)."""
         inverse_order = None if self.order is None else self.order.argsort()
-        halves = list(z.split(self.split, dim=1))
-        log_scales = []
+        halves = list(z.T.contiguous().split(self.split))
+        slopes = []
         for i in reversed(range(len(self.conditioners))):
-            shift, log_scale = self._shift_and_log_scale(i, halves[i % 2])
-            halves[1 - i % 2] = (halves[1 - i % 2] - shift) * (-log_scale).exp()
-            log_scales.append(log_scale)
+            numbers = self._numbers(i, halves[i % 2])
+            halves[1 - i % 2], slope = self._push(numbers, halves[1 - i % 2])
+            slopes.append(slope)
             if self._mixes_before(i):
-                halves = list(torch.cat(halves, 1)[:, inverse_order].split(self.split, dim=1))
-        x = torch.addcmul(self.loc, torch.cat(halves, 1), self.log_scale.exp())
-        return x, self.log_scale.sum() - torch.cat(log_scales, 1).sum(1)
+                halves = list(torch.cat(halves)[inverse_order].split(self.split))
+        x = torch.addcmul(self.loc, torch.cat(halves), self.log_scale.exp())
+        return x.T, self.log_scale.sum() + torch.cat(slopes).sum(0)
 
 
-class RealNVP(Model):
-    r"""Real NVP: :math:`x=g_\theta(z)` by affine couplings; it starts at N(0, I).
+class CouplingFlow(Model):
+    r"""A flow :math:`x=g_\theta(z)` of couplings; a subclass writes the increasing function of one coordinate.
 
     .. math:: \log p_\theta(x)=\log N(g^{-1}(x);0,I)+\log|\det\partial g^{-1}(x)/\partial x|
+
+    Every conditioner reads the label of a conditional flow, so both halves depend on it.
+
+    Args:
+        event_shape: shape E of one example, prod(E) >= 2.
+        numbers: how many numbers of a conditioner move one coordinate; all zero must give the identity.
+        couplings: number of couplings; at least 2, so that both halves move.
+        width: units of a hidden layer of a conditioner.
+        depth: hidden layers of a conditioner.
+        activation: nonlinearity of a conditioner.
+        input_bound: size at which the input of a conditioner is clamped.
+        support: where the law lives: "real", or "unit" for [-a', 1 + a'] in every coordinate with a' = 1e-6, where
+            the flow models :math:`y=\text{logit}(a+(1-2a)x)`.
+        classes: number of classes of the context, which enters as a one-hot vector; 0 for an unconditional model.
+
+    Raises:
+        ValueError: one-dimensional data, or a hyperparameter out of range.
+    """
+
+    has_log_prob: ClassVar[bool] = True
+    has_rsample: ClassVar[bool] = True
+    has_context: ClassVar[bool] = True
+    smallest_dimension: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        numbers: int,
+        couplings: int,
+        width: int,
+        depth: int,
+        activation: Activation,
+        input_bound: float,
+        support: Support,
+        classes: int,
+    ) -> None:
+        super().__init__(event_shape, classes)
+        checked_at_least("couplings", couplings, 2)
+        if support not in get_args(Support):
+            raise ValueError(f"support must be one of {', '.join(get_args(Support))}, got {support!r}; choose one")
+        d = self.dimension
+        self.split = (d - d // 2, d // 2)
+        self.input_bound, self.support = input_bound, support
+        # The last layer starts at zero, so the flow starts at the identity.
+        self.conditioners = nn.ModuleList(
+            mlp(self.split[i % 2] + classes, numbers * self.split[1 - i % 2], width, depth, activation, zero_last=True)
+            for i in range(couplings)
+        )
+        self.loc = nn.Parameter(torch.zeros(d))
+        self.log_scale = nn.Parameter(torch.zeros(d))
+        order = torch.cat((torch.arange(0, d, 2), torch.arange(1, d, 2)))
+        self.register_buffer("_order", order if d > 2 else None, persistent=False)
+
+    @abstractmethod
+    def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Move coordinates (m, N) towards the latent end; return them and the log-derivative, both (m, N)."""
+
+    @abstractmethod
+    def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Invert :meth:`pull_coordinate` at the same numbers, shape (numbers, m, N)."""
+
+    def forward(self, context: Tensor | None = None) -> PushForward:
+        """Return the law of the flow; a conditional one has one row per label."""
+        check_context(self, context)
+        event_shape, unit = self.event_shape, self.support == "unit"
+        labels = None
+        if context is not None:
+            labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes)
+        couplings = Couplings(
+            [_in_columns(net) for net in self.conditioners],  # type: ignore[arg-type]
+            self.pull_coordinate,
+            self.push_coordinate,
+            self.split,
+            self.input_bound,
+            self.loc,
+            self.log_scale,
+            self._order,  # type: ignore[arg-type]
+            labels,
+        )
+
+        def push(z: Tensor) -> tuple[Tensor, Tensor]:
+            x, ladj = couplings.push(z)
+            if unit:
+                x, more = from_logits(x)
+                ladj = ladj + more
+            return x.unflatten(1, event_shape), ladj
+
+        def pull(x: Tensor) -> tuple[Tensor, Tensor]:
+            if not unit:
+                return couplings.pull(x.flatten(1))
+            y, more = to_logits(x.flatten(1))
+            z, ladj = couplings.pull(y)
+            return z, ladj + more
+
+        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull)
+
+
+class RealNVP(CouplingFlow):
+    r"""Real NVP: affine couplings :math:`b\leftarrow b\,e^{s(a)}+t(a)`; it starts at N(0, I).
+
+    The log-scale is :math:`s=c\tanh r`, and the input of a conditioner is bounded. Shift and scale are then bounded:
+    far from the data the map is affine of bounded slope, and log-densities stay finite.
 
     Source: Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", ICLR 2017.
 
@@ -98,16 +217,14 @@ class RealNVP(Model):
         width: units of a hidden layer of a conditioner.
         depth: hidden layers of a conditioner.
         activation: nonlinearity of a conditioner.
-        log_scale_bound: bound on the log-scale of one coupling.
+        log_scale_bound: c, the bound on the log-scale of one coupling.
         input_bound: size at which the input of a conditioner is clamped.
+        support: "real", or "unit" for data in the unit cube, see :class:`CouplingFlow`.
+        classes: number of classes of the context; 0 for an unconditional model.
 
     Raises:
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
-
-    has_log_prob: ClassVar[bool] = True
-    has_rsample: ClassVar[bool] = True
-    smallest_dimension: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -118,44 +235,54 @@ class RealNVP(Model):
         activation: Activation = "relu",
         log_scale_bound: float = 2.0,
         input_bound: float = 20.0,
+        support: Support = "real",
+        classes: int = 0,
     ) -> None:
-        super().__init__(event_shape)
-        checked_at_least("couplings", couplings, 2)
         for name, value in (("log_scale_bound", log_scale_bound), ("input_bound", input_bound)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}; the default works for standardised data")
-        d = self.dimension
-        self.split = (d - d // 2, d // 2)
-        self.log_scale_bound, self.input_bound = log_scale_bound, input_bound
-        # One network gives shift and log-scale; its last layer starts at zero, so the flow starts at the identity.
-        self.conditioners = nn.ModuleList(
-            mlp(self.split[i % 2], 2 * self.split[1 - i % 2], width, depth, activation, zero_last=True)
-            for i in range(couplings)
-        )
-        self.loc = nn.Parameter(torch.zeros(d))
-        self.log_scale = nn.Parameter(torch.zeros(d))
-        order = torch.cat((torch.arange(0, d, 2), torch.arange(1, d, 2)))
-        self.register_buffer("_order", order if d > 2 else None, persistent=False)
+        super().__init__(event_shape, 2, couplings, width, depth, activation, input_bound, support, classes)
+        self.log_scale_bound = log_scale_bound
 
-    def forward(self, context: Tensor | None = None) -> PushForward:
-        """Return the law of the flow."""
-        check_context(self, context)
-        event_shape = self.event_shape
-        couplings = AffineCouplings(
-            [bound_call(net) for net in self.conditioners],
-            self.split,
-            self.log_scale_bound,
-            self.input_bound,
-            self.loc,
-            self.log_scale,
-            self._order,  # type: ignore[arg-type]
-        )
+    def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return :math:`x e^s+t` and s for numbers (t, r)."""
+        log_scale = self.log_scale_bound * torch.tanh(numbers[1])
+        return torch.addcmul(numbers[0], x, log_scale.exp()), log_scale
 
-        def push(z: Tensor) -> tuple[Tensor, Tensor]:
-            x, ladj = couplings.push(z)
-            return x.unflatten(1, event_shape), ladj
+    def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return :math:`(z-t)e^{-s}` and -s for numbers (t, r)."""
+        minus = -self.log_scale_bound * torch.tanh(numbers[1])
+        return (z - numbers[0]) * minus.exp(), minus
 
-        def pull(x: Tensor) -> tuple[Tensor, Tensor]:
-            return couplings.pull(x.flatten(1))
 
-        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull)
+def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`y=\log(p/q)`, p = a + (1-2a) x, q = 1 - p, and :math:`\log|\det\partial y/\partial x|` per row.
+
+    The logarithm of the determinant is :math:`\sum_i\log((1-2a)/(p_iq_i))`. It is -inf, the density zero, for rows
+    outside the support.
+
+    Args:
+        x: shape (N, d).
+    """
+    gain = 1 - 2 * MARGIN
+    p, q = MARGIN + gain * x, MARGIN + gain * (1 - x)  # q by its own sum: 1 - p would lose it in float32
+    inside = (p > 0) & (q > 0)
+    # The safe value keeps NaN out of the gradient of the rows outside.
+    log_p, log_q = (torch.where(inside, part, 0.5).log() for part in (p, q))
+    ladj = torch.where(inside, log(gain) - log_p - log_q, -torch.inf)
+    return log_p - log_q, ladj.sum(1)
+
+
+def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Invert :func:`to_logits`: return x and :math:`\log|\det\partial x/\partial y|` per row, for y of shape (N, d)."""
+    gain = 1 - 2 * MARGIN
+    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(gain)
+    return (torch.sigmoid(y) - MARGIN) / gain, ladj.sum(1)
+
+
+def _in_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    """Return the call of a perceptron with its parameters of now, from (N, inputs) to (outputs, N)."""
+    hidden, last = bound_call(net[:-1]), net[-1]
+    weight, bias = last.weight, last.bias
+    # The same product as in a linear layer, in the other memory order: no copy is made.
+    return lambda x: torch.addmm(bias[:, None], weight, hidden(x).T)  # type: ignore[arg-type, operator]

@@ -1,5 +1,6 @@
 """Every experiment under every choice of every group trains, or legality refuses it with overrides that mend it."""
 
+import importlib.util
 import re
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from se_framework.assembly import assembly_of
 from se_framework.composing import compose, config_dir, groups
-from se_framework.errors import ConfigError, IncompatibleError, StepError
+from se_framework.errors import ConfigError, DataError, IncompatibleError, StepError
 
 SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu"]
 GROUPS = groups([config_dir()])
@@ -30,15 +31,29 @@ def table_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("images")
+    for i in range(20):
+        Image.new("RGB", (5, 4), (10 * i, 255 - 10 * i, 7 * i)).save(path / f"{i}.png")
+    return path
+
+
 def convex(u):
     """The generator of the test of ``divergence=f``."""
     return (u - 1).square() + torch.xlogy(u, u)
 
 
-def extra(group, choice, table_file):
+def extra(group, choice, table_file, image_folder):
     """What a choice asks of its user."""
     if (group, choice) == ("data", "array"):
         return [f'data.path="{table_file}"']
+    if (group, choice) == ("data", "image_folder"):
+        return [f'data.path="{image_folder}"', "data.size=4"]
+    if (group, choice) == ("data", "torchvision"):
+        return ["data.name=MNIST", f'data.root="{image_folder}"']
     return ["divergence.h=tests.test_configs.convex"] if (group, choice) == ("divergence", "f") else []
 
 
@@ -50,9 +65,15 @@ def play(overrides):
 
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
 @pytest.mark.parametrize("group", [g for g in GROUPS if g != "experiment"])
-def test_every_choice_trains_or_is_refused_with_a_fix_that_works(experiment, group, table_file):
+def test_every_choice_trains_or_is_refused_with_a_fix_that_works(experiment, group, table_file, image_folder):
     for choice in GROUPS[group]:
-        swap = [f"experiment={experiment}", f"{group}={choice}", *extra(group, choice, table_file)]
+        swap = [f"experiment={experiment}", f"{group}={choice}", *extra(group, choice, table_file, image_folder)]
+        if choice == "torchvision":
+            # An extra whose files are fetched from a network: what is absent is named, the package or the files.
+            there = importlib.util.find_spec("torchvision") is not None
+            with pytest.raises(DataError, match="data.download=true" if there else r"'se-framework\[images\]'"):
+                play(swap)
+            continue
         try:
             history = play(swap)
         except IncompatibleError as error:
@@ -115,7 +136,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
         (["model=null"], "model=null: no such choice"),
         (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
-        (["data.path=x.npy"], "unknown key 'data.path': it belongs to data=array, add that"),
+        (["data.path=x.npy"], "unknown key 'data.path': it belongs to data=array or image_folder, add that"),
         (["allow=lipschitz"], r"allow must be a list, got 'lipschitz': write allow=\[lipschitz\]"),
         (["experiment=wgan_gp", "metric.penalty.weight=0"], "needs a 1-Lipschitz metric, got an unrestricted one"),
         (["data._target_=tests.test_configs.broken"], "data: RuntimeError: no luck"),

@@ -196,7 +196,7 @@ def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:
             f"or {remedy}"
         ) from error
     except Exception as error:  # noqa: BLE001  a damaged file may raise anything in a decoder
-        reason = (str(error).splitlines() or [""])[0].replace(str(file), "it")[:120] or type(error).__name__
+        reason = (str(error).splitlines() or [""])[0].replace(repr(str(file)), "it")[:120] or type(error).__name__
         raise DataError(f"data.path: {str(file)!r} cannot be read as an image ({reason}); {remedy}") from error
 
 
