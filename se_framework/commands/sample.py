@@ -9,11 +9,12 @@ from se_framework.commands.arguments import parse, run_command
 from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
-USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [device=auto]
+USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto]
 
 Draw n samples of the run's trained (averaged) model, in the units of its data.
   out=FILE.npy   an array of shape (n, *event)
-  out=FILE.png   a picture of the samples beside held-out data"""
+  out=FILE.png   a picture of the samples beside held-out data
+  label=K        samples of class K, where the data has labels"""
 
 
 def main() -> None:
@@ -23,7 +24,9 @@ def main() -> None:
 
 def _sample(arguments: list[str]) -> None:
     prepare_imports()
-    run_dir, values = parse(arguments, {"n": int, "seed": int, "out": str, "device": str}, USAGE.splitlines()[0])
+    run_dir, values = parse(
+        arguments, {"n": int, "seed": int, "out": str, "label": int, "device": str}, USAGE.splitlines()[0]
+    )
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
@@ -36,7 +39,7 @@ def _sample(arguments: list[str]) -> None:
     from se_framework.run_directory import write_atomically
 
     assembly = load(run_dir, values.get("device"))
-    samples = assembly.sample(values.get("n", 64), values.get("seed", 0))
+    samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     if out.suffix == ".png":
         draw(assembly, out, samples)
     else:
