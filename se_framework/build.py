@@ -17,6 +17,9 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from se_framework.errors import ConfigError, SEError, nearest
 
+# What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
+_MAY_BE_OFF = ("data.labels",)
+
 
 def locate(path: str, key: str) -> Any:
     """Return the object a dotted path names.
@@ -84,6 +87,8 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
     arguments: dict[str, Any] = {k: v for k, v in context.items() if k in parameters}
     for name, value in given.items():
         where = f"{key}.{name}"
+        if where in _MAY_BE_OFF and not value and name not in parameters:
+            continue
         if name not in parameters and not open_ended:
             raise ConfigError(f"unknown key {where!r}: {nearest(name, [p for p in parameters if p not in context])}")
         if value == MISSING:
