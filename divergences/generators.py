@@ -157,8 +157,8 @@ class SquaredHellinger(NamedFDivergence):
 class Pearson(NamedFDivergence):
     r""":math:`\int (q-p)^2/p`; h(u) = (u - 1)^2. Infinite where q has heavier tails than p.
 
-    phi's gradient under p has the second moment of :math:`(p_d/p)^2`: on separated laws its dual overflows float32 within
-    20 rounds, so phi learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
+    The dual's integrand under p is :math:`e^{2v}`: on separated laws it overflows float32 within 20 rounds, so phi
+    learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
     """
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
@@ -181,7 +181,11 @@ class Pearson(NamedFDivergence):
 
 
 class Neyman(NamedFDivergence):
-    r""":math:`\int (q-p)^2/q`; h(u) = (1 - u)^2 / u. Infinite where p has heavier tails than q."""
+    r""":math:`\int (q-p)^2/q`; h(u) = (1 - u)^2 / u. Infinite where p has heavier tails than q.
+
+    The dual's integrand under the data is :math:`1 - e^{-2v}`, which overflows on separated laws: phi learns v through
+    the GAN's dual unless ``players.phi.view`` says otherwise.
+    """
 
     supremum = 1.0
 
@@ -196,6 +200,9 @@ class Neyman(NamedFDivergence):
 
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return -2 * torch.expm1(-v)
+
+    def phi_view(self) -> FDivergence:  # noqa: D102
+        return GAN()
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return -torch.log1p((-t).clamp(min=-1)) / 2

@@ -13,7 +13,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from divergences.generators import NamedFDivergence, softplus
+from divergences.f_divergence import FDivergence
+from divergences.generators import GAN, NamedFDivergence, softplus
 
 RULE = [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*leggauss(8), strict=True)]
 """Gauss-Legendre nodes and weights on [0, 1]: error 2e-23 |c|^16 on e^(c s)."""
@@ -110,6 +111,10 @@ class Alpha(NamedFDivergence):
     def extra_repr(self) -> str:
         """Show the order."""
         return f"order={self.order:g}"
+
+    def phi_view(self) -> FDivergence | None:
+        """Return the GAN's dual from orders 2 and -1 on, where this is half of Pearson's and Neyman's or steeper."""
+        return GAN() if self.order >= 2 or self.order <= -1 else None
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         v = torch.log(u)
