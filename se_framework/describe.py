@@ -47,6 +47,8 @@ def describe(assembly: Assembly) -> str:
 
 def scalar_name(equation: StandardEquation) -> str:
     """Return the formula of one equation's scalar."""
+    if equation.divergence.surrogate:
+        return "E_pd a(v) - E_p b(v) for phi, E_p c(v) for theta: a surrogate, not the equation"
     if equation.auxiliary.uses != "primal":
         return f"{equation.auxiliary.minimum_name} + E_pd f"
     return f"{equation.auxiliary.minimum_name}  (H(q), E_q f, E_pd f: constants)"
