@@ -53,6 +53,10 @@ def test_transport_costs_and_potentials(file):
     sinkhorn = trained(file, "sinkhorn", "loop.rounds=1", "optimizer.lr=0", "loop.log_every=1", "loop.batch_size=1024")
     # S with cost |x-y|^2/2 is W2^2/2 = (2-1)^2/2 in standardised units; clouds of 1024 move it by percents.
     assert sinkhorn.state.history[-1]["D"] == pytest.approx(0.5 * STD**2, rel=0.25)
+    energy = trained(file, "gmmn", "divergence=energy", "loop.rounds=1", "optimizer.lr=0", "loop.log_every=1",
+                     "loop.batch_size=1024")  # fmt: skip
+    exact = math.sqrt(2 / math.pi) * (2 * math.sqrt(5) - math.sqrt(8) - math.sqrt(2))  # E|N(0, v)| = sqrt(2 v / pi)
+    assert energy.state.history[-1]["D"] == pytest.approx(STD * exact, rel=0.25)
     critic = ["metric=groupsort", "players.theta.steps=0", "optimizer.lr=1e-2"]
     rounds = ["loop.rounds=150", "loop.log_every=150", "loop.batch_size=1024"]
     wgan = trained(file, "wgan_gp", *critic, *rounds)
@@ -88,3 +92,13 @@ def test_unequal_scales_say_that_costs_are_standardised(tmp_path):
     assert "D_standardised" in row and "D" not in row
     samples = assembly.sample(1000)
     assert samples[:, 1].std() > 20 * samples[:, 0].std()
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_a_kernel_distance_says_its_unit_and_its_bias(file, unbiased):
+    from se_framework.evaluation import evaluate
+
+    mmd = trained(file, "gmmn", f"divergence.unbiased={unbiased}", "loop.rounds=1", "loop.log_every=0")
+    found = evaluate(mmd, n=200)["held_out_value"]
+    assert found["unit"] == "squared kernel norm" and found["bound"].startswith("estimate of beta MMD(p_d, p_theta)")
+    assert ("biased upward by sampling" in found["bound"]) is not unbiased
