@@ -7,7 +7,8 @@ A score is measured, never trained on. Each is returned as ``{"value", "n", "see
   mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
 * ``w2``: the 2-Wasserstein distance :math:`\min_\pi \sqrt{\tfrac1n\sum_i|x_i-y_{\pi(i)}|^2}` to held-out data, exact.
 * ``sliced_w2``: :math:`\sqrt{E_\theta W_2^2(\theta\cdot x, \theta\cdot y)}` over directions (Rabin et al., 2012).
-* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats.
+* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats; for the
+  dequantised digits beside Gaussians and mixtures, see :mod:`se_framework.densities`.
 * ``frechet``, ``nearest_train``: for the digits only, see :mod:`se_framework.frechet`.
 """
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from se_framework.data.base import Data
-from se_framework.data.tensors import Digits
+from se_framework.data.tensors import DequantizedDigits, Digits
 from se_framework.errors import DataError, NonFiniteError
 from se_framework.randomness import generator
 
@@ -200,6 +201,10 @@ def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
     entry["se"] = float(log_prob.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
     if data.entropy is not None:
         entry["references"] = {"entropy": data.entropy}
+    if isinstance(data, DequantizedDigits):
+        from se_framework import densities
+
+        entry["references"] = dict(densities.references())
     return entry
 
 

@@ -6,13 +6,14 @@ from se_framework.data.base import Data, Kind, Sampler
 from se_framework.data.images import ImageFolder, PixelData, TorchvisionData
 from se_framework.data.rows import RowData
 from se_framework.data.shapes import Checkerboard, SwissRoll
-from se_framework.data.tensors import ArrayData, Digits, TensorData, as_data
+from se_framework.data.tensors import ArrayData, DequantizedDigits, Digits, TensorData, as_data
 from se_framework.data.toys import GaussianMixture, GaussianMixture1d, Gaussians8, Grid25, Moons, Ring8
 
 __all__ = [
     "ArrayData",
     "Checkerboard",
     "Data",
+    "DequantizedDigits",
     "Digits",
     "GaussianMixture",
     "GaussianMixture1d",
