@@ -23,7 +23,7 @@ class TorchvisionData(PixelData):
     Args:
         name: a class of ``torchvision.datasets`` with a training and a test part, e.g. MNIST, FashionMNIST, CIFAR10.
         root: the folder of its files; ``~`` is expanded.
-        size: height and width of the images, scaled and cut as by :class:`~se_framework.data.ImageFolder`; None leaves them as they are.
+        size: height and width of the images, scaled and cut as by ImageFolder; None leaves them as they are.
         grey: one channel of grey values in place of three of colour (grey images have one channel always).
         labels: give the models the labels of the data set.
         download: fetch the files where they are absent.
