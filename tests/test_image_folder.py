@@ -65,7 +65,7 @@ def test_grey_is_luma(tmp_path):
 
 
 def test_sixteen_bits_of_grey(tmp_path):
-    deep = np.arange(0, 65536, 257 * 4, dtype=np.uint16).reshape(8, 8) + 100
+    deep = np.random.default_rng(5).integers(0, 65536, (8, 8), dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png", None, True)[0], np.rint(deep / 257).astype(np.uint8))
 
@@ -366,19 +366,20 @@ def torchvision(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
 
 
-def test_torchvision_parts_and_labels(torchvision, tmp_path):
-    data = TorchvisionData("Toy", tmp_path, labels=True)
-    assert data.name == "toy" and data.event_shape == (1, 8, 8) and data.kind == "image" and data.classes == 3
-    assert data.train_size == 12 and data.rest_size == 6
+@pytest.mark.parametrize(("name", "channels"), [("Toy", 1), ("ToySplit", 3)])
+def test_torchvision_parts_and_labels(torchvision, tmp_path, name, channels):
+    data = TorchvisionData(name, tmp_path, labels=True)
+    assert data.name == name.lower() and data.event_shape == (channels, 8, 8) and data.kind == "image"
+    assert data.classes == 3 and data.train_size == 12 and data.rest_size == 6
     # Its own test part is held out: the images were drawn from seeds 12 to 17.
-    seed = {colours(i)[..., 0].tobytes(): i for i in range(18)}
+    seed = {colours(i).transpose(2, 0, 1)[:channels].tobytes(): i for i in range(18)}
     for part, want, labels in (
         (data.batch(12, 0, 1), range(12), data.labels(12, 0, 1)),
         (data.held_out(99), range(12, 18), data.held_out_labels(99)),
     ):
         found = [seed[image.numpy().tobytes()] for image in data.to_user(part).round().to(torch.uint8)]
         assert sorted(found) == list(want) and [i % 3 for i in found] == labels.tolist()
-    assert TorchvisionData("Toy", tmp_path).labels(3, 0, 0) is None
+    assert TorchvisionData(name, tmp_path).labels(3, 0, 0) is None
 
 
 def test_torchvision_options(torchvision, tmp_path):
