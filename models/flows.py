@@ -274,7 +274,7 @@ def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Invert :func:`to_logits`: return x and :math:`\log|\det\partial x/\partial y|` per row, for y of shape (N, d)."""
+    r"""Return x and :math:`\log|\det\partial x/\partial y|` per row for y of shape (N, d): :func:`to_logits` inverted."""
     gain = 1 - 2 * MARGIN
     ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(gain)
     return (torch.sigmoid(y) - MARGIN) / gain, ladj.sum(1)

@@ -37,7 +37,9 @@ def references() -> dict[str, float]:
         ``gaussian`` and ``gaussian_logit``: full covariance; ``mixture`` and ``mixture_logit``: the best of the grid.
     """
     data = DequantizedDigits()
-    train = np.concatenate([data.batch(len(data.train), SPLIT_SEED, i, dtype=torch.float64).numpy() for i in range(DRAWS)])
+    train = np.concatenate(
+        [data.batch(len(data.train), SPLIT_SEED, i, dtype=torch.float64).numpy() for i in range(DRAWS)]
+    )
     rest = data.rest.numpy()
     found = {
         "gaussian": _nll(train, rest, (1,), VALUE_RIDGES),

@@ -25,6 +25,7 @@ from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, standard_normal_log_prob
 from models.networks import bound_call, mlp
+from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
 
 F64 = torch.float64
@@ -39,6 +40,9 @@ MODELS = {
     "nvp-3": lambda: RealNVP((3,), couplings=5, width=8, activation="tanh"),
     "nvp-7": lambda: RealNVP((7,), couplings=4, width=8, depth=1),
     "nvp-image": lambda: RealNVP((1, 4, 4), couplings=6, width=8, activation="relu"),
+    "spline-2": lambda: SplineFlow((2,), couplings=4, width=8),
+    "spline-3": lambda: SplineFlow((3,), couplings=5, width=8, activation="tanh", bins=5),
+    "spline-image": lambda: SplineFlow((1, 4, 4), couplings=4, width=4, depth=1, bins=4, activation="tanh"),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
 }
@@ -51,7 +55,7 @@ CRITICS = {
     "groupsort-image": lambda: GroupSortCritic((1, 4, 4), width=16),
     "tabular-6": lambda: TabularCritic((1,)),
 }
-FLOWS = [name for name in MODELS if name.startswith(("affine", "nvp"))]
+FLOWS = [name for name in MODELS if name.startswith(("affine", "nvp", "spline"))]
 
 
 def built(make, seed: int = 0):
@@ -198,7 +202,11 @@ def test_jacobians_of_pull_and_push_are_inverse(make):
     torch.testing.assert_close(pull @ push, torch.eye(d, dtype=F64), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("make", [MODELS["affine-1"], lambda: Affine((2,)), MODELS["nvp-2"]], ids=["1d", "2d", "nvp"])
+@pytest.mark.parametrize(
+    "make",
+    [MODELS["affine-1"], lambda: Affine((2,)), MODELS["nvp-2"], MODELS["spline-2"]],
+    ids=["1d", "2d", "nvp", "spline"],
+)
 def test_density_integrates_to_one(make):
     model = built(make, seed=3)
     law = model()
