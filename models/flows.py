@@ -274,7 +274,7 @@ def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return x and :math:`\log|\det\partial x/\partial y|` per row for y of shape (N, d): :func:`to_logits` inverted."""
+    r"""Invert :func:`to_logits`: return x and :math:`\log|\det\partial x/\partial y|` for y of shape (N, d)."""
     gain = 1 - 2 * MARGIN
     ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(gain)
     return (torch.sigmoid(y) - MARGIN) / gain, ladj.sum(1)
@@ -282,7 +282,8 @@ def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
     """Return the call of a perceptron with its parameters of now, from (N, inputs) to (outputs, N)."""
-    hidden, last = bound_call(net[:-1]), net[-1]
-    weight, bias = last.weight, last.bias
+    *layers, last = net
+    assert isinstance(last, nn.Linear)
+    hidden, weight, bias = bound_call(layers), last.weight, last.bias
     # The same product as in a linear layer, in the other memory order: no copy is made.
-    return lambda x: torch.addmm(bias[:, None], weight, hidden(x).T)  # type: ignore[arg-type, operator]
+    return lambda x: torch.addmm(bias[:, None], weight, hidden(x).T)

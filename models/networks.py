@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, get_args
 
@@ -61,8 +61,8 @@ def mlp(
     return nn.Sequential(*layers, last)
 
 
-def bound_call(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return the call of a perceptron with the parameters that it has now.
+def bound_call(net: Iterable[nn.Module]) -> Callable[[Tensor], Tensor]:
+    """Return the call of a perceptron, or of some of its layers, with the parameters that it has now.
 
     A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
     substituted tensors by then, and would silently compute with its own. (A second ``functional_call`` would do, at
