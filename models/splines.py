@@ -91,7 +91,7 @@ def rise_and_log_slope(t: Tensor, u: Tensor, mean: Tensor, bins: Bins) -> tuple[
         mean: s, shape (m, N).
         bins: the bins.
     """
-    # Products and sums rather than addcmul and quotients: their backward passes are half as long.
+    # Products and sums rather than addcmul and quotients: their backward passes are shorter.
     a, b = mean * u + bins.slope_1 * t, mean * t + bins.slope_0 * u
     rise = t * b
     inverse = (rise + u * a).reciprocal()
@@ -147,9 +147,8 @@ class SplineFlow(CouplingFlow):
         """Evaluate the spline; what a coordinate exceeds the box by is added after it."""
         place = F.hardtanh(x, -self.bound, self.bound) + self.bound  # a clamp, with a shorter backward pass
         bins = find_bins(numbers, place, 0, 2 * self.bound)
-        per_width = bins.width.reciprocal()
-        t = within((place - bins.left) * per_width)
-        rise, log_slope = rise_and_log_slope(t, 1 - t, bins.height * per_width, bins)
+        t = within((place - bins.left) / bins.width)
+        rise, log_slope = rise_and_log_slope(t, 1 - t, bins.height / bins.width, bins)
         return bins.bottom + bins.height * rise + (x - place), log_slope
 
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

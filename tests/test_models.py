@@ -29,6 +29,7 @@ from models.laws import Particles, PushForward, standard_normal_log_prob
 from models.mixtures import GaussianMixture
 from models.networks import mlp
 from models.spectral import SpectralCritic
+from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
 
 F64 = torch.float64
@@ -48,6 +49,9 @@ MODELS = {
     "mixture-1": lambda: GaussianMixture((1,), components=2),
     "mixture-2": lambda: GaussianMixture((2,), components=3),
     "mixture-image": lambda: GaussianMixture((1, 4, 4), components=7, min_scale=0.5),
+    "spline-2": lambda: SplineFlow((2,), couplings=4, width=8),
+    "spline-3": lambda: SplineFlow((3,), couplings=5, width=8, activation="tanh", bins=5),
+    "spline-image": lambda: SplineFlow((1, 4, 4), couplings=4, width=4, depth=1, bins=4, activation="tanh"),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
 }
@@ -69,7 +73,7 @@ EMBEDDINGS = {
     "mlp-image": lambda: MLPEmbedding((1, 4, 4), outputs=3, width=8),
     "mlp-free": lambda: MLPEmbedding((2,), outputs=1, width=8, activation="silu", bounded=False),
 }
-FLOWS = [name for name in MODELS if name.startswith(("affine", "nvp"))]
+FLOWS = [name for name in MODELS if name.startswith(("affine", "nvp", "spline"))]
 
 
 def built(make, seed: int = 0):
@@ -216,7 +220,13 @@ def test_jacobians_of_pull_and_push_are_inverse(make):
     torch.testing.assert_close(pull @ push, torch.eye(d, dtype=F64), rtol=0, atol=1e-9)
 
 
-DENSE = {"1d": MODELS["affine-1"], "2d": lambda: Affine((2,)), "nvp": MODELS["nvp-2"], "mixture": MODELS["mixture-2"]}
+DENSE = {
+    "1d": MODELS["affine-1"],
+    "2d": lambda: Affine((2,)),
+    "nvp": MODELS["nvp-2"],
+    "mixture": MODELS["mixture-2"],
+    "spline": MODELS["spline-2"],
+}
 
 
 @pytest.mark.parametrize("make", DENSE.values(), ids=DENSE.keys())
