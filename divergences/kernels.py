@@ -176,8 +176,8 @@ class _SquaredDistances(torch.autograd.Function):
 def root(squared: Tensor) -> Tensor:
     """Return the distance, elementwise; where points coincide all its derivatives are zero (a subgradient is).
 
-    The threshold, a distance of 3e-10 in float32, keeps second derivatives, as 1/distance, and their cube finite; NaN
-    is no coincidence.
+    The threshold, a distance of 3e-10 in float32, keeps the powers of 1/distance in second derivatives finite; NaN is
+    no coincidence.
     """
     coincide = squared <= torch.finfo(squared.dtype).tiny ** 0.5
     return torch.where(coincide, 0.0, torch.where(coincide, 1.0, squared).sqrt())

@@ -151,14 +151,10 @@ class _Sinkhorn(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, y: Tensor, a: Tensor, b: Tensor, divergence: Sinkhorn) -> tuple[Tensor, ...]:
-        grad_mode = torch.is_grad_enabled()
-        try:
-            with torch.enable_grad():
-                inputs = [t.detach().requires_grad_() for t in (x, y, a, b)]
-                value = divergence.solve(*inputs)
-                slopes = torch.autograd.grad(value, inputs)
-        finally:
-            torch.set_grad_enabled(grad_mode)
+        with torch.enable_grad():  # on leaving it and this function, torch puts back the mode that geomloss changed
+            inputs = [t.detach().requires_grad_() for t in (x, y, a, b)]
+            value = divergence.solve(*inputs)
+            slopes = torch.autograd.grad(value, inputs)
         return value.detach(), *(divergence.slope_factor() * slope for slope in slopes)
 
     @staticmethod

@@ -166,10 +166,11 @@ def test_first_and_second_derivatives(name, unbiased):
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_coinciding_points_are_finite_to_second_order(name, dtype):
-    x = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1e-30, 1.0], [2.0, 1.0]], dtype=dtype).requires_grad_()
+    near = torch.finfo(dtype).tiny ** 0.515  # its square is a number, one over its square is none
+    x = torch.tensor([[0.0, 1.0], [0.0, 1.0], [near, 1.0], [2.0, 1.0]], dtype=dtype).requires_grad_()
     d = KERNELS[name]()
     assert abs(float(at(d, x.detach(), x.detach()))) < 8 * torch.finfo(dtype).eps
-    value = at(d, x, torch.tensor([[0.0, 1.0], [1e-30, 1.0], [5.0, 5.0]], dtype=dtype))
+    value = at(d, x, torch.tensor([[0.0, 1.0], [near, 1.0], [5.0, 5.0]], dtype=dtype))
     (gradient,) = torch.autograd.grad(value, x, create_graph=True)
     (curvature,) = torch.autograd.grad(gradient.square().sum(), x)
     assert gradient.isfinite().all() and curvature.isfinite().all() and gradient.abs().max() > 1e-3
@@ -285,11 +286,9 @@ def test_zero_on_one_cloud_and_positive_between_two(name):
 @cloud_case
 def test_growth_with_the_scale_is_as_declared(name):
     d, (x, y, *_) = ON_CLOUDS[name](), two_clouds(6, 5)
-    near, far = (float(at(d, s * x, s * y)) for s in (1e3, 1e6))
-    if d.bounded_in_scale:
-        assert 0 <= far < 5 and abs(far - near) < 0.2
-    else:
-        # Widths of 0.05 and geomloss's 1e-4 are nothing to clouds of a thousand.
+    near, far = (float(at(d, s * x, s * (y + 3))) for s in (1e3, 1e6))
+    assert d.bounded_in_scale is (far < 1.2 * near + 0.1)
+    if not d.bounded_in_scale:  # widths of 0.05 and geomloss's 1e-4 are nothing to clouds of a thousand
         assert far == pytest.approx(near * 1e3**d.cost_degree, rel=1e-3)
 
 
