@@ -69,7 +69,7 @@ class Couplings:
         inputs = F.hardtanh(given, -self.input_bound, self.input_bound).T
         if self.labels is not None:
             inputs = torch.cat((inputs, self.labels), 1)
-        return self.conditioners[i](inputs).unflatten(0, (-1, self.split[1 - i % 2]))
+        return self.conditioners[i](inputs).reshape(-1, self.split[1 - i % 2], len(inputs))
 
     def _mixes_before(self, i: int) -> bool:
         """Whether the permutation stands before coupling i."""
@@ -282,7 +282,11 @@ def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
     """Return the call of a perceptron with its parameters of now, from (N, inputs) to (outputs, N)."""
+<<<<<<< HEAD
     hidden, last = bound_call(net[:-1]), net[-1]
+=======
+    _, *layers, last = net  # the first flattens, which rows do not need
+>>>>>>> h-flows
     assert isinstance(last, nn.Linear)
     weight, bias = last.weight, last.bias
     # The same product as in a linear layer, in the other memory order: no copy is made.

@@ -58,7 +58,7 @@ def find_bins(numbers: Tensor, place: Tensor, axis: int, box: float) -> Bins:
     of_sizes, of_slopes = numbers.split((2 * bins, bins - 1))
     # A size is unit (softmax + least), which sums to the box.
     unit, least = box * (1 - bins * MIN_SIZE), MIN_SIZE / (1 - bins * MIN_SIZE)
-    sizes = of_sizes.unflatten(0, (2, bins)).softmax(1) + least
+    sizes = of_sizes.reshape(2, bins, *place.shape).softmax(1) + least
     passed = (place.detach() >= unit * sizes.detach()[axis, :-1].cumsum(0)).to(place.dtype)
     passed = torch.cat((torch.ones_like(place)[None], passed, torch.zeros_like(place)[None]))  # (K + 1, m, N)
     before, after = passed[1:], 1 - passed[:-1]
