@@ -282,11 +282,7 @@ def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
     """Return the call of a perceptron with its parameters of now, from (N, inputs) to (outputs, N)."""
-<<<<<<< HEAD
-    hidden, last = bound_call(net[:-1]), net[-1]
-=======
-    _, *layers, last = net  # the first flattens, which rows do not need
->>>>>>> h-flows
+    hidden, last = bound_call(net[1:-1]), net[-1]  # the first layer flattens, which rows do not need
     assert isinstance(last, nn.Linear)
     weight, bias = last.weight, last.bias
     # The same product as in a linear layer, in the other memory order: no copy is made.

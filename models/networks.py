@@ -71,26 +71,17 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
     substituted tensors by then, and would silently compute with its own. Any network is bound by a second
     ``functional_call``, at a fixed cost per call; a perceptron, whose layers cost no more than that, without one.
     """
-<<<<<<< HEAD
     if not (isinstance(net, nn.Sequential) and all(_is_plain(layer) for layer in net)):
         tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
         return lambda x: functional_call(net, tensors, (x,))
     steps: list[Callable[[Tensor], Tensor]] = [
-        partial(F.linear, weight=layer.weight, bias=layer.bias) if isinstance(layer, nn.Linear) else layer
+        partial(F.linear, weight=layer.weight, bias=layer.bias)
+        if isinstance(layer, nn.Linear)
+        else torch.relu
+        if type(layer) is nn.ReLU
+        else layer  # a module's call costs more than a small layer
         for layer in net
     ]
-=======
-    steps: list[Callable[[Tensor], Tensor]] = []
-    for layer in net:
-        if isinstance(layer, nn.Linear):
-            steps.append(partial(F.linear, weight=layer.weight, bias=layer.bias))
-        elif type(layer) is nn.ReLU:
-            steps.append(torch.relu)  # the call of a module costs more than that of a small layer
-        elif next(layer.parameters(), None) is None:
-            steps.append(layer)
-        else:
-            raise ValueError(f"only linear layers may have parameters here, got {type(layer).__name__}; use mlp(...)")
->>>>>>> h-flows
 
     def call(x: Tensor) -> Tensor:
         for step in steps:

@@ -57,13 +57,19 @@ class Player:
         self.parameters: list[nn.Parameter] = [p for p in self.module.parameters() if p.requires_grad]
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
-        parts: list[Any] = [m for m in self.module.modules() if hasattr(m, "settle")]
-        self._settle: list[Callable[[], None]] = [part.settle for part in parts]
+        self._settle = _settlers(self.module)
 
     @property
     def averaged(self) -> nn.Module:
         """Return the averaged module where there is one, else the module."""
         return self.module if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Let the average follow the module, and settle as the module does after a step."""
+        if self.average is not None:
+            self.average.update_parameters(self.module)
+            for settle in _settlers(self.average.module):
+                settle()
 
     def set_rate(self, round_index: int, horizon: int) -> None:
         """Set the learning rate of a round: a pure function of round and horizon, so nothing has to be restored."""
@@ -101,6 +107,11 @@ class Player:
             settle()
         self.steps_taken += 1
         return norm
+
+
+def _settlers(module: nn.Module) -> list[Callable[[], None]]:
+    parts: list[Any] = [part for part in module.modules() if hasattr(part, "settle")]
+    return [part.settle for part in parts]
 
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -73,8 +73,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
                     "learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
                 )
     for player in state.players:
-        if player.average is not None:
-            player.average.update_parameters(player.module)
+        player.update_average()
     state.round += 1
     figures_row: dict[str, float] = {}
     for name, (minimum_value, f_value, penalty_value, gradient_value) in rows.items():
