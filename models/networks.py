@@ -69,7 +69,7 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
 
     A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
     substituted tensors by then, and would silently compute with its own. Any network is bound by a second
-    ``functional_call``, at a fixed cost per call; a perceptron, whose layers cost no more than that, without one.
+    ``functional_call``, about 0.1 ms per call; a perceptron, which is hardly slower than that, without one.
     """
     if not (isinstance(net, nn.Sequential) and all(_is_plain(layer) for layer in net)):
         tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}

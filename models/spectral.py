@@ -26,11 +26,11 @@ class SpectralNormalised(nn.Module):
 
     W being the weight flattened to shape (outputs, inputs). u is a buffer, constant in forward: a layer's output is a
     function of its state, however often and wherever it is called. (``torch.nn.utils`` iterates inside forward, so
-    that a trajectory depends on how often one evaluates.) Whoever changes the weight calls :meth:`settle` afterwards;
-    it was called at construction.
+    that a trajectory depends on how often one evaluates.) Whoever changes the weight, by a step or by averaging, calls
+    :meth:`settle` afterwards; it was called at construction.
 
     Since :math:`\|W^\top u\|\le\sigma_{\max}(W)` for every unit u, a u that lags behind the weight makes sigma too
-    small, never too large: by at most :math:`n^{1/2^{11}}` after :meth:`settle`, n the smaller side of W.
+    small, never too large. After :meth:`settle` the ratio is at most :math:`n^{1/2^{11}}`, n the smaller side of W.
 
     Source: Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial networks", ICLR 2018,
     section 2.1 and appendix A; squaring in the place of their one power iteration per step: Delattre, Barthelemy,
@@ -53,10 +53,10 @@ class SpectralNormalised(nn.Module):
     def settle(self) -> None:
         r"""Put u at the leading left singular vector of the present weight.
 
-        The smaller Gram matrix G, (n, n), is raised to the power :math:`k=2^{10}`; each column is then a start
-        vector after k power iterations. For column j, with :math:`\lambda` the eigenvalues of G and weights
-        :math:`q_{ij}^2` of sum one, moments give :math:`\sigma^2\ge(\sum_i q_{ij}^2\lambda_i^k)^{1/k}`, and the largest
-        diagonal entry of :math:`G^k` is at least :math:`\lambda_1^k/n`: hence
+        The smaller Gram matrix G, (n, n), is raised to the power :math:`k=2^{10}`: its column j is the unit vector j
+        after k power iterations. With :math:`\lambda_i` the eigenvalues of G, and :math:`q_{ij}^2` the weights of
+        vector j on its eigenvectors, :math:`\sigma^2\ge(\sum_i q_{ij}^2\lambda_i^k)^{1/k}` by order of means; the sum
+        is the diagonal entry of :math:`G^k`, whose largest is at least :math:`\lambda_1^k/n`. Hence
         :math:`\sigma^2\ge\lambda_1 n^{-1/k}`, whatever W. It costs products of small matrices and no wait for a GPU.
         """
         matrix = self.weight.flatten(1)
