@@ -203,7 +203,12 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
     below = "Frechet below the Gaussian's"
     methods = [
         ("experiment=gmmn data=digits", below, digits),
-        ("experiment=sinkhorn data=digits", below, digits),
+        (
+            "experiment=sinkhorn divergence=sinkhorn_w1 divergence.blur=4 divergence.scaling=0.8 data=digits "
+            "model=mlp_generator_wide loop.rounds=3000",
+            below,
+            digits,
+        ),
         ("experiment=wgan_gp data=digits metric=mlp_gradient_penalty", below, digits),
         ("experiment=flow_gan data=digits", below, digits),
     ]
