@@ -18,6 +18,7 @@ import torch
 from se_framework.data import (
     ArrayData,
     Data,
+    DequantizedDigits,
     Digits,
     GaussianMixture,
     GaussianMixture1d,
@@ -320,6 +321,31 @@ def test_digits(digits):
     # Stratified: every class has its share of the held-out rows within one image.
     share = torch.bincount(torch.cat([digits.train_labels, digits.rest_labels])) * 540 / 1797
     assert float((torch.bincount(digits.rest_labels) - share).abs().max()) <= 1
+
+
+def test_dequantized_digits(digits):
+    data = DequantizedDigits()
+    assert data.train_size == 1257 and data.kind == "image" and data.event_shape == (64,) and data.log_scale == 0
+    assert torch.equal(data.train_labels, digits.train_labels) and torch.equal(data.rest_labels, digits.rest_labels)
+    x = data.batch(1257, 3, 2, dtype=F64)
+    assert 0 <= float(x.min()) and float(x.max()) < 1 and data.batch(9, 3, 2).dtype == torch.get_default_dtype()
+    # The pixels are those of the digits in the same order, the noise is uniform and independent of them.
+    pixels = digits.to_user(digits.batch(1257, 3, 2, dtype=F64))
+    noise = 17 * x - pixels
+    assert 0 <= float(noise.min()) + 1e-13 and float(noise.max()) < 1 + 1e-13
+    assert torch.equal((17 * x + 1e-12).floor(), pixels)
+    count = noise.numel()
+    assert abs(float(noise.mean()) - 0.5) < Z / (12 * count) ** 0.5
+    assert abs(float(noise.var()) - 1 / 12) < Z / (180 * count) ** 0.5
+    assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), pixels.flatten()]))[0, 1])) < Z / count**0.5
+    # A pure function of (seed, index); every batch has its own noise, the held-out rows always the same.
+    data.batch(5, 0, 0)
+    assert torch.equal(data.batch(1257, 3, 2, dtype=F64), x)
+    other = data.batch(1257, 3, 3, dtype=F64)
+    assert not torch.equal((17 * other).sort(0).values.frac(), (17 * x).sort(0).values.frac())
+    rest = data.held_out(9999, 1, dtype=F64)
+    assert torch.equal(rest, DequantizedDigits().held_out(9999, 2, dtype=F64)) and rest.shape == (540, 64)
+    assert torch.equal((17 * rest + 1e-12).floor(), digits.to_user(digits.rest))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import sys
 import pytest
 import torch
 
+from se_framework import densities
 from se_framework import frechet as fr
-from se_framework.data import Digits, GaussianMixture, GaussianMixture1d, Moons, Ring8, TensorData
+from se_framework.data import DequantizedDigits, Digits, GaussianMixture, GaussianMixture1d, Moons, Ring8, TensorData
 from se_framework.errors import DataError, NonFiniteError, RunDirectoryError
 from se_framework.plots import curves, image_grid, picture
 from se_framework.scores import modes, scores, sliced_w2, unit_directions, w2
@@ -217,6 +218,45 @@ def test_digit_scores():
     assert set(found) == {"w2", "sliced_w2", "frechet", "nearest_train"}
     index = fr.nearest_train(data.to_user(data.train[:9]) + 0.1)[1]
     assert index.tolist() == list(range(9))
+
+
+# -- densities of digits ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_densities(monkeypatch):
+    for name, value in {"MARGINS": (3e-3,), "COMPONENTS": (5,), "LOGIT_RIDGES": (0.3,), "DRAWS": 1}.items():
+        monkeypatch.setattr(densities, name, value)
+    densities.references.cache_clear()
+    yield densities.references()
+    densities.references.cache_clear()
+
+
+def test_reference_densities_of_digits(few_densities):
+    found = few_densities
+    assert set(found) == {"gaussian", "gaussian_logit", "mixture", "mixture_logit"}
+    assert found["mixture"] < found["gaussian"] < 0 and found["mixture_logit"] < found["gaussian_logit"] < -75
+    # The Gaussian of logits by hand: moments, Cholesky, change of variables.
+    data = DequantizedDigits()
+    train, rest = data.batch(1257, 0, 0, dtype=F64), data.rest
+
+    def logit(x):
+        return torch.logit(3e-3 + (1 - 6e-3) * x)
+
+    y = logit(train)
+    covariance = torch.cov(y.T, correction=0) + 0.3 * torch.eye(64, dtype=F64)
+    normal = torch.distributions.MultivariateNormal(y.mean(0), covariance)
+    x = rest.clone().requires_grad_()
+    slope = torch.autograd.grad(logit(x).sum(), x)[0]
+    log_p = normal.log_prob(logit(rest)) + slope.log().sum(1)
+    assert found["gaussian_logit"] == pytest.approx(-float(log_p.mean()), abs=1e-6)
+
+
+def test_likelihood_of_digits_stands_beside_its_references(few_densities):
+    data = DequantizedDigits()
+    entry = scores(data, data.held_out(50), seed=0, model_log_prob=lambda x: torch.zeros(len(x)))["nll"]
+    # The uniform law on the cube has density one.
+    assert entry["value"] == 0 and entry["n"] == 540 and entry["references"] == few_densities
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
