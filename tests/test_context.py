@@ -46,7 +46,7 @@ def test_the_scalar_is_that_of_the_joint_law():
     fake = model.net(torch.cat([noise, one_hot], 1))
     v, v_data = (critic.net(torch.cat([t, one_hot], 1)).squeeze(1) for t in (fake, x))
     want = (1 + v_data).mean() - v.exp().mean()
-    assert float(equation(x, noise, labels)) == pytest.approx(float(want), abs=1e-14)
+    assert equation(x, noise, labels).item() == pytest.approx(want.item(), abs=1e-14)
 
 
 def test_a_conditional_game_learns_each_class_by_its_label():
