@@ -186,10 +186,10 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
     ]
     grid = [
         ("experiment=wgan_gp data=grid25 loop.rounds=20000", "25 modes, high quality >= 0.90", modes),
-        ("experiment=vanilla_gan data=grid25 loop.rounds=20000", "25 modes, high quality >= 0.95", modes),
+        ("experiment=vanilla_gan data=grid25 loop.rounds=16000", "25 modes, high quality >= 0.95", modes),
     ]
     table = [
-        (f"experiment=fgan divergence={d} {RING.replace('16000', '6000')}", "8 modes; the share is what it is", modes)
+        (f"experiment=fgan divergence={d} {RING.replace('16000', '5000')}", "8 modes; the share is what it is", modes)
         for d in F_DIVERGENCES
     ]
     spline = "experiment=mle_flow model=spline_flow"
