@@ -27,6 +27,9 @@ from se_framework.auxiliary import Auxiliary, InnerProblem
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.metric import Metric
 
+OWN = "own"
+"""The name of an equation's own metric among those of its summands."""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -107,19 +110,18 @@ class StandardEquation(nn.Module):
         self.model, self.divergence, self.auxiliary, self.metric = model, divergence, auxiliary, metric
         plus = plus or {}
         for name, (_, other) in plus.items():
-            if other.model is not model or len(other.plus):
+            if other.model is not model or len(other.plus) or name == OWN:
                 raise ConfigError(
-                    f"plus.{name} must be one equation of the same model: equations are summed over theta"
+                    f"plus.{name} must be one equation of the same model, under another name than {OWN}: equations "
+                    "are summed over theta"
                 )
-        for name, weight in (
-            ("alpha", alpha),
-            ("beta", beta),
-            *((f"plus.{k}.weight", w) for k, (w, _) in plus.items()),
-        ):
+            if other.divergence.surrogate:
+                raise ConfigError(f"plus.{name} is a surrogate: a sum is one scalar, and it has a loss for each player")
+        weights = {"equation.alpha": alpha, "equation.beta": beta}
+        for name, weight in (weights | {f"plus.{k}.weight": w for k, (w, _) in plus.items()}).items():
             if not (math.isfinite(weight) and weight >= 0):
                 raise ConfigError(
-                    f"{name if '.' in name else 'equation.' + name} must be a finite number >= 0, got {weight}: "
-                    "it weighs a term of the equation"
+                    f"{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation"
                 )
         self.alpha, self.beta = float(alpha), float(beta)
         self.warnings = legality.check(
@@ -134,8 +136,8 @@ class StandardEquation(nn.Module):
             yield name, weight, self.plus[name]  # type: ignore[misc]
 
     def metrics(self) -> dict[str, Metric]:
-        """Return the metrics by the name of their summand, the equation's own as ``"own"``."""
-        found = {"own": self.metric} | {name: other.metric for name, _, other in self.summands()}
+        """Return the metrics by the name of their summand, the equation's own as :data:`OWN`."""
+        found = {OWN: self.metric} | {name: other.metric for name, _, other in self.summands()}
         return {name: metric for name, metric in found.items() if metric is not None}
 
     def f(self, v: Tensor, divergence: Divergence | None = None) -> Tensor:
@@ -222,16 +224,12 @@ class StandardEquation(nn.Module):
         """Return the equation with another model and other metrics, all else shared (nothing is checked again)."""
         twin = StandardEquation.__new__(StandardEquation)
         nn.Module.__init__(twin)
-        twin.model, twin.metric, twin.divergence, twin.auxiliary = (
-            model,
-            metrics.get("own"),
-            self.divergence,
-            self.auxiliary,
-        )
+        twin.model, twin.metric = model, metrics.get(OWN)
+        twin.divergence, twin.auxiliary = self.divergence, self.auxiliary
         twin.alpha, twin.beta, twin.warnings, twin.weights = self.alpha, self.beta, self.warnings, self.weights
         twin.plus = nn.ModuleDict()
         for name, _, other in self.summands():
-            twin.plus[name] = other.with_modules(model, {"own": metrics[name]} if name in metrics else {})
+            twin.plus[name] = other.with_modules(model, {OWN: metrics[name]} if name in metrics else {})
         return twin
 
     def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:

@@ -157,11 +157,8 @@ def make_players(
         average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
         if name == "phi":
             options["penalised"] = tuple(metric for metric in metrics.values() if metric.penalty is not None)
-            if (
-                options.get("view") is None
-                and not equation.auxiliary.needs_mass_one
-                and equation.auxiliary.uses == "dual"
-            ):
+            unnormalised = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
+            if options.get("view") is None and unnormalised:
                 options["view"] = equation.divergence.phi_view()
         elif options.get("view") is None:
             options["view"] = equation.divergence.theta_view()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divergences import GAN, KL, CrossEntropy, Wasserstein1
+from divergences import GAN, KL, CrossEntropy, Surrogate, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Particles
 from se_framework import R1, Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState, train
 from se_framework.assembly import assembly_of
@@ -88,6 +88,13 @@ def test_what_is_no_sum_is_refused():
         StandardEquation(model=Affine((2,)), **gan, plus={"nll": (1.0, likelihood)})
     with pytest.raises(ConfigError, match="plus.nll.weight must be a finite number >= 0, got -1"):
         StandardEquation(model=model, **gan, plus={"nll": (-1.0, likelihood)})
+    with pytest.raises(
+        ConfigError, match="plus.own must be one equation of the same model, under another name than own"
+    ):
+        StandardEquation(model=model, **gan, plus={"own": (1.0, likelihood)})
+    hinge = StandardEquation(model=model, **(gan | {"divergence": Surrogate("hinge")}))
+    with pytest.raises(ConfigError, match="plus.hinge is a surrogate: a sum is one scalar"):
+        StandardEquation(model=model, **gan, plus={"hinge": (1.0, hinge)})
     with pytest.raises(IncompatibleError, match="MLPGenerator has none"):
         StandardEquation(model=MLPGenerator((2,)), divergence=CrossEntropy(), auxiliary=Empirical())
 
