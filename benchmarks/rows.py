@@ -129,7 +129,7 @@ def log_likelihood(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
 def clipped() -> list[tuple[str, str, Reader]]:
     """Return the rows of clipped and spectrally normalised critics between two fixed clouds."""
     fixed = (
-        "experiment=wgan_gp model=affine model.init_scale=1 players.theta.steps=0 loop.batch_size=512 loop.rounds=600"
+        "experiment=wgan_gp model=affine model.init_scale=1 players.theta.steps=0 loop.batch_size=512 loop.rounds=400"
     )
     target = "data._target_=se_framework.data.GaussianMixture"
     shift = (f"{target} +data.means=[[1.0,0.0]] +data.sigmas=[1.0]", 1.0)
@@ -190,7 +190,7 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
         ("experiment=vanilla_gan data=grid25 loop.rounds=16000", "25 modes, high quality >= 0.95", modes),
     ]
     table = [
-        (f"experiment=fgan divergence={d} {RING.replace('16000', '5000')}", "8 modes; the share is what it is", modes)
+        (f"experiment=fgan divergence={d} {RING.replace('16000', '4000')}", "8 modes; the share is what it is", modes)
         for d in (*RING8, "total_variation")
     ]
     spline = "experiment=mle_flow model=spline_flow"
@@ -214,7 +214,7 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
             below,
             digits,
         ),
-        ("experiment=wgan_gp data=digits metric=mlp_gradient_penalty loop.rounds=4000", below, digits),
+        ("experiment=wgan_gp data=digits metric=mlp_gradient_penalty loop.rounds=12000", below, digits),
         ("experiment=flow_gan", below, digits),
     ]
     goal = "mean, std as at alpha = 0 within 2 %, total within 3 % of -alpha H(p_d) + beta KL"
