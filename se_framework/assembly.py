@@ -135,11 +135,11 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
     made_for = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
     model = resolve(config.model, "model", **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
-    legality.refuse(legality.images({"model": model[0], "metric": network}, chosen.image_shape))
     for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
         if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
 
+    legality.refuse(legality.images(model[0], network, chosen.image_shape, divergence, auxiliary))
     with torch.device("meta"):  # shapes and declarations without memory
         outline = build(config.metric, "metric", **made_for)
     warnings = legality.check(

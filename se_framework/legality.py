@@ -81,7 +81,6 @@ def violations(choice: Choice) -> Iterator[Violation]:
     d, q, p = name_of(divergence), name_of(auxiliary), name_of(model)
     uses = auxiliary.uses
 
-    suitable = "groupsort" if divergence.needs_lipschitz else "mlp"
     if uses == "dual" and not divergence.has_dual:
         problem = f"auxiliary {q} works through the dual of D, and {d} has none"
         if metric is None or metric.outputs is not None:
@@ -91,7 +90,11 @@ def violations(choice: Choice) -> Iterator[Violation]:
             yield Violation("dual_missing", problem, ("auxiliary=data", "metric=none", *density))
     elif uses == "primal" and divergence.primal_needs is None:
         problem = f"auxiliary {q} evaluates D(p_d, p_theta) on samples, and {d} is known by its dual only"
-        dual = ("auxiliary=dual", f"metric={suitable}", *(("equation.alpha=0",) if choice.alpha > 0 else ()))
+        dual = (
+            "auxiliary=dual",
+            "metric=groupsort" if divergence.needs_lipschitz else "metric=mlp",
+            *(("equation.alpha=0",) if choice.alpha > 0 else ()),
+        )
         fix = ("divergence=sinkhorn",) if auxiliary.embeds else ("divergence=sinkhorn", "metric=none")
         yield Violation("primal_missing", problem, dual if metric is None else fix)
     elif uses == "entropy" and divergence.entropy_weight is None:
@@ -101,8 +104,8 @@ def violations(choice: Choice) -> Iterator[Violation]:
         yield Violation("normaliser", f"auxiliary {q} takes q of mass one, {d} has no such dual", ("auxiliary=dual",))
 
     if auxiliary.uses_metric and metric is None:
-        suits = "embedding" if auxiliary.embeds else suitable
-        yield Violation("metric_missing", f"auxiliary {q} needs a metric f_phi, got none", (f"metric={suits}",))
+        fitting = suitable(divergence, auxiliary)
+        yield Violation("metric_missing", f"auxiliary {q} needs a metric f_phi, got none", (fitting,))
     yield from _embedding(choice)
     if not auxiliary.uses_metric and metric is not None:
         yield Violation("metric_unused", f"auxiliary {q} has no f_phi: the metric would never learn", ("metric=none",))
@@ -155,24 +158,23 @@ def violations(choice: Choice) -> Iterator[Violation]:
 def _embedding(choice: Choice) -> Iterator[Violation]:
     """Yield what is wrong about an embedding in the place of a score, or a score in that of an embedding."""
     divergence, auxiliary, metric = choice.divergence, choice.auxiliary, choice.metric
+    d, q = name_of(divergence), name_of(auxiliary)
+    if auxiliary.embeds and divergence.primal_needs == "log_prob":
+        yield Violation("embedding", f"{d} needs a density, and embedded points have none", ("divergence=sinkhorn",))
     if metric is None or not auxiliary.uses_metric:
         return
-    network, d = name_of(metric.network), name_of(divergence)
-    if auxiliary.embeds and metric.outputs is None:
-        problem = f"auxiliary {name_of(auxiliary)} needs an embedding, and {network} returns one score per example"
+    network = name_of(metric.network)
+    if not auxiliary.embeds:
+        if metric.outputs is not None:
+            problem = f"auxiliary {q} needs one score per example, and {network} returns an embedding"
+            yield Violation("embedding", problem, (suitable(divergence, auxiliary),))
+    elif metric.outputs is None:
+        problem = f"auxiliary {q} needs an embedding, and {network} returns one score per example"
         yield Violation("embedding", problem, ("metric=embedding",))
-    elif not auxiliary.embeds and metric.outputs is not None:
-        problem = f"auxiliary {name_of(auxiliary)} needs one score per example, and {network} returns an embedding"
-        yield Violation("embedding", problem, ("metric=groupsort" if divergence.needs_lipschitz else "metric=mlp",))
-    elif auxiliary.embeds and metric.penalty is not None:
+    elif metric.penalty is not None:
         problem = f"{name_of(metric.penalty)} takes the gradient of one score, and {network} returns an embedding"
         yield Violation("embedding", problem, ("metric=embedding",))
-    elif auxiliary.embeds and divergence.primal_needs == "log_prob":
-        problem = f"{d} needs a density, and embedded points have none"
-        yield Violation("embedding", problem, ("divergence=sinkhorn",))
-    elif auxiliary.embeds and not (
-        divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"
-    ):
+    elif not (divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"):
         problem = f"{d} grows with the scale of its points, and {network} is neither Lipschitz nor bounded"
         yield Violation("embedding_bound", problem, ("metric=embedding",))
 
@@ -194,17 +196,29 @@ def _context(choice: Choice) -> Iterator[Violation]:
         )
 
 
-def images(parts: dict[str, Any], image_shape: tuple[int, ...] | None) -> list[Violation]:
-    """Return the violations of parts (classes, by their configuration group) that need images where the data has none.
+def images(
+    model: Any, network: Any, image_shape: tuple[int, ...] | None, divergence: Any, auxiliary: Any
+) -> list[Violation]:
+    """Return the violations of a model and a metric's network (classes) for images where the data has none.
 
     Checked first: such a part cannot even be outlined without the shape of an image.
     """
-    fixes = {"model": "model=mlp_generator", "metric": "metric=mlp"}
+    dense = divergence.primal_needs == "log_prob" and auxiliary.uses == "primal" or auxiliary.uses == "entropy"
+    fixes = ((model, "model=affine" if dense else "model=mlp_generator"), (network, suitable(divergence, auxiliary)))
     return [
-        Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fixes[group],))
-        for group, part in parts.items()
+        Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fix,))
+        for part, fix in fixes
         if getattr(part, "needs_image", False) and image_shape is None
     ]
+
+
+def suitable(divergence: Any, auxiliary: Any) -> str:
+    """Return the choice of a metric that suits a divergence and an auxiliary."""
+    if not auxiliary.uses_metric:
+        return "metric=none"
+    if auxiliary.embeds:
+        return "metric=embedding"
+    return "metric=groupsort" if divergence.needs_lipschitz else "metric=mlp"
 
 
 def _lacks_density(divergence: Any, model: Any) -> bool:

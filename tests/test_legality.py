@@ -120,9 +120,18 @@ def test_convolutions_need_images():
     class ForImages(MLPGenerator):
         needs_image = True
 
-    refuse(images({"model": ForImages, "metric": MLPCritic}, (8, 8)))
-    with pytest.raises(IncompatibleError, match="ForImages is for images, and the data has no.*: add model=mlp_gen"):
-        refuse(images({"model": ForImages, "metric": MLPCritic}, None))
+    refuse(images(ForImages, MLPCritic, (8, 8), GAN(), Dual()))
+    for part, divergence, auxiliary, fix in (
+        ("model", GAN(), Dual(), "model=mlp_generator"),
+        ("model", CrossEntropy(), Empirical(), "model=affine"),
+        ("metric", GAN(), Dual(), "metric=mlp"),
+        ("metric", Wasserstein1(), Dual(), "metric=groupsort"),
+        ("metric", CrossEntropy(), Empirical(), "metric=none"),
+        ("metric", Sinkhorn(), Embedded(), "metric=embedding"),
+    ):
+        pair = (ForImages, None) if part == "model" else (Affine, ForImages)
+        with pytest.raises(IncompatibleError, match=f"ForImages is for images, and the data has no.*: add {fix}$"):
+            refuse(images(*pair, None, divergence, auxiliary))
 
 
 def test_embeddings_and_labels_find_their_place():
