@@ -40,7 +40,7 @@ def test_help_lists_the_groups_and_is_quick(tmp_path):
     assert process.returncode == 0 and seconds < 1.5
     for part in (
         "experiment: ",
-        "divergence: cross_entropy, f, gan",
+        "divergence: alpha, cross_entropy, energy",
         "metric: ",
         "auxiliary: ",
         "se-train resume=RUN_DIR",
