@@ -189,7 +189,7 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
     ]
     grid = [
         ("experiment=wgan_gp data=grid25 loop.rounds=20000", "25 modes, high quality >= 0.90", modes),
-        ("experiment=vanilla_gan data=grid25 loop.rounds=16000", "25 modes, high quality >= 0.95", modes),
+        ("experiment=vanilla_gan data=grid25 loop.rounds=30000", "25 modes, high quality >= 0.95", modes),
     ]
     table = [
         (f"experiment=fgan divergence={d} {RING.replace('16000', '3000')}", "8 modes; the share is what it is", modes)

@@ -18,7 +18,7 @@ from se_framework.randomness import generator
 from se_framework.state import TrainState
 from se_framework.step import draw
 
-SAMPLES = 4_000
+SAMPLES = 20_000
 """Points drawn of the model, and of the data to normalise q."""
 
 
@@ -68,6 +68,6 @@ def animate(directory: Path, path: Path) -> None:
     images = []
     for file in sorted(directory.glob("*.png")):
         with Image.open(file) as image:
-            images.append(image.convert("RGB").reduce(2).quantize(64))
+            images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
         images[0].save(path, save_all=True, append_images=images[1:], duration=250, loop=0)

@@ -28,6 +28,8 @@ CRITIC = "#3d8b55"
 # A critic's panel and the densities' height keep one scale, so that frames can be compared.
 LOG_RATIO_RANGE = 6.0
 FRAME_TOP = 1.6
+FEW = 3.0
+"""Samples within a bandwidth below which a kernel estimate says nothing."""
 # Beyond this many points a scatter says no more, and the file grows.
 _POINTS = 2_000
 _GRID = 8
@@ -234,12 +236,16 @@ def _readings(axes: Axes, x: Tensor, values: Tensor, name: str, truth: Tensor | 
 
 
 def _kernel_estimate(samples: Tensor, x: Tensor) -> Tensor:
-    """Return a Gaussian kernel estimate of the samples' density at x with Silverman's bandwidth, on a line."""
+    """Return a Gaussian kernel estimate of the samples' density at x, on a line; NaN where hardly a sample lies.
+
+    The bandwidth is a third of Silverman's, which would wash out a narrow mode beside a wide one.
+    """
     n = len(samples)
     spread = torch.minimum(samples.std(), (samples.quantile(0.75) - samples.quantile(0.25)) / 1.34)
-    width = float(0.9 * spread.clamp(min=1e-9) * n**-0.2)
+    width = float(0.3 * spread.clamp(min=1e-9) * n**-0.2)
     square = ((x[:, None] - samples) / width).square()
-    return torch.exp(torch.logsumexp(-0.5 * square, 1) - math.log(n * width * math.sqrt(2 * math.pi)))
+    density = torch.exp(torch.logsumexp(-0.5 * square, 1) - math.log(n * width * math.sqrt(2 * math.pi)))
+    return torch.where(density * n * width < FEW, torch.nan, density)
 
 
 def _scatters(data: Data, samples: Tensor, real: Tensor) -> Figure:

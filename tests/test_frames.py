@@ -83,7 +83,7 @@ def test_the_kernel_estimate_is_the_smoothed_density():
     n = 50_000
     samples = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x = torch.linspace(-3, 3, 13, dtype=torch.float64)
-    width = 0.9 * n**-0.2
+    width = 0.3 * n**-0.2
     want = torch.distributions.Normal(0.0, math.sqrt(1 + width**2)).log_prob(x).exp()
     error = (want / (2 * math.sqrt(math.pi) * n * width)).sqrt()  # of a kernel estimate, to first order
     assert bool(((_kernel_estimate(samples, x) - want).abs() < 4.5 * error).all())
