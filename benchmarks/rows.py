@@ -157,6 +157,8 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
         (f"experiment=fgan divergence={d}", "mean, std within 2 %, D within 3 %, of quadrature", univariate(d))
         for d in UNIVARIATE
     ]
+    own = "experiment=fgan divergence=pearson divergence@players.phi.view=pearson"
+    fit.append((own, "the same by its own dual", univariate("pearson")))
     critic = (
         "experiment=wgan_gp model=affine model.init_scale=1 players.theta.steps=0 loop.batch_size=512 loop.rounds=800"
     )
@@ -192,7 +194,7 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
         ("experiment=vanilla_gan data=grid25 loop.rounds=30000", "25 modes, high quality >= 0.95", modes),
     ]
     table = [
-        (f"experiment=fgan divergence={d} {RING.replace('16000', '3000')}", "8 modes; the share is what it is", modes)
+        (f"experiment=fgan divergence={d} {RING.replace('16000', '8000')}", "8 modes; the share is what it is", modes)
         for d in (*RING8, "total_variation")
     ]
     spline = "experiment=mle_flow model=spline_flow"
