@@ -11,7 +11,7 @@ help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
 	@echo "make train     set up, then train the default experiment: an adversarial model of handwritten digits"
 	@echo "make test      set up, then lint, type-check and test"
-	@echo "make quality   rerun the figures of benchmarks/quality (about an hour and a half)"
+	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
 	@echo "make clean     remove .venv and caches"
 
 $(STAMP): pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """The figures of the README: each row is a command of ``se-train`` under three seeds, its result beside its goal.
 
-    python benchmarks/quality.py                 every group (about an hour and a half)
+    python benchmarks/quality.py                 every group (several hours)
     python benchmarks/quality.py ring8 flow      some of them
     python benchmarks/quality.py --table         only rewrite benchmarks/quality/README.md from the results
 
