@@ -197,6 +197,8 @@ def groups() -> dict[str, list[tuple[str, str, Reader]]]:
         (f"experiment=fgan divergence={d} {RING.replace('16000', '8000')}", "8 modes; the share is what it is", modes)
         for d in (*RING8, "total_variation")
     ]
+    own = table[0][0] + " divergence@players.phi.view=kl"
+    table.append((own, "the same by its own dual", modes))
     spline = "experiment=mle_flow model=spline_flow"
     splines = [
         (f"{spline} data={data}", f"NLL <= {entropy:.4f} + {margin}", scores_of("nll"))

@@ -37,7 +37,11 @@ class NamedFDivergence(FDivergence):
 
 
 class KL(NamedFDivergence):
-    r""":math:`\mathrm{KL}(q\|p) = \int q\log(q/p)`; h(u) = u log u."""
+    r""":math:`\mathrm{KL}(q\|p) = \int q\log(q/p)`; h(u) = u log u.
+
+    The dual's integrand under p is :math:`e^v`, whose gradient has the variance of the density ratio, infinite on
+    separated laws: phi learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
+    """
 
     entropy_weight = 1.0
 
@@ -52,6 +56,9 @@ class KL(NamedFDivergence):
 
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return v.exp()
+
+    def phi_view(self) -> FDivergence:  # noqa: D102
+        return GAN()
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return t - 1

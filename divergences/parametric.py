@@ -113,8 +113,8 @@ class Alpha(NamedFDivergence):
         return f"order={self.order:g}"
 
     def phi_view(self) -> FDivergence | None:
-        """Return the GAN's dual from orders 2 and -1 on, where this is half of Pearson's and Neyman's or steeper."""
-        return GAN() if self.order >= 2 or self.order <= -1 else None
+        """Return the GAN's dual from orders 1 (KL) and -1 (half of Neyman) on, as those do."""
+        return GAN() if self.order >= 1 or self.order <= -1 else None
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         v = torch.log(u)
