@@ -129,6 +129,5 @@ class R1(Penalty):
 
 def gradient_norm_squared(metric: Critic, x: Tensor) -> Tensor:
     r"""Return :math:`\|\nabla_x v(x)\|^2` per example over all non-batch axes, shape (B,), differentiable in phi."""
-    x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(metric(x).sum(), x, create_graph=True)
+    gradient = torch.func.grad(lambda x: metric(x).sum())(x.detach())
     return gradient.flatten(1).square().sum(1)

@@ -1,0 +1,122 @@
+"""``se-verify``: measure the claims of the theory on the objects that train, and print a table of verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from se_framework.composing import prepare_imports
+from se_framework.errors import ConfigError, SEError, nearest
+
+if TYPE_CHECKING:
+    from se_framework.verify.claims import Claim, Verdict
+
+SUITES = {
+    "equivalences": tuple(
+        f"se_framework.verify.equivalences.{name}"
+        for name in ("duality", "adversarial", "transport", "teacher", "estimation")
+    ),
+}
+"""Modules of claims, by suite."""
+
+
+def main() -> None:
+    """Run the command line ``se-verify``; exit code 1 if a claim fails."""
+    try:
+        holds = verify(_arguments(sys.argv[1:]))
+    except SEError as error:
+        print(f"se-verify: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    raise SystemExit(0 if holds else 1)
+
+
+def _arguments(command_line: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("se-verify", description=__doc__.replace("``", ""))
+    parser.add_argument("--suite", default="equivalences", help=f"{', '.join(SUITES)} (default: %(default)s)")
+    parser.add_argument("--filter", metavar="REGEX", help="only claims whose name, statement or source match")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every comparison")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--claims", metavar="MODULE", help="claims of this module instead of a suite")
+    parser.add_argument("--all", action="store_true", help="print every comparison, not only the worst of a claim")
+    return parser.parse_args(command_line)
+
+
+def claims_of(arguments: argparse.Namespace) -> list[Claim]:
+    """Return the claims asked for.
+
+    Raises:
+        ConfigError: an unknown suite or module, a filter that is no pattern or matches nothing.
+    """
+    from se_framework.verify.claims import chosen, collect
+
+    if arguments.claims is None and arguments.suite not in SUITES:
+        raise ConfigError(f"no suite {arguments.suite!r}: {nearest(arguments.suite, SUITES)}")
+    names = (arguments.claims,) if arguments.claims else SUITES[arguments.suite]
+    sys.path.insert(0, "")  # a user's module may lie where the command is given
+    try:
+        claims = [c for name in names for c in collect(importlib.import_module(name))]
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--claims {arguments.claims}: {error}") from None
+    try:
+        found = chosen(claims, arguments.filter)
+    except re.error as error:
+        raise ConfigError(f"--filter {arguments.filter!r} is not a regular expression: {error}") from None
+    if not found:
+        raise ConfigError(f"nothing to verify: {len(claims)} claim(s) in {', '.join(names)}, none matches the filter")
+    return found
+
+
+def verify(arguments: argparse.Namespace) -> bool:
+    """Measure the claims, print them as they come, and return whether all hold."""
+    prepare_imports()
+    import torch
+
+    from se_framework.verify.claims import check
+
+    try:
+        torch.zeros((), device=arguments.device)
+    except (RuntimeError, AssertionError):
+        raise ConfigError(f"--device {arguments.device}: not available here; use --device cpu") from None
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        raise ConfigError(f"--json {arguments.json}: its folder does not exist")
+    claims, verdicts, started = claims_of(arguments), [], time.monotonic()
+    for this in claims:
+        verdicts.append(check(this, arguments.device))
+        for line in lines(verdicts[-1], arguments.all):
+            print(line, flush=True)
+    failed = [v.claim.name for v in verdicts if not v.holds]
+    comparisons = sum(len(v.comparisons) for v in verdicts)
+    print(
+        f"\n{len(verdicts) - len(failed)} of {len(verdicts)} claims hold ({comparisons} comparisons, float64, "
+        f"{arguments.device}, {time.monotonic() - started:.1f} s)"
+        + (f"; failed: {', '.join(failed)}" if failed else "")
+    )
+    if arguments.json is not None:
+        content: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__}
+        content["claims"] = [v.as_dict() for v in verdicts]
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    return not failed
+
+
+def lines(verdict: Verdict, everything: bool) -> Iterator[str]:
+    """Yield the rows of a verdict: error, tolerance, statement and source, and what failed."""
+    worst = verdict.worst
+    numbers = " " * 23 if worst is None else f"{worst.error:9.1e} of {worst.tolerance:7.0e} {worst.unit[:1]}"
+    mark = "holds " if verdict.holds else "FAILS "
+    yield f"{mark} {numbers}  {verdict.claim.statement}  [{verdict.claim.source}]  {verdict.claim.name}"
+    if verdict.failure is not None:
+        yield f"        {verdict.failure}"
+    for c in verdict.comparisons:
+        if everything or not c.holds:
+            yield f"        {c.label}: {c.error:.3g} {c.unit}, tolerance {c.tolerance:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The equivalences of the theory, by topic: values and gradients in float64, limits by their rates."""

@@ -1,0 +1,307 @@
+r"""Claims on the conjugate :math:`D^*_p`: what the inner minimum over q is, and where the critic ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from divergences import (
+    GAN,
+    KL,
+    Alpha,
+    FDivergence,
+    Jeffreys,
+    JensenShannon,
+    Neyman,
+    Pearson,
+    ReverseKL,
+    SoftenedReverseKL,
+    SquaredHellinger,
+    TotalVariation,
+    WeightedJensenShannon,
+)
+from se_framework.auxiliary import Dual
+from se_framework.verify import references as ref
+from se_framework.verify.alphabet import (
+    DUALS,
+    best_critic,
+    equation,
+    phi_slope,
+    scores,
+    simplex,
+    terms,
+    theta_slope,
+    tilt,
+    value,
+)
+from se_framework.verify.claims import Comparison, at_most, claim, equal, rate
+
+TABLE: dict[str, FDivergence] = {
+    "kl": KL(), "reverse_kl": ReverseKL(), "jensen_shannon": JensenShannon(), "gan": GAN(), "pearson": Pearson(),
+    "squared_hellinger": SquaredHellinger(), "jeffreys": Jeffreys(), "neyman": Neyman(),
+    "softened_reverse_kl": SoftenedReverseKL(),
+}  # fmt: skip
+FAMILIES = {f"alpha({a:g})": (Alpha(a), ref.alpha(a)) for a in (-1.0, 0.0, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0)} | {
+    f"weighted_js({w:g})": (WeightedJensenShannon(w), ref.weighted_jensen_shannon(w)) for w in (0.1, 0.3, 0.5, 0.8)
+}
+SMOOTH: dict[str, tuple[FDivergence, ref.Functional]] = {
+    name: (d, ref.INTEGRALS[name]) for name, d in TABLE.items()
+} | FAMILIES
+"""Every smooth f-divergence with its integral, written independently."""
+Q, P, V = simplex(seed=1), simplex(seed=2), scores(seed=3)
+BEST = np.log(Q / P)
+
+
+@claim("min_q D - E_q f + E_pd f = D_h(pd, p) at f = h'(pd/p)", "Nowozin et al. 2016, eq. 4-6; Nguyen et al. 2010")
+def envelope_value() -> Iterator[Comparison]:
+    for name, (d, integral) in SMOOTH.items():
+        for which, dual in DUALS.items():
+            yield equal(f"{name}, {which}", value(equation(d, P, dual), Q, BEST), integral(Q, P))
+
+
+@claim(
+    "the gradient of -D*_p(f) in theta, f frozen at its optimum, is that of D_h(pd, p)",
+    "Danskin 1966; Nowozin et al. 2016, 2.3",
+)
+def envelope_gradient() -> Iterator[Comparison]:
+    for name, (d, integral) in SMOOTH.items():
+        truth = ref.model_slope(integral, Q, P)
+        for which, dual in DUALS.items():
+            yield equal(f"{name}, {which}", theta_slope(equation(d, P, dual), Q, BEST), truth)
+
+
+@claim("phi's gradient vanishes at v = log(pd/p), for every smooth D and both duals", "Nowozin et al. 2016, eq. 5")
+def optimal_critic_is_stationary() -> Iterator[Comparison]:
+    for name, (d, _) in SMOOTH.items():
+        for which, dual in DUALS.items():
+            yield equal(f"{name}, {which}", phi_slope(equation(d, P, dual), Q, BEST), np.zeros(len(Q)))
+
+
+@claim("ascending the scalar from v = 0 ends at v = log(pd/p)", "Nowozin et al. 2016, eq. 5")
+def optimal_critic_is_found() -> Iterator[Comparison]:
+    for name, (d, _) in SMOOTH.items():
+        yield equal(name, best_critic(equation(d, P), Q), BEST)
+
+
+@claim("max_phi min_q = -alpha H(pd) + beta D(pd, p): biconjugation", "Fenchel-Moreau")
+def biconjugation() -> Iterator[Comparison]:
+    for name in (*TABLE, "alpha(0.3)", "weighted_js(0.3)"):
+        d, integral = SMOOTH[name]
+        for which, dual in DUALS.items():
+            of = equation(d, P, dual, beta=1.7)
+            yield equal(f"{name}, {which}", value(of, Q, best_critic(of, Q)), 1.7 * integral(Q, P))
+
+
+@claim(
+    "min_q beta D(q, p) - E_q f over q >= 0, at any f, is what a direct search over q finds",
+    "Fenchel's conjugate; Nguyen, Wainwright, Jordan 2010",
+)
+def conjugate_over_measures() -> Iterator[Comparison]:
+    for name, d in TABLE.items():
+        yield _against_search(name, d, probability=False)
+
+
+@claim("the same over probability q", "Ruderman et al. 2012; Agrawal and Horel 2021")
+def conjugate_over_probabilities() -> Iterator[Comparison]:
+    for name, d in TABLE.items():
+        yield _against_search(name, d, probability=True)
+
+
+def _against_search(name: str, d: FDivergence, probability: bool) -> Comparison:
+    h, beta, v = ref.GENERATORS[name], 0.8, 0.4 * V
+    slope = ref.complex_slope(lambda u: h(u).sum(), np.exp(v))
+
+    def divergence(q: np.ndarray, p: np.ndarray) -> np.ndarray:
+        return (p * h(q / p)).sum()
+
+    best = ref.conjugate_by_search(divergence, P, slope, probability)
+    of = equation(d, P, Dual(normalised=probability), beta=beta)
+    return equal(name, value(of, Q, v), -beta * best + beta * Q @ slope)
+
+
+@claim("E_pd f - D*_p(f) over q >= 0 <= the same over probabilities <= D, for any f", "Ruderman et al. 2012, section 3")
+def order_of_the_bounds() -> Iterator[Comparison]:
+    for name, (d, integral) in SMOOTH.items():
+        for seed in range(5):
+            v = 0.5 * scores(seed=seed)
+            loose, tight = (float(value(equation(d, P, dual), Q, v)) for dual in DUALS.values())
+            yield at_most(f"{name}, {seed}", [loose, tight], [tight, integral(Q, P)], tolerance=1e-12)
+
+
+@claim(
+    "over probabilities D* moves by c when f does: the scalar is blind to constants in f",
+    "Fenchel's conjugate; Nguyen, Wainwright, Jordan 2010",
+)
+def shift_equivariance() -> Iterator[Comparison]:
+    for name, d in TABLE.items():
+        of, shift = equation(d, P, Dual(normalised=True)), -0.05
+        f = d.link(torch.as_tensor(0.3 * V)) + shift
+        moved = d.inverse_link(f).cpu().numpy()
+        yield equal(name, value(of, Q, moved), float(value(of, Q, 0.3 * V)))
+
+
+@claim(
+    "beta D(q*, p) - E_q* f = -beta D*_p(f/beta): the terms on record add up to the scalar",
+    "Fenchel's conjugate; Nguyen, Wainwright, Jordan 2010",
+)
+def record_adds_up() -> Iterator[Comparison]:
+    for name, (d, _) in SMOOTH.items():
+        for which, dual in DUALS.items():
+            of = equation(d, P, dual, beta=1.3)
+            row = terms(of, Q, 0.5 * V)
+            added = 1.3 * row.divergence - row.f_q + row.f_data  # type: ignore[operator]
+            yield equal(f"{name}, {which}", added, float(value(of, Q)), tolerance=1e-10)
+
+
+@claim("q* = p (h*)'(f - lambda): a law, and the D on record is D_h(q*, p)", "Agrawal and Horel 2021, section 4")
+def tilted_law() -> Iterator[Comparison]:
+    for name, (d, integral) in SMOOTH.items():
+        of = equation(d, P, Dual(normalised=True))
+        q = tilt(of, Q, 0.5 * V)
+        yield equal(f"{name}, mass", q.sum(), 1.0)
+        yield equal(f"{name}, D", terms(of, Q).divergence, integral(q, P))
+
+
+@claim("over probabilities KL's dual is log E_p e^f", "Donsker and Varadhan 1983")
+def donsker_varadhan() -> Iterator[Comparison]:
+    f = 1 + V  # KL's link
+    yield equal("value", value(equation(KL(), P, Dual(normalised=True)), Q, V), Q @ f - np.log(P @ np.exp(f)))
+
+
+@claim(
+    "max over c of E_pd (f + c) - E_p e^(f+c-1) is E_pd f - log E_p e^f", "Ruderman et al. 2012; Belghazi et al. 2018"
+)
+def best_shift_is_donsker_varadhan() -> Iterator[Comparison]:
+    of = equation(KL(), P)
+    shift = -np.log(P @ np.exp(V))
+    yield equal("value", value(of, Q, V + shift), Q @ V - np.log(P @ np.exp(V)))
+    yield equal("stationary in c", phi_slope(of, Q, V + shift).sum(), 0.0)
+
+
+@claim("the gap between the two KL bounds is z - 1 - log z, z = E_p e^v", "Ruderman et al. 2012")
+def gap_between_kl_bounds() -> Iterator[Comparison]:
+    for seed in range(4):
+        v = scores(seed=seed)
+        z = P @ np.exp(v)
+        loose, tight = (float(value(equation(KL(), P, dual), Q, v)) for dual in DUALS.values())
+        yield equal(f"seed {seed}", tight - loose, z - 1 - np.log(z))
+
+
+@claim("KL(pd, p) less the probability bound is KL(pd, q*), q* = p e^v/Z", "Donsker and Varadhan 1983")
+def kl_gap_is_a_kl() -> Iterator[Comparison]:
+    q = P * np.exp(V) / (P @ np.exp(V))
+    yield equal("value", ref.kl(Q, P) - float(value(equation(KL(), P, Dual(True)), Q, V)), ref.kl(Q, q))
+
+
+@claim(
+    "over probabilities Pearson's dual is E_p f + Var_p f/4, while f - E_p f >= -2", "Agrawal and Horel 2021, table 2"
+)
+def pearson_is_mean_and_variance() -> Iterator[Comparison]:
+    v = 0.2 * V
+    f = 2 * np.expm1(v)
+    assert np.min(f - P @ f) >= -2
+    truth = Q @ f - P @ f - (P @ f**2 - (P @ f) ** 2) / 4
+    yield equal("value", value(equation(Pearson(), P, Dual(True)), Q, v), truth)
+
+
+@claim(
+    "over probabilities TV's dual is E_p max(f, sup f - 1); TV is the IPM of functions of range 1",
+    "Sriperumbudur et al. 2009, section 2",
+)
+def total_variation_is_an_ipm() -> Iterator[Comparison]:
+    f = np.tanh(V) / 2
+    truth = Q @ f - P @ np.maximum(f, f.max() - 1)
+    yield equal("dual", value(equation(TotalVariation(), P, Dual(True)), Q, V), truth)
+    for which, dual in DUALS.items():
+        at_sign = value(equation(TotalVariation(), P, dual), Q, 40 * np.sign(Q - P))
+        yield equal(f"at the sign, {which}", at_sign, np.abs(Q - P).sum() / 2)
+
+
+@claim(
+    "TV's bound grows to TV as the critic grows along sign(pd - p): the gap falls like e^(-2s)",
+    "Sriperumbudur et al. 2009, section 2",
+)
+def total_variation_rate() -> Iterator[Comparison]:
+    sizes = np.array([3.0, 4.0, 5.0])
+    of, truth = equation(TotalVariation(), P), np.abs(Q - P).sum() / 2
+    gaps = [truth - float(value(of, Q, s * np.sign(Q - P))) for s in sizes]
+    yield rate("in e^s", np.exp(sizes), gaps, -2.0)
+
+
+@claim(
+    "the alpha family holds KL, reverse KL, half of Pearson and Neyman, and twice Hellinger", "Cressie and Read 1984"
+)
+def alpha_special_cases() -> Iterator[Comparison]:
+    for order, name, factor in (
+        (1.0, "kl", 1.0), (0.0, "reverse_kl", 1.0), (2.0, "pearson", 0.5), (-1.0, "neyman", 0.5),
+        (0.5, "squared_hellinger", 2.0),
+    ):  # fmt: skip
+        of = equation(Alpha(order), P)
+        yield equal(f"alpha({order:g})", value(of, Q, BEST), factor * ref.INTEGRALS[name](Q, P))
+        slope = factor * ref.model_slope(ref.INTEGRALS[name], Q, P)
+        yield equal(f"gradient, alpha({order:g})", theta_slope(of, Q, BEST), slope)
+
+
+@claim("alpha(1 - t) tends to KL, alpha(t) to reverse KL, linearly in t", "Cressie and Read 1984")
+def alpha_limits() -> Iterator[Comparison]:
+    at = [1e-2, 3e-3, 1e-3]
+    for name, order, truth in (("kl", lambda t: 1 - t, ref.kl(Q, P)), ("reverse_kl", lambda t: t, ref.kl(P, Q))):
+        gaps = [float(value(equation(Alpha(order(t)), P), Q, BEST)) - truth for t in at]
+        yield rate(name, at, gaps, 1.0)
+
+
+@claim(
+    "weighted Jensen-Shannon over its weight tends to KL, linearly in the weight",
+    "definitions; Nowozin et al. 2016, table 1",
+)
+def weighted_js_limit() -> Iterator[Comparison]:
+    at = [1e-3, 3e-4, 1e-4]
+    gaps = [float(value(equation(WeightedJensenShannon(w), P), Q, BEST)) / w - ref.kl(Q, P) for w in at]
+    yield rate("w -> 0", at, gaps, 1.0)
+
+
+@claim("near p every D_h is h''(1)/2 chi-square: the relative error is of first order", "Csiszar")
+def local_expansion() -> Iterator[Comparison]:
+    direction = scores(seed=5) * P
+    direction -= direction.sum() * P
+    curvature = {
+        "kl": 1.0, "reverse_kl": 1.0, "jensen_shannon": 0.25, "squared_hellinger": 0.5, "jeffreys": 2.0,
+        "neyman": 2.0, "softened_reverse_kl": 0.5, "gan": 0.5,
+    }  # fmt: skip
+    at = [1e-2, 5e-3, 2.5e-3]
+    for name, second in curvature.items():
+        ratios = []
+        for t in at:
+            q = P + t * direction
+            chi2 = t**2 * (direction**2 / P).sum()
+            d = float(value(equation(TABLE[name], P), q, np.log(q / P))) - TABLE[name].value_at_identity
+            ratios.append(d / (second / 2 * chi2) - 1)
+        yield rate(name, at, ratios, 1.0)
+
+
+@claim(
+    "Jeffreys is KL plus reverse KL, and GAN's D is 2 JSD - log 4, with their gradients",
+    "definitions; Nowozin et al. 2016, table 1",
+)
+def sums_of_divergences() -> Iterator[Comparison]:
+    for name, whole, parts, constant in (
+        ("jeffreys", Jeffreys(), [(1.0, KL()), (1.0, ReverseKL())], 0.0),
+        ("gan", GAN(), [(2.0, JensenShannon())], -np.log(4)),
+    ):
+        total = sum(w * float(value(equation(d, P), Q, BEST)) for w, d in parts) + constant
+        yield equal(name, value(equation(whole, P), Q, BEST), total)
+        slope = np.sum([w * ref.model_slope(_integral_of(d), Q, P) for w, d in parts], axis=0)
+        yield equal(f"gradient, {name}", theta_slope(equation(whole, P), Q, BEST), slope)
+
+
+def _integral_of(d: FDivergence) -> ref.Functional:
+    return next(integral for known, integral in SMOOTH.values() if type(known) is type(d))
+
+
+@claim("a critic trained under one D is read under another: v is the same log-ratio", "Poole et al. 2016, section 3")
+def views_share_the_critic() -> Iterator[Comparison]:
+    v = best_critic(equation(GAN(), P), Q)
+    for name, (d, integral) in SMOOTH.items():
+        yield equal(name, value(equation(GAN(), P), Q, v, view=d), integral(Q, P))
