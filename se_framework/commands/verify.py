@@ -23,6 +23,8 @@ SUITES = {
         f"se_framework.verify.equivalences.{name}"
         for name in ("duality", "adversarial", "transport", "teacher", "estimation")
     ),
+    "dynamics": ("se_framework.verify.dynamics",),
+    "papers": ("se_framework.verify.papers",),
 }
 """Modules of claims, by suite."""
 

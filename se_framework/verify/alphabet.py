@@ -68,10 +68,15 @@ def set_critic(of: StandardEquation, v: np.ndarray) -> None:
         critic_of(of).scores.copy_(torch.as_tensor(v))
 
 
-def value(
+def value(of: StandardEquation, data: np.ndarray, v: np.ndarray | None = None, view: Divergence | None = None) -> float:
+    """Return the scalar at critic outputs v (as they are by default)."""
+    return float(scalar(of, data, v, view).detach())
+
+
+def scalar(
     of: StandardEquation, data: np.ndarray, v: np.ndarray | None = None, view: Divergence | None = None
 ) -> Tensor:
-    """Return the scalar at critic outputs v (as they are by default), differentiable in both players."""
+    """Return the same as a tensor, differentiable in both players."""
     if v is not None:
         set_critic(of, v)
     return of.scalar(cloud(data), of.sample(0), view)
@@ -79,13 +84,13 @@ def value(
 
 def theta_slope(of: StandardEquation, data: np.ndarray, v: np.ndarray | None = None, view: Any = None) -> np.ndarray:
     """Return the scalar's gradient in the model's logits, the critic held fixed, shape (K,)."""
-    (slope,) = torch.autograd.grad(value(of, data, v, view), list(of.model.parameters()))
+    (slope,) = torch.autograd.grad(scalar(of, data, v, view), list(of.model.parameters()))
     return slope.cpu().numpy()
 
 
 def phi_slope(of: StandardEquation, data: np.ndarray, v: np.ndarray | None = None, view: Any = None) -> np.ndarray:
     """Return the scalar's gradient in the critic's scores, shape (K,)."""
-    (slope,) = torch.autograd.grad(value(of, data, v, view), critic_of(of).scores)
+    (slope,) = torch.autograd.grad(scalar(of, data, v, view), critic_of(of).scores)
     return slope.cpu().numpy()
 
 
@@ -118,7 +123,7 @@ def best_critic(
 
     def loss() -> Tensor:
         search.zero_grad()
-        loss = -value(of, data, view=view)
+        loss = -scalar(of, data, view=view)
         loss.backward(inputs=parameters)
         return loss
 

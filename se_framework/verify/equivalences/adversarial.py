@@ -89,7 +89,7 @@ def non_saturating_value() -> Iterator[Comparison]:
     truth = 2 * ref.kl(m, Q) + ref.kl(Q, m) + np.log(2)
     # Minus the conjugate of the softened reverse KL is E_p softplus(-v) + 1 - log 2; subtract pd's part and the shift.
     link = Q @ SoftenedReverseKL().link(torch.as_tensor(BEST)).cpu().numpy()
-    ours = float(value(_game(), Q, BEST, view=SoftenedReverseKL()).detach()) - link - 1 + np.log(2)
+    ours = value(_game(), Q, BEST, view=SoftenedReverseKL()) - link - 1 + np.log(2)
     yield equal("value", ours, truth)
 
 
@@ -122,7 +122,7 @@ def least_squares_is_le_cam() -> Iterator[Comparison]:
     of = equation(Surrogate("least_squares"), P)
     best = Q / (Q + P)
     # phi's maximum is LeCam/8 - 1/4 with labels 0 and 1, losses halved: the loss on -1, 1 is eight times as large.
-    loss = -4 * float(value(of, Q, best).detach())
+    loss = -4 * value(of, Q, best)
     yield equal("loss", loss, 1 - ref.le_cam(Q, P) / 2)
     yield equal("stationary", phi_slope(of, Q, best), np.zeros(len(Q)))
     yield equal("by ascent", best_critic(of, Q), best)
@@ -160,7 +160,7 @@ def raised_link_generator() -> Iterator[Comparison]:
         slope = theta_slope(of, Q, BEST, view=of.divergence.theta_view())
         yield equal(name, slope, ref.model_slope(lambda link, p: -(p * link).sum(), link, P))
     yield equal("phi has D's own dual", value(equation(Surrogate("raised_link", of=GAN()), P), Q, BEST),
-                float(value(_game(), Q, BEST).detach()))  # fmt: skip
+                value(_game(), Q, BEST))  # fmt: skip
 
 
 @claim(
@@ -173,7 +173,7 @@ def parallel_lines_saturate() -> Iterator[Comparison]:
         q = np.array([1 - 3 * t] * 3 + [3 * t] * 3) / 3
         p = q[::-1].copy()
         of = equation(JensenShannon(), p)
-        gaps.append(np.log(2) - float(value(of, q, np.log(q / p)).detach()))
+        gaps.append(np.log(2) - value(of, q, np.log(q / p)))
         slopes.append(np.abs(theta_slope(of, q)).max())
     # d/dt of t log t: the exponent of t log(1/t) between 1e-4 and 1e-6 is 1 - 1/log(1/t).
     yield rate("gap", [t * np.log(1 / t) for t in at], gaps, 1.0)

@@ -34,7 +34,7 @@ def _teacher(alpha: float, beta: float, p: np.ndarray = P, kl: bool = False) -> 
 
 def _minimum(of: StandardEquation, f: np.ndarray, data: np.ndarray = Q) -> float:
     """Return min over q of -alpha H + beta D - E_q f: the scalar less its last term."""
-    return float(value(of, data, f).detach()) - data @ f
+    return value(of, data, f) - data @ f
 
 
 @claim("min_q -alpha H + beta CE - E_q f = -alpha log sum exp((beta log p + f)/alpha)", "Hu and Xing 2022")
@@ -84,7 +84,7 @@ def two_routes_to_one_q() -> Iterator[Comparison]:
     yield equal("q", tilt(_teacher(1.0, 1.0), Q, F), tilt(equation(KL(), P, Dual(normalised=True)), Q, F))
     # KL's link adds one to f, which the probability dual does not see.
     yield equal("value", _minimum(_teacher(1.0, 1.0), F),
-                float(value(equation(KL(), P, Dual(normalised=True)), Q, F).detach()) - Q @ F)  # fmt: skip
+                value(equation(KL(), P, Dual(normalised=True)), Q, F) - Q @ F)  # fmt: skip
 
 
 @claim("biconjugation with alpha: max_f min_q = -alpha H(pd) + beta D(pd, p)", "Jaynes 1957; Fenchel-Moreau")
@@ -258,7 +258,7 @@ def chain_rule() -> Iterator[Comparison]:
 
     def cross_entropy(data: np.ndarray, p: np.ndarray) -> float:
         of = equation(CrossEntropy(), p / p.sum(), Empirical(), alpha=1.0)
-        return float(value(of, data / data.sum()).detach())
+        return value(of, data / data.sum())
 
     factors = sum(joint[i].sum() * cross_entropy(joint[i], model[i]) for i in range(3))
     yield equal("CE", cross_entropy(joint.ravel(), model.ravel()), cross_entropy(joint.sum(1), model.sum(1)) + factors)

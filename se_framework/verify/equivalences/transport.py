@@ -45,7 +45,7 @@ def kantorovich_rubinstein() -> Iterator[Comparison]:
     slopes = np.array([np.eye(len(Q))[i] - np.eye(len(Q))[j] for i, j in pairs])
 
     def loss(v: np.ndarray) -> float:
-        return -float(value(of, Q, v).detach())
+        return -value(of, Q, v)
 
     bound = optimize.LinearConstraint(slopes, -1, 1)  # neighbours: letters lie on a line
     found = optimize.minimize(loss, np.zeros(len(Q)), method="SLSQP", constraints=[bound], options={"ftol": 1e-14})
@@ -91,7 +91,7 @@ def lipschitz_kl_is_an_infimal_convolution() -> Iterator[Comparison]:
     k = len(Q)
 
     def loss(v: np.ndarray) -> float:
-        return -float(value(of, Q, v).detach())
+        return -value(of, Q, v)
 
     neighbours = optimize.LinearConstraint(np.diff(np.eye(k), axis=0), -1, 1)
     ours = optimize.minimize(loss, np.zeros(k), method="SLSQP", constraints=[neighbours], options={"ftol": 1e-15})
