@@ -118,7 +118,7 @@ def best_critic(
     set_critic(of, np.zeros(len(data)) if start is None else start)
     parameters = [critic_of(of).scores]
     search = torch.optim.LBFGS(
-        parameters, max_iter=500, tolerance_grad=1e-10, tolerance_change=0.0, line_search_fn="strong_wolfe"
+        parameters, max_iter=80, tolerance_grad=1e-10, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
