@@ -12,8 +12,8 @@ MAY_IMPORT = {"models": {"models"}, "divergences": {"divergences"}, "se_framewor
 VOCABULARY = {"models.base", "models.laws", "divergences.base"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
-    {"run_directory", "auxiliary", "legality", "composing"}, {"equation"}, {"players", "units"}, {"state"},
-    {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"}, {"loop"}, {"assembly"},
+    {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "transported"}, {"players", "units"},
+    {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"}, {"loop"}, {"assembly"},
     {"describe", "notebook", "evaluation"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 

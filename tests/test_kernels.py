@@ -11,7 +11,7 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from divergences import MMD, EnergyDistance
-from divergences.kernels import squared_distances
+from divergences.clouds import squared_distances
 from models.laws import Particles
 from tests.cases import DIVERGENCES
 from tests.oracles import EPS, z_score
