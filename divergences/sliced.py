@@ -57,20 +57,21 @@ class SlicedWasserstein(TransportCost):
         """Return the mean over directions, shape (), from both particle clouds."""
         x, y, a, b = clouds("SlicedWasserstein", q, p)
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
-        theta = torch.as_tensor(bases(x.shape[1], self.directions, self.seed)).to(x)
+        theta = bases(x.shape[1], self.directions, self.seed).to(x)
         cost = line_transport(theta @ x.mT, theta @ y.mT, self.order, None if equal else (a, b))
         return cost.mean().to(common_type(q, p))
 
 
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=8)
-def bases(dimension: int, directions: int, seed: int) -> np.ndarray:
-    """Return the rows of random orthonormal bases, uniform over rotations, shape (L, dimension), in float64.
+def bases(dimension: int, directions: int, seed: int) -> Tensor:
+    """Return the rows of random orthonormal bases, uniform over rotations, shape (L, dimension), in float64."""
+    return _bases(dimension, directions, seed)
 
-    By numpy, so that neither torch's generators nor vmap's rules about randomness are touched.
-    """
-    draw = np.random.default_rng(seed)
+
+@lru_cache(maxsize=8)
+def _bases(dimension: int, directions: int, seed: int) -> Tensor:
+    # By numpy, so that neither torch's generators nor vmap's rules about randomness are touched.
     count = -(-directions // dimension)
-    q, r = np.linalg.qr(draw.standard_normal((count, dimension, dimension)))
+    q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((count, dimension, dimension)))
     signs = np.sign(np.diagonal(r, axis1=1, axis2=2))  # without them the law of Q is not uniform (Mezzadri 2007)
-    return (q * signs[:, None, :]).reshape(-1, dimension)
+    return torch.from_numpy((q * signs[:, None, :]).reshape(-1, dimension))

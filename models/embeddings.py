@@ -41,7 +41,7 @@ class Projection(Embedding):
     r"""Orthonormal coordinates :math:`e(x)=Wx+b`, :math:`WW^\top=I`: for k = 1 the projection onto one direction.
 
     Under ``auxiliary=embedded`` phi turns W to where D is largest: for k = 1 *max-sliced* distances (Deshpande et al.,
-    "Max-sliced Wasserstein distance and its use for GANs", CVPR 2019, eq. 5), for more Paty and Cuturi's subspaces (2019).
+    "Max-sliced Wasserstein distance and its use for GANs", CVPR 2019, eq. 5).
 
     Args:
         event_shape: shape E of one example.

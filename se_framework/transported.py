@@ -42,7 +42,7 @@ class Transported(Auxiliary):
     needs_alpha = False
     minimum_name = "-beta E_p sup_y f(y)/beta - c(x, y)"
 
-    def __init__(self, steps: int = 5, step_size: float = 0.1) -> None:
+    def __init__(self, steps: int = 0, step_size: float = 0.1) -> None:
         super().__init__()
         if steps < 0 or not 0 < step_size < float("inf"):
             raise ConfigError(
