@@ -28,7 +28,7 @@ class SlicedWasserstein(TransportCost):
     * Against the mean over the sphere the error is fixed, not an error that averages out over rounds. A basis
       integrates every quadratic form exactly, so where the projected optimal maps are linear with a common matrix (a
       shift: :math:`W_2^2 = (\theta\cdot m)^2`) there is none for r = 2; else it falls as :math:`1/\sqrt L`: two
-      Gaussians in the plane with standard deviations (2, 0.5) and (0.5, 2), r = 2, 128 directions: 3 % (one standard
+      Gaussians in the plane with standard deviations (2, 0.5) and (0.5, 2), r = 2, 128 directions: 9 % (one standard
       deviation over seeds).
 
     *Max-sliced*, the hardest direction in place of the mean, is a metric that learns it:
