@@ -2,6 +2,7 @@
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
 from divergences.f_divergence import FDivergence
+from divergences.fisher import FisherIPM
 from divergences.generators import (
     GAN,
     KL,
@@ -15,7 +16,10 @@ from divergences.generators import (
 )
 from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
+from divergences.one_dimensional import Wasserstein1D
+from divergences.optimal_transport import OptimalTransport
 from divergences.parametric import Alpha, WeightedJensenShannon
+from divergences.sliced import SlicedWasserstein
 from divergences.surrogates import SURROGATES, Surrogate
 from divergences.total_variation import TotalVariation
 from divergences.transport import Sinkhorn, Wasserstein1
@@ -29,19 +33,23 @@ __all__ = [
     "Divergence",
     "EnergyDistance",
     "FDivergence",
+    "FisherIPM",
     "InnerSolution",
     "Jeffreys",
     "JensenShannon",
     "Neyman",
+    "OptimalTransport",
     "Pearson",
     "ReverseKL",
     "SURROGATES",
     "Sinkhorn",
+    "SlicedWasserstein",
     "SoftenedReverseKL",
     "SquaredHellinger",
     "Surrogate",
     "TotalVariation",
     "Wasserstein1",
+    "Wasserstein1D",
     "WeightedJensenShannon",
     "WeightedPoints",
 ]

@@ -70,6 +70,10 @@ class Divergence(nn.Module):
         has_normalised_dual: the dual over probability q is there as well.
         unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
+        has_ground_cost: D is transport at a cost of the distance, :meth:`ground_cost`: its dual is known through the
+            c-transform (``auxiliary=transported``).
+        largest_dimension: coordinates of the points on which the primal is defined, None for any number.
+        primal_extra: what the primal needs besides the dependencies: the module and the extra that installs it.
         bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels): a learned embedding
             inside it needs no bound.
     """
@@ -81,12 +85,15 @@ class Divergence(nn.Module):
     entropy_weight: ClassVar[float | None] = None
     value_at_identity: float = 0.0
     symmetric: bool = False
-    convex_in_q: ClassVar[bool] = True
+    convex_in_q: bool = True
     cost_degree: float = 0.0
     unit: ClassVar[str] = "nats"
     up_to_constant: ClassVar[bool] = False
     surrogate: ClassVar[bool] = False
     has_normalised_dual: ClassVar[bool] = True
+    has_ground_cost: bool = False
+    largest_dimension: ClassVar[int | None] = None
+    primal_extra: tuple[str, str] | None = None
     bounded_in_scale: bool = False
 
     def link(self, v: Tensor) -> Tensor:
@@ -138,6 +145,10 @@ class Divergence(nn.Module):
             v_data: critic outputs on data, shape (M,): q may also live there.
         """
         raise NotImplementedError(f"{type(self).__name__} has no dual over probability measures")
+
+    def ground_cost(self, squared: Tensor) -> Tensor:
+        r"""Return the cost c(x, y) of moving a unit of mass, elementwise, from :math:`|x-y|^2`; zero at zero."""
+        raise NotImplementedError(f"{type(self).__name__} is no transport at a cost: use auxiliary=dual or data")
 
     def theta_view(self) -> Divergence | None:
         """Return what theta sees in place of this, None for the same: surrogates give each player its own loss."""

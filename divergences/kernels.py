@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from divergences.base import Divergence, WeightedPoints
-from divergences.transport import clouds
+from divergences.clouds import clouds, common_type, root, squared_distances
 
 
 class KernelDistance(Divergence):
@@ -65,7 +65,7 @@ class KernelDistance(Divergence):
             raise ValueError(f"{type(self).__name__}: unbiased=true compares pairs, and a cloud has one point only")
         between = a @ self.kernel(squared_distances(x, y)) @ b
         value = self._within(x, a) + self._within(y, b) - 2 * between
-        return value.to(torch.promote_types(q.x.dtype, p.x.dtype))  # type: ignore[union-attr]  # clouds() checked p
+        return value.to(common_type(q, p))
 
     def _within(self, x: Tensor, a: Tensor) -> Tensor:
         k = self.kernel(squared_distances(x, x))
@@ -140,44 +140,3 @@ class MMD(KernelDistance):
             distance = root(squared)
             exponents = [distance / b for b in self.bandwidths]
         return sum((torch.exp(-e) for e in exponents[1:]), torch.exp(-exponents[0])) / len(exponents)
-
-
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    r"""Return :math:`|x_i-y_j|^2`, shape (N, M), from clouds x (N, d), y (M, d).
-
-    Taken from differences, never from :math:`|x|^2+|y|^2-2x^\top y`, which loses all digits where points lie close
-    together and far from the origin, and gives no exact zero where they coincide. No array of size N M d is made.
-    """
-    return _SquaredDistances.apply(x, y.view_as(y))  # torch.compile refuses one tensor in two places
-
-
-class _SquaredDistances(torch.autograd.Function):
-    """cdist's direct form with a slope of its own, in matrix products: smooth at zero and differentiable again."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        # sum_j 2 g_ij (x_i - y_j); about the mean of both, so that clouds far from the origin lose no digits.
-        x, y = ctx.saved_tensors
-        centre = (x.detach().mean(-2, keepdim=True) + y.detach().mean(-2, keepdim=True)) / 2
-        x, y, g = x - centre, y - centre, 2 * grad
-        return g.sum(-1, keepdim=True) * x - g @ y, g.sum(-2).unsqueeze(-1) * y - g.mT @ x
-
-
-def root(squared: Tensor) -> Tensor:
-    """Return the distance, elementwise; where points coincide all its derivatives are zero (a subgradient is).
-
-    The threshold, a distance of 3e-10 in float32, keeps the powers of 1/distance in second derivatives finite; NaN is
-    no coincidence.
-    """
-    coincide = squared <= torch.finfo(squared.dtype).tiny ** 0.5
-    return torch.where(coincide, 0.0, torch.where(coincide, 1.0, squared).sqrt())

@@ -3,12 +3,14 @@ r"""Divergences that feel the geometry of the space, in powers of the unit of th
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.clouds import clouds, common_type, root
+from divergences.extras import required
 
 
 class Wasserstein1(Divergence):
@@ -16,12 +18,13 @@ class Wasserstein1(Divergence):
 
     For a 1-Lipschitz g the c-transform of g is g itself, so :math:`D^*_p(g) = \mathbb E_p g`, and the inner minimum is
     attained at q* = p with D = 0 (Kantorovich-Rubinstein; Arjovsky, Chintala, Bottou 2017, eq. 2). For any other g the
-    dual is not W1: legality asks for a 1-Lipschitz metric.
+    dual is not W1: legality asks for a 1-Lipschitz metric, or ``auxiliary=transported``, which takes the c-transform.
     """
 
     has_dual = True
     critic_reads = "potential"
     needs_lipschitz = True
+    has_ground_cost = True
     symmetric = True
     cost_degree = 1.0
 
@@ -40,6 +43,10 @@ class Wasserstein1(Divergence):
     def log_tilt(self, v: Tensor) -> Tensor:
         """Return 0: q* = p."""
         return torch.zeros_like(v)
+
+    def ground_cost(self, squared: Tensor) -> Tensor:
+        """Return the distance."""
+        return root(squared)
 
     def inner_normalised(self, v: Tensor, p: WeightedPoints, v_data: Tensor | None = None) -> InnerSolution:
         """Return the unnormalised solution: q* = p has mass one already."""
@@ -73,8 +80,11 @@ class Sinkhorn(Divergence):
             0.999, for 64 standard normal points a side in the plane: at 0.95 about 20 % where blur is 0.05, 8 % at 0.2,
             4 % at 0.5; at 0.99 about 7, 2 and 1 %. In 64 dimensions 30 % at blur 0.05, 8 % at 1.
         reach: distance beyond which mass is rather given up than moved, in the units of the clouds; None: never.
+        backend: ``tensorized`` holds N M costs; ``online`` (any dimension) and ``multiscale`` (up to three, coarse to
+            fine) reduce them as they come, in memory linear in N + M, by KeOps: the extra ``keops`` and a compiler.
 
     Raises:
+        ModuleNotFoundError: a backend without its extra, at use.
         ValueError: an argument out of range, at construction; clouds that are empty, of different dimension, of
             unequal mass (without reach) or with non-finite entries, at use.
     """
@@ -82,7 +92,14 @@ class Sinkhorn(Divergence):
     primal_needs = "samples"
     symmetric = True
 
-    def __init__(self, p: int = 2, blur: float = 0.05, scaling: float = 0.95, reach: float | None = None) -> None:
+    def __init__(
+        self,
+        p: int = 2,
+        blur: float = 0.05,
+        scaling: float = 0.95,
+        reach: float | None = None,
+        backend: Literal["tensorized", "online", "multiscale"] = "tensorized",
+    ) -> None:
         super().__init__()
         if p not in (1, 2) or not 0 < blur < math.inf or not 0 < scaling < 1:
             raise ValueError(
@@ -90,26 +107,36 @@ class Sinkhorn(Divergence):
             )
         if reach is not None and not 0 < reach < math.inf:
             raise ValueError(f"sinkhorn takes reach > 0, or null for balanced transport; got reach={reach}")
-        self.p, self.blur, self.scaling, self.reach = p, blur, scaling, reach
+        if backend not in ("tensorized", "online", "multiscale"):
+            raise ValueError(f"sinkhorn takes backend tensorized, online or multiscale; got {backend!r}")
+        self.p, self.blur, self.scaling, self.reach, self.backend = p, blur, scaling, reach, backend
+        self.primal_extra = None if backend == "tensorized" else ("pykeops", "keops")
         self.cost_degree = float(p)
         self.bounded_in_scale = reach is not None
 
     def extra_repr(self) -> str:
         """Show the parameters."""
         reach = "" if self.reach is None else f", reach={self.reach:g}"
-        return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}{reach}"
+        backend = "" if self.backend == "tensorized" else f", backend={self.backend}"
+        return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}{reach}{backend}"
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return S(q, p) from both particle clouds, in (unit of the data)**p."""
         x, y, a, b = clouds("Sinkhorn", q, p)
         value = _Sinkhorn.apply(x, y, a, b, self)[0]
-        return value.to(torch.promote_types(q.x.dtype, p.x.dtype))  # type: ignore[union-attr]  # clouds() checked p
+        return value.to(common_type(q, p))
 
     def solve(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Call geomloss on clouds x (N, d), y (M, d) with weights a (N,), b (M,)."""
         # SamplesLoss, not geomloss.ot: the slopes of that one are twice what they should be (geomloss 0.3.1).
         from geomloss import SamplesLoss
 
+        if self.primal_extra is not None:  # geomloss itself would answer with a NameError
+            required(*self.primal_extra, f"Sinkhorn with backend={self.backend}")
+        if self.backend == "multiscale" and x.shape[1] > 3:
+            raise ValueError(
+                f"sinkhorn: backend=multiscale is for up to 3 coordinates, got {x.shape[1]}: use backend=online"
+            )
         for name, cloud in (("q", x), ("p", y)):
             if not bool(torch.isfinite(cloud).all()):
                 raise ValueError(f"sinkhorn: the particles of {name} are not finite")
@@ -129,7 +156,7 @@ class Sinkhorn(Divergence):
             reach=self.reach,
             scaling=self.scaling,
             diameter=start,
-            backend="tensorized",
+            backend=self.backend,
         )
         return loss(a, x, b, y)
 
@@ -188,34 +215,3 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         raise RuntimeError("sinkhorn has no second derivative: geomloss would give a wrong one; use its gradient once")
-
-
-def clouds(name: str, q: WeightedPoints, p: WeightedPoints | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return x (N, d), y (M, d), their weights a (N,), b (M,), all in the wider type of both, float32 at least.
-
-    Args:
-        name: of the divergence, for messages.
-        q: its first argument.
-        p: its second argument.
-
-    Raises:
-        ValueError: p is missing, a cloud is empty, or the clouds differ in dimension.
-    """
-    if p is None:
-        raise ValueError(f"{name} compares particles: it needs samples of the model")
-    for symbol, cloud in (("q", q), ("p", p)):
-        if len(cloud.x) == 0:
-            raise ValueError(f"{name}: {symbol} has no particles")
-    dtype = torch.promote_types(torch.promote_types(q.x.dtype, p.x.dtype), torch.float32)
-    x, y = q.x.flatten(1).to(dtype), p.x.flatten(1).to(dtype)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"{name}: points of q have {x.shape[1]} coordinates, points of p have {y.shape[1]}")
-    return x, y, weights(q, dtype), weights(p, dtype)
-
-
-def weights(particles: WeightedPoints, dtype: torch.dtype) -> Tensor:
-    """Return the weights of particles, shape (N,), summing to one."""
-    if particles.log_weights is not None:
-        return particles.log_weights.to(dtype).exp()
-    n = len(particles.x)
-    return torch.full((n,), 1.0 / n, dtype=dtype, device=particles.x.device)

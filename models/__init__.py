@@ -3,7 +3,7 @@
 from models.base import Critic, Embedding, Law, Model
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
-from models.embeddings import GroupSortEmbedding, MLPEmbedding
+from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, Weighted
@@ -29,6 +29,7 @@ __all__ = [
     "MLPGenerator",
     "Model",
     "Particles",
+    "Projection",
     "PushForward",
     "RealNVP",
     "SpectralCritic",

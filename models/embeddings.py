@@ -1,4 +1,4 @@
-r"""Embeddings: a free perceptron, bounded or not, and one that is 1-Lipschitz by construction."""
+r"""Embeddings: a free perceptron, bounded or not, one that is 1-Lipschitz by construction, and projections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from models.base import Embedding
-from models.critics import GroupSortLayers
+from models.critics import GroupSortLayers, OrthonormalLinear
 from models.networks import Activation, mlp
 
 
@@ -35,6 +35,35 @@ class GroupSortEmbedding(Embedding):
     def embed(self, x: Tensor) -> Tensor:
         """Return the output of the network, shape (B, k)."""
         return self.layers(x.flatten(1))
+
+
+class Projection(Embedding):
+    r"""Orthonormal coordinates :math:`e(x)=Wx+b`, :math:`WW^\top=I`: for k = 1 the projection onto one direction.
+
+    Under ``auxiliary=embedded`` phi turns W to where D is largest: for k = 1 *max-sliced* distances (Deshpande et al.,
+    "Max-sliced Wasserstein distance and its use for GANs", CVPR 2019, eq. 5).
+
+    Args:
+        event_shape: shape E of one example.
+        outputs: k, at most the number of coordinates.
+
+    Raises:
+        ValueError: more outputs than coordinates.
+    """
+
+    lipschitz: ClassVar[float | None] = 1.0
+
+    def __init__(self, event_shape: tuple[int, ...], outputs: int = 1) -> None:
+        super().__init__(event_shape, outputs)
+        if outputs > self.dimension:
+            raise ValueError(
+                f"Projection takes outputs <= {self.dimension}, the coordinates of {event_shape}, got {outputs}"
+            )
+        self.layer = OrthonormalLinear(self.dimension, outputs)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the coordinates, shape (B, k)."""
+        return self.layer(x.flatten(1))
 
 
 class MLPEmbedding(Embedding):

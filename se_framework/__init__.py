@@ -24,6 +24,7 @@ _WHERE = {
     "Terms": "equation",
     "Tilted": "auxiliary",
     "TrainState": "state",
+    "Transported": "transported",
     "compose": "notebook",
     "load": "notebook",
     "make_players": "players",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from se_framework.players import Player as Player
     from se_framework.players import make_players as make_players
     from se_framework.state import TrainState as TrainState
+    from se_framework.transported import Transported as Transported
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ After the exact q-step the players treat q as a constant (Danskin): what they di
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
@@ -43,6 +44,7 @@ class InnerProblem(NamedTuple):
         divergence: D, or a player's view.
         alpha: weight of H(q).
         beta: weight of D.
+        metric: f_phi's network at further points, from (B, *E) to (B,); None without a metric.
     """
 
     v: Tensor | None
@@ -53,6 +55,7 @@ class InnerProblem(NamedTuple):
     divergence: Divergence
     alpha: float
     beta: float
+    metric: Callable[[Tensor], Tensor] | None = None
 
 
 class Auxiliary(nn.Module):
@@ -62,7 +65,8 @@ class Auxiliary(nn.Module):
         uses_metric: f_phi enters; otherwise there is no player phi.
         embeds: f_phi is not a score but an embedding, in which D is computed.
         needs_mass_one: q is a probability, so D must have its dual over those.
-        uses: how D enters: by its ``"dual"``, its ``"primal"``, or its ``"entropy"`` form CE - c H.
+        uses: how D enters: by its ``"dual"``, its ``"primal"``, its ``"entropy"`` form CE - c H, or its ground cost of
+            ``"transport"``.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
         minimum_name: the minimum's formula, for messages and logs.
     """
@@ -70,7 +74,7 @@ class Auxiliary(nn.Module):
     uses_metric: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
     needs_mass_one: bool = False
-    uses: ClassVar[Literal["dual", "primal", "entropy"]] = "dual"
+    uses: ClassVar[Literal["dual", "primal", "entropy", "transport"]] = "dual"
     needs_alpha: ClassVar[bool | None] = None
     minimum_name: ClassVar[str] = "min_q"
 

@@ -164,7 +164,8 @@ class StandardEquation(nn.Module):
         """Return what the minimum over q depends on, with the critic evaluated on both clouds."""
         v = None if self.metric is None or p is None else self.metric(p.x, p.context)
         v_data = None if self.metric is None else self.metric(data.x, data.context)
-        return InnerProblem(v, v_data, data, p, self.model, divergence or self.divergence, self.alpha, self.beta)
+        divergence = divergence or self.divergence
+        return InnerProblem(v, v_data, data, p, self.model, divergence, self.alpha, self.beta, self.metric)
 
     def parts(
         self, data: Particles, p: Particles | None, divergence: Divergence | None = None

@@ -57,7 +57,7 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     """Return T on held-out data and fresh samples, with standard error, direction of the bound, n and seed."""
     equation, data = assembly.equation, assembly.data
     like = next(equation.model.parameters())
-    n = min(n, PAIRWISE) if equation.auxiliary.uses == "primal" and equation.uses_samples else n
+    n = min(n, PAIRWISE) if equation.auxiliary.uses in ("primal", "transport") and equation.uses_samples else n
     held_out = data.held_out(n, seed=seed).to(like.device, like.dtype)
     x = Particles(held_out, context=data.held_out_labels(n, seed, like.device) if data.classes else None)
     p = equation.sample(len(held_out), generator(seed, 1, "held-out noise", like.device), x.context)
@@ -80,7 +80,9 @@ def bound(equation: StandardEquation) -> str:
     if equation.auxiliary.uses == "primal":
         sampled = equation.divergence.primal_needs == "samples" and not getattr(equation.divergence, "unbiased", False)
         return f"estimate of beta {d}(p_d, p_theta)" + ", biased upward by sampling" * sampled + more
-    target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
+    target = f"{'-alpha H(p_d) + ' * (equation.auxiliary.uses == 'entropy')}beta {d}(p_d, p_theta)"
+    if equation.auxiliary.uses == "transport":
+        return f"not a bound: beta {d}(p_d, p_theta) by a dual that what the search for sup_y misses raises{more}"
     metric = equation.metric
     assert metric is not None
     if equation.divergence.needs_lipschitz and metric.function_class != "1-Lipschitz by construction":

@@ -7,6 +7,7 @@ illegal game, but config and plots say so.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,6 +47,8 @@ RULES: dict[str, str] = {
     "metric_unused": "an auxiliary without f_phi gives a metric nothing to learn from",
     "dual_missing": "auxiliary=dual needs a divergence with a dual",
     "primal_missing": "auxiliary=data needs a divergence with a primal",
+    "ground_cost": "auxiliary=transported needs a D that is transport at a cost",
+    "extra": "a primal that an extra package computes needs the package",
     "entropy_form": "auxiliary=tilted has a closed q only for KL and cross-entropy",
     "normaliser": "auxiliary=dual_probability needs a divergence with a dual over probability q",
     "embedding": "an embedding serves auxiliary=embedded, which needs one, and a D of its points; nothing else does",
@@ -54,10 +57,10 @@ RULES: dict[str, str] = {
     "alpha": "alpha > 0 belongs to auxiliary=tilted, which needs it",
     "beta": "without D the model has no gradient",
     "density": "a term needs the model's log-density",
-    "dimension": "the model needs more dimensions than the data has",
+    "dimension": "the model needs more dimensions than the data has, or the primal of D is for fewer",
     "context": "data with labels needs a model, a metric and a D that read them",
     "image": "convolutions need data that are images",
-    "batch_coupled": "a per-example penalty needs uncoupled examples",
+    "batch_coupled": "a per-example penalty or a c-transform needs uncoupled examples",
     "view": "a player's view needs the dual, and a divergence that has one",
 }
 """Every rule by its name."""
@@ -85,6 +88,8 @@ def violations(choice: Choice) -> Iterator[Violation]:
         problem = f"auxiliary {q} works through the dual of D, and {d} has none"
         if metric is None or metric.outputs is not None:
             yield Violation("dual_missing", problem, ("divergence=kl",))
+        elif divergence.has_ground_cost:
+            yield Violation("dual_missing", problem, ("auxiliary=transported",))
         else:
             density = ("model=affine",) if _lacks_density(divergence, model) else ()
             yield Violation("dual_missing", problem, ("auxiliary=data", "metric=none", *density))
@@ -97,6 +102,9 @@ def violations(choice: Choice) -> Iterator[Violation]:
         )
         fix = ("divergence=sinkhorn",) if auxiliary.embeds else ("divergence=sinkhorn", "metric=none")
         yield Violation("primal_missing", problem, dual if metric is None else fix)
+    elif uses == "transport" and not divergence.has_ground_cost:
+        problem = f"auxiliary {q} moves p at a ground cost, and {d} has none"
+        yield Violation("ground_cost", problem, ("divergence=wasserstein1",))
     elif uses == "entropy" and divergence.entropy_weight is None:
         yield Violation("entropy_form", f"auxiliary {q} has no closed form of q under {d}", ("divergence=kl",))
 
@@ -118,7 +126,12 @@ def violations(choice: Choice) -> Iterator[Violation]:
                     "lipschitz", f"{name_of(view)} needs a 1-Lipschitz metric, got an unrestricted one",
                     ("metric=groupsort",),
                 )  # fmt: skip
-        if metric.penalty is not None and metric.penalty.per_example and metric.batch_coupled:
+        if uses == "transport" and metric.batch_coupled:
+            yield Violation(
+                "batch_coupled", f"auxiliary {q} takes v at points of its own, and {name_of(metric.network)} couples "
+                "the examples by batch normalisation", ("metric=mlp",),
+            )  # fmt: skip
+        elif metric.penalty is not None and metric.penalty.per_example and metric.batch_coupled:
             yield Violation(
                 "batch_coupled", f"{name_of(metric.penalty)} takes each example's gradient, and "
                 f"{name_of(metric.network)} couples the examples by batch normalisation", ("metric=mlp",),
@@ -140,6 +153,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
         yield Violation("density", f"auxiliary {q} needs the model's density, and {p} has none", ("model=affine",))
     if uses == "primal" and _lacks_density(divergence, model):
         yield Violation("density", f"{d} needs the model's density, and {p} has none", ("model=affine",))
+    yield from _primal_limits(choice)
     yield from _context(choice)
     if choice.dimension is not None and choice.dimension < model.smallest_dimension:
         yield Violation(
@@ -152,6 +166,28 @@ def violations(choice: Choice) -> Iterator[Violation]:
             yield Violation(
                 "view", f"a player's view {name_of(view)} reads the critic through a dual, which auxiliary {q} "
                 "or the view or D itself does not have", ("players.theta.view=null", "players.phi.view=null"),
+            )  # fmt: skip
+
+
+def _primal_limits(choice: Choice) -> Iterator[Violation]:
+    """Yield why a primal cannot be evaluated here: points of too many coordinates, or a package that is absent."""
+    divergence, auxiliary, metric = choice.divergence, choice.auxiliary, choice.metric
+    if auxiliary.uses != "primal" or divergence.primal_needs is None:
+        return
+    embedded = metric.outputs if auxiliary.embeds and metric is not None else None
+    dimension, most = embedded if auxiliary.embeds else choice.dimension, divergence.largest_dimension
+    if most is not None and dimension is not None and dimension > most:
+        fix = "metric=projection" if auxiliary.embeds else "divergence=sliced_wasserstein"
+        points = "embedded points" if auxiliary.embeds else "data"
+        yield Violation(
+            "dimension", f"{name_of(divergence)} is for {points} of at most {most} dimension, got {dimension}", (fix,)
+        )
+    if divergence.primal_extra is not None:
+        package, extra = divergence.primal_extra
+        if importlib.util.find_spec(package) is None:
+            yield Violation(
+                "extra", f"{name_of(divergence)} is computed by the package {package}, which is not installed "
+                f"(pip install 'se-framework[{extra}]')", ("divergence=sinkhorn",),
             )  # fmt: skip
 
 
@@ -218,7 +254,7 @@ def suitable(divergence: Any, auxiliary: Any) -> str:
         return "metric=none"
     if auxiliary.embeds:
         return "metric=embedding"
-    return "metric=groupsort" if divergence.needs_lipschitz else "metric=mlp"
+    return "metric=groupsort" if divergence.needs_lipschitz and auxiliary.uses == "dual" else "metric=mlp"
 
 
 def _lacks_density(divergence: Any, model: Any) -> bool:

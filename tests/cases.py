@@ -14,6 +14,7 @@ import divergences as d
 from divergences import Divergence, FDivergence
 from se_framework.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
 from se_framework.penalties import R1, GradientPenalty, Penalty
+from se_framework.transported import Transported
 from tests.oracles import ALPHA_ORDERS
 
 
@@ -40,6 +41,11 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "wasserstein1": d.Wasserstein1,
     "sinkhorn": d.Sinkhorn,
     "surrogate": lambda: d.Surrogate("hinge"),
+    "wasserstein_1d": d.Wasserstein1D,
+    "wasserstein_1d_root": lambda: d.Wasserstein1D(order=3, root=True),
+    "sliced_wasserstein": lambda: d.SlicedWasserstein(order=1, directions=8),
+    "optimal_transport": lambda: d.OptimalTransport(order=1.5),
+    "fisher": d.FisherIPM,
     "sinkhorn_w1": lambda: d.Sinkhorn(p=1),
     "sinkhorn_unbalanced": lambda: d.Sinkhorn(reach=1.0),
     "energy": d.EnergyDistance,
@@ -53,6 +59,7 @@ AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "data": Empirical,
     "embedded": Embedded,
     "tilted": Tilted,
+    "transported": Transported,
 }
 PENALTIES: dict[str, Callable[..., Penalty]] = {
     "two_sided": GradientPenalty,

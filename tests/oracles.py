@@ -360,3 +360,21 @@ def central_difference(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tenso
 def critic_outputs(k: int, seed: int, scale: float) -> torch.Tensor:
     """Return critic outputs for k letters, shape (k,)."""
     return scale * torch.as_tensor(np.random.default_rng(seed).standard_normal(k))
+
+
+# -- transport --------------------------------------------------------------------------------------------------------
+
+
+def transport_by_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the least cost of a plan with marginals a and b, and the potential of a, by linear programming."""
+    n, m = cost.shape
+    rows, columns = np.kron(np.eye(n), np.ones((1, m))), np.kron(np.ones((1, n)), np.eye(m))
+    found = optimize.linprog(cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.concatenate([a, b]), method="highs")
+    assert found.status == 0, found.message
+    return float(found.fun), found.eqlin.marginals[:n]
+
+
+def pairwise_cost(x: Any, y: Any, order: float) -> np.ndarray:
+    """Return |x_i - y_j|^order, shape (N, M)."""
+    gap = np.asarray(x)[:, None] - np.asarray(y)[None]
+    return np.sqrt((gap**2).sum(-1)) ** order

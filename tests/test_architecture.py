@@ -13,8 +13,8 @@ VOCABULARY = {"models.base", "models.laws", "divergences.base"}
 APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
-    {"run_directory", "auxiliary", "legality", "composing"}, {"equation"}, {"players", "units"}, {"state"},
-    {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"}, {"loop"}, {"assembly"},
+    {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "transported"}, {"players", "units"},
+    {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"}, {"loop"}, {"assembly"},
     {"describe", "notebook", "evaluation"}, {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 

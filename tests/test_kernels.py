@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import re
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from scipy import stats
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from divergences import MMD, EnergyDistance
-from divergences.kernels import squared_distances
+from divergences.clouds import squared_distances
 from models.laws import Particles
 from tests.cases import DIVERGENCES
 from tests.oracles import EPS, z_score
@@ -25,7 +27,11 @@ KERNELS = {
 kernel_case = pytest.mark.parametrize("name", KERNELS)
 statistic = pytest.mark.parametrize("unbiased", [False, True])
 ON_CLOUDS = {name: make for name, make in DIVERGENCES.items() if make().primal_needs == "samples"}
-cloud_case = pytest.mark.parametrize("name", ON_CLOUDS)
+needs_pot = pytest.mark.skipif(importlib.util.find_spec("ot") is None, reason="needs POT (the extra ot)")
+cloud_case = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=needs_pot) if make().primal_extra == ("ot", "ot") else n for n, make in ON_CLOUDS.items()],
+)
 
 
 def k(name, r):
@@ -269,7 +275,8 @@ def test_compiles_without_a_break(name):
 
 @cloud_case
 def test_order_of_points_and_declared_symmetry(name):
-    d, (x, y, a, b) = ON_CLOUDS[name](), two_clouds()
+    d = ON_CLOUDS[name]()
+    x, y, a, b = two_clouds(dim=d.largest_dimension or 3)
     value, order = float(at(d, x, y, a, b)), torch.randperm(7)
     assert float(at(d, x[order], y, a[order], b)) == pytest.approx(value, rel=1e-10)
     assert d.symmetric and float(at(d, y, x, b, a)) == pytest.approx(value, rel=1e-10)
@@ -277,7 +284,8 @@ def test_order_of_points_and_declared_symmetry(name):
 
 @cloud_case
 def test_zero_on_one_cloud_and_positive_between_two(name):
-    d, (x, y, *_) = ON_CLOUDS[name](), two_clouds(40, 40)
+    d = ON_CLOUDS[name]()
+    x, y, *_ = two_clouds(40, 40, d.largest_dimension or 3)
     assert float(at(d, x, y + 1)) > 0.05
     if not getattr(d, "unbiased", False):  # on one cloud U is negative: its mean over clouds is zero
         assert float(at(d, x, x)) == pytest.approx(d.value_at_identity, abs=1e-12)
@@ -285,7 +293,8 @@ def test_zero_on_one_cloud_and_positive_between_two(name):
 
 @cloud_case
 def test_growth_with_the_scale_is_as_declared(name):
-    d, (x, y, *_) = ON_CLOUDS[name](), two_clouds(6, 5)
+    d = ON_CLOUDS[name]()
+    x, y, *_ = two_clouds(6, 5, d.largest_dimension or 3)
     near, far = (float(at(d, s * x, s * (y + 3))) for s in (1e3, 1e6))
     assert d.bounded_in_scale is (far < 1.2 * near + 0.1)
     if not d.bounded_in_scale:  # widths of 0.05 and geomloss's 1e-4 are nothing to clouds of a thousand
@@ -294,7 +303,9 @@ def test_growth_with_the_scale_is_as_declared(name):
 
 @cloud_case
 def test_images_and_mixed_types(name):
-    d, x, y = ON_CLOUDS[name](), torch.randn(6, 1, 2, 2), torch.randn(5, 1, 2, 2) + 1
+    d = ON_CLOUDS[name]()
+    side = 2 if d.largest_dimension is None else 1
+    x, y = torch.randn(6, 1, side, side), torch.randn(5, 1, side, side) + 1
     flat = at(d, x.flatten(1), y.flatten(1))
     assert float(at(d, x, y)) == float(flat)
     x32 = x.float().requires_grad_()
@@ -307,7 +318,9 @@ def test_images_and_mixed_types(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @cloud_case
 def test_half_precision_computes_in_float32(name, dtype):
-    d, x, y = ON_CLOUDS[name](), torch.randn(6, 2).to(dtype).requires_grad_(), (torch.randn(5, 2) + 1).to(dtype)
+    d = ON_CLOUDS[name]()
+    dim = d.largest_dimension or 2
+    x, y = torch.randn(6, dim).to(dtype).requires_grad_(), (torch.randn(5, dim) + 1).to(dtype)
     value = at(d, x, y)
     (gradient,) = torch.autograd.grad(value, x)
     exact = float(at(d, x.detach().double(), y.double()))
@@ -320,12 +333,18 @@ def test_half_precision_computes_in_float32(name, dtype):
 def test_refusals_of_clouds(name):
     d, ok = ON_CLOUDS[name](), torch.zeros(3, 2)
     for x, y, message in [
+        (torch.zeros(3), torch.zeros(3), r"q has points of shape \(3,\), expected \(N, \*E\): write x\[:, None\]"),
+        (torch.zeros(3, 1, 2), ok, r"points of q have shape \(1, 2\), points of p have \(2,\): reshape one"),
         (ok, torch.zeros(3, 4), "points of q have 2 coordinates, points of p have 4"),
         (ok[:0], ok, "q has no particles"),
         (ok, ok[:0], "p has no particles"),
     ]:
         with pytest.raises(ValueError, match=f"{type(d).__name__}: {message}"):
             at(d, x, y)
+    for bad in (torch.zeros(3, 1), torch.zeros(2)):
+        message = rf"{type(d).__name__}: p has 3 points and log-weights of shape {re.escape(str(tuple(bad.shape)))}"
+        with pytest.raises(ValueError, match=message):
+            d.primal(Particles(ok), None, Particles(ok, bad))
     with pytest.raises(ValueError, match=f"{type(d).__name__} compares particles: it needs samples of the model"):
         d.primal(Particles(ok), None, None)
 

@@ -8,14 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from divergences import GAN, KL, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
-from models import Affine, MLPCritic, MLPGenerator, RealNVP, TabularCritic
+from divergences import (
+    GAN,
+    KL,
+    MMD,
+    CrossEntropy,
+    OptimalTransport,
+    Sinkhorn,
+    Surrogate,
+    Wasserstein1,
+    Wasserstein1D,
+)
+from models import Affine, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
 from se_framework.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.legality import ALLOWABLE, RULES, Choice, check, images, refuse
 from se_framework.metric import Metric
 from se_framework.penalties import R1, GradientPenalty
+from se_framework.transported import Transported
 from tests.cases import NAMED_F_DIVERGENCES
 
 DEFAULT_DTYPE = torch.float64
@@ -40,6 +51,12 @@ class Embedding(nn.Module):
         return self.layer(x)
 
 
+class Absent(MMD):
+    """A divergence whose primal needs a package that nobody has."""
+
+    primal_extra = ("no_such_package", "nothing")
+
+
 PLAIN = {"alpha": 0.0, "beta": 1.0}
 BROKEN = {
     "metric_missing": (
@@ -58,6 +75,15 @@ BROKEN = {
         Choice(Affine, GAN(), Empirical(), None, **PLAIN),
         r"auxiliary Empirical evaluates D\(p_d, p_theta\) on samples, and GAN is known by its dual only: "
         "add auxiliary=dual metric=mlp",
+    ),
+    "ground_cost": (
+        Choice(Affine, GAN(), Transported(), mlp(), **PLAIN),
+        "auxiliary Transported moves p at a ground cost, and GAN has none: add divergence=wasserstein1",
+    ),
+    "extra": (
+        Choice(Affine, Absent(), Empirical(), None, **PLAIN),
+        r"Absent is computed by the package no_such_package, which is not installed "
+        r"\(pip install 'se-framework\[nothing\]'\): add divergence=sinkhorn",
     ),
     "entropy_form": (
         Choice(Affine, GAN(), Tilted(), mlp(), 0.5, 1.0),
@@ -181,6 +207,44 @@ def test_more_ways_to_break_the_rules():
         check(BROKEN["lipschitz"][0], allow=["lipshitz"])
     with pytest.raises(IncompatibleError, match="needs a metric.*; .*alpha"):  # all faults at once
         check(Choice(Affine, GAN(), Dual(), None, 0.5, 1.0))
+
+
+def test_transport_finds_its_place():
+    """A ground cost without a dual is served by transported, which needs no Lipschitz metric; the line is a line."""
+    assert check(Choice(Affine, Wasserstein1(), Transported(), mlp(R1()), **PLAIN)) == []
+    assert check(Choice(Affine, OptimalTransport(), Transported(), mlp(), **PLAIN, dimension=5)) == []  # needs no POT
+    assert check(Choice(Affine, Wasserstein1D(), Transported(), mlp(), **PLAIN, dimension=5)) == []
+    assert check(Choice(Affine, Wasserstein1D(), Empirical(), None, **PLAIN, dimension=1)) == []
+    line = Metric(Projection((5,)))
+    assert check(Choice(Affine, Wasserstein1D(), Embedded(), line, **PLAIN, dimension=5)) == []
+    for wrong, message in (
+        (Choice(Affine, OptimalTransport(), Dual(), mlp(), **PLAIN), "has none: add auxiliary=transported$"),
+        (Choice(Affine, Wasserstein1D(root=True), Dual(), mlp(), **PLAIN), "add auxiliary=data metric=none"),
+        (Choice(Affine, Wasserstein1D(root=True), Transported(), mlp(), **PLAIN), "Wasserstein1D has none: add diverg"),
+        (
+            Choice(Affine, Wasserstein1(), Transported(), None, **PLAIN),
+            "needs a metric f_phi, got none: add metric=mlp",
+        ),
+        (Choice(Affine, Wasserstein1(), Transported(), mlp(), 0.5, 1.0), "at alpha = 0, got .*: add equation.alpha=0"),
+        (
+            Choice(Affine, Wasserstein1(), Transported(), coupled(None), **PLAIN),
+            "takes v at points of its own, and Sequential couples the examples by batch normalisation: add metric=mlp",
+        ),
+        (
+            Choice(Affine, Wasserstein1D(), Empirical(), None, **PLAIN, dimension=2),
+            "Wasserstein1D is for data of at most 1 dimension, got 2: add divergence=sliced_wasserstein",
+        ),
+        (
+            Choice(Affine, Wasserstein1D(), Embedded(), Metric(Embedding(bounded=True)), **PLAIN, dimension=1),
+            "Wasserstein1D is for embedded points of at most 1 dimension, got 3: add metric=projection",
+        ),
+        (
+            Choice(MLPGenerator, Wasserstein1(), Transported(), mlp(), **PLAIN, classes=2),
+            "the data has labels, and Wasserstein1 cannot read any: add data.labels=false",
+        ),
+    ):
+        with pytest.raises(IncompatibleError, match=message):
+            check(wrong)
 
 
 @pytest.mark.parametrize("model", [Affine, MLPGenerator])

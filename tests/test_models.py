@@ -22,7 +22,7 @@ import models
 from models.base import Critic, Embedding, Model
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic, OrthonormalLinear, group_sort
-from models.embeddings import GroupSortEmbedding, MLPEmbedding
+from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.laws import Particles, PushForward, standard_normal_log_prob
@@ -72,6 +72,8 @@ EMBEDDINGS = {
     "groupsort-3": lambda: GroupSortEmbedding((3,), outputs=2, width=8),
     "mlp-image": lambda: MLPEmbedding((1, 4, 4), outputs=3, width=8),
     "mlp-free": lambda: MLPEmbedding((2,), outputs=1, width=8, activation="silu", bounded=False),
+    "projection": lambda: Projection((1, 2, 2)),
+    "projection-2": lambda: Projection((3,), outputs=2),
 }
 FLOWS = [name for name in MODELS if name.startswith(("affine", "nvp", "spline"))]
 
