@@ -22,13 +22,9 @@ LAYERS = [
 def imports(file):
     """Return the modules a file imports while it is loaded, and those it imports later."""
     tree = ast.parse(file.read_text())
-    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
-    inside |= {
-        id(n)
-        for f in ast.walk(tree)
-        if isinstance(f, ast.If) and "TYPE_CHECKING" in ast.dump(f.test)
-        for n in ast.walk(f)
-    }
+    later = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef)]
+    later += [f for f in ast.walk(tree) if isinstance(f, ast.If) and "TYPE_CHECKING" in ast.dump(f.test)]
+    inside = {id(n) for f in later for n in ast.walk(f)}
     early, late = set(), set()
     for node in ast.walk(tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
