@@ -144,6 +144,15 @@ def transport(q: Law, p: Law, cost: np.ndarray) -> float:
     return float(found.fun)
 
 
+def c_potential(q: Law, p: Law, cost: np.ndarray) -> np.ndarray:
+    """Return an f that maximises E_q f - E_p f^c, f^c(x) = max_y f(y) - c(x, y), by the dual linear programme."""
+    k = len(q)
+    rows = np.vstack([np.r_[np.eye(k)[i], -np.eye(k)[j]] for i in range(k) for j in range(k)])
+    bounds = [(0, 0)] + [(None, None)] * (2 * k - 1)
+    found = optimize.linprog(np.r_[-q, p], A_ub=rows, b_ub=cost.T.ravel(), bounds=bounds, method="highs")
+    return found.x[:k]
+
+
 def potential(q: Law, p: Law, distance: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the 1-Lipschitz f that maximises E_q f - E_p f, and the maximum, by linear programming."""
     k = len(q)
