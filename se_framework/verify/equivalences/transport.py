@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from scipy import optimize
 
-from divergences import KL, MMD, Divergence, EnergyDistance, Sinkhorn, Wasserstein1
+from divergences import KL, MMD, Divergence, EnergyDistance, FisherIPM, Sinkhorn, Wasserstein1, Wasserstein1D
 from models import Affine, GroupSortCritic, SpectralCritic
 from models.laws import Particles
 from se_framework.auxiliary import Dual, Empirical
 from se_framework.equation import StandardEquation
 from se_framework.metric import Metric
 from se_framework.penalties import R1, GradientPenalty
+from se_framework.transported import Transported
 from se_framework.verify import references as ref
 from se_framework.verify.alphabet import cloud, equation, scores, simplex, theta_slope, value
 from se_framework.verify.claims import Comparison, at_most, claim, equal, rate, sampled
@@ -55,6 +56,49 @@ def kantorovich_rubinstein() -> Iterator[Comparison]:
         v = v / np.abs(np.diff(v)).max()
         yield at_most(f"critic {seed}", value(of, Q, v), W1)
     yield equal("beta", value(_critic_game(beta=2.5), Q, POTENTIAL), 2.5 * W1)
+
+
+@claim("max over any f of E_pd f - E_p f^c = the transport cost, f^c(x) = max_y f(y) - c(x, y)", "Villani 2003, 1.3")
+def c_transform_duality() -> Iterator[Comparison]:
+    for order in (1.0, 1.5, 2.0):
+        cost = DISTANCE**order
+        divergence = Wasserstein1() if order == 1 else Wasserstein1D(order=order, root=False)
+        of = equation(divergence, P, Transported())
+        yield equal(f"order {order:g}", value(of, Q, ref.c_potential(Q, P, cost)), ref.transport(Q, P, cost))
+        for seed in range(3):
+            any_f = 2 * scores(seed=seed)
+            transform = (any_f[None] - cost).max(1)
+            yield equal(f"order {order:g}, f {seed}", value(of, Q, any_f), Q @ any_f - P @ transform)
+            yield at_most(f"order {order:g}, f {seed}, bound", value(of, Q, any_f), ref.transport(Q, P, cost))
+
+
+@claim(
+    "f^c = f exactly where f is 1-Lipschitz: the constraint and the c-transform give one scalar", "Villani 2003, 1.14"
+)
+def c_transform_of_lipschitz_functions() -> Iterator[Comparison]:
+    free = equation(Wasserstein1(), P, Transported())
+    for seed in range(3):
+        f = scores(seed=seed)
+        f = f / np.abs(np.diff(f)).max()
+        yield equal(f"value {seed}", value(free, Q, f), value(_critic_game(), Q, f))
+        yield equal(f"theta {seed}", theta_slope(free, Q, f), theta_slope(_critic_game(), Q, f))
+        yield at_most(f"steeper {seed}", value(free, Q, 2 * f), value(_critic_game(), Q, 2 * f))
+
+
+@claim("transport of any order on the line couples quantiles", "Villani 2003, 2.18; Santambrogio 2015, 2.9")
+def transport_of_any_order() -> Iterator[Comparison]:
+    for order in (1.0, 1.5, 2.0, 3.0):
+        for root in (False, True):
+            power = 1 / order if root else 1
+            ours = _primal(Wasserstein1D(order=order, root=root))
+            yield equal(f"order {order:g}, root={root}", ours, ref.transport(Q, P, DISTANCE**order) ** power)
+            yield equal(f"quantiles, {order:g}, root={root}", ours, ref.quantiles(Q, P, order) ** power)
+
+
+@claim("the Fisher IPM over all functions is the root of twice LeCam's distance", "Mroueh and Sercu 2017, theorem 1")
+def fisher_is_le_cam() -> Iterator[Comparison]:
+    # One coordinate for each letter: every function is linear in this embedding.
+    yield equal("value", _primal(FisherIPM(ridge=0.0), points=np.eye(len(Q))), np.sqrt(2 * ref.le_cam(Q, P)))
 
 
 @claim("theta's gradient at the best 1-Lipschitz critic is that of W1", "Arjovsky et al. 2017, theorem 3")
