@@ -7,6 +7,7 @@ from divergences.generators import (
     KL,
     Jeffreys,
     JensenShannon,
+    LeCam,
     Neyman,
     Pearson,
     ReverseKL,
@@ -23,6 +24,7 @@ from divergences.transport import Sinkhorn, Wasserstein1
 __all__ = [
     "GAN",
     "KL",
+    "LeCam",
     "Alpha",
     "MMD",
     "CrossEntropy",

@@ -29,6 +29,7 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "gan": d.GAN,
     "squared_hellinger": d.SquaredHellinger,
     "pearson": d.Pearson,
+    "le_cam": d.LeCam,
     "jeffreys": d.Jeffreys,
     "softened_reverse_kl": d.SoftenedReverseKL,
     "neyman": d.Neyman,

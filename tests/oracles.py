@@ -141,6 +141,13 @@ GENERATORS: dict[str, Generator] = {
         integrand=lambda q, p: (q - p) ** 2 / p,
         at_zero=1.0,
     ),
+    "le_cam": Generator(
+        h=lambda u, m: (u - 1) ** 2 / (u + 1),
+        slope=lambda u, m: 1 - 4 / (1 + u) ** 2,
+        integrand=lambda q, p: (q - p) ** 2 / (q + p),
+        at_infinity=1.0,
+        at_zero=1.0,
+    ),
     "jeffreys": Generator(
         h=lambda u, m: (u - 1) * m.log(u),
         slope=lambda u, m: 1 + m.log(u) - 1 / u,

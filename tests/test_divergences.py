@@ -184,7 +184,7 @@ def test_inverse_link_outside_the_range_of_the_link(name):
     d, g = F_DIVERGENCES[name](), GENERATORS[name]
     if math.isfinite(g.at_infinity):
         assert torch.equal(d.inverse_link(torch.tensor([g.at_infinity + 1.0])).exp(), torch.tensor([torch.inf]))
-    lowest = {"pearson": -2.0, "alpha_1.5": -2.0, "alpha_2": -1.0, "alpha_3": -0.5}.get(name)
+    lowest = {"pearson": -2.0, "alpha_1.5": -2.0, "alpha_2": -1.0, "alpha_3": -0.5, "le_cam": -3.0}.get(name)
     if lowest is not None:
         assert torch.equal(d.inverse_link(torch.tensor([lowest, lowest - 1])).exp(), torch.zeros(2))
 
