@@ -23,14 +23,10 @@ import torch
 from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
-from divergences.roots import EPS, FAR, from_supremum, multiplier, readable, root
+from divergences.roots import EPS, FAR, Table, multiplier, readable, scores
 
 LIMIT = 20.0
 """|v| up to which the generic form is evaluated: beyond, u h'(u) - h(u) cancels more than 1e-6 in float64."""
-NODES = 1601
-"""Nodes of the table that starts the generic inverse link, a twentieth apart."""
-STEPS, INNER_STEPS = 40, 12
-"""Steps of the searches for the multiplier and for the inverse link where convergence cannot be read."""
 
 
 class FDivergence(Divergence):
@@ -40,7 +36,7 @@ class FDivergence(Divergence):
         h: the generator, from a tensor u >= 0 to a tensor of the same shape, elementwise; smooth, convex.
         value_at_identity: h(1).
         supremum: :math:`h'(\infty)`. By default it is measured: finite where h' agrees to 1e-6 at the last two of
-            u = e^20, e^40, ..., e^640 that float64 can evaluate, which a tail that falls like a power :math:`u^{-c}`
+            u = e^(5/8), e^(5/4), ..., e^640 that float64 can evaluate, which a tail that falls like a power :math:`u^{-c}`
             does from c = 0.05 on. Declare it for slower ones: dual_probability bounds lambda by it.
 
     Raises:
@@ -115,7 +111,7 @@ class FDivergence(Divergence):
 
     def _measured_supremum(self) -> float:
         """Return h'(inf): infinite unless h' has settled as far out as it can be evaluated."""
-        far = self._slope(torch.tensor([20.0, 40.0, 80.0, 160.0, 320.0, 640.0], dtype=torch.float64))
+        far = self._slope(5 * 2 ** torch.arange(-3, 8, dtype=torch.float64))
         *_, before, last = far[far.isfinite()].tolist()
         return last if abs(last - before) <= 1e-6 * max(1.0, abs(last)) else torch.inf
 
@@ -166,16 +162,7 @@ class FDivergence(Divergence):
     @torch.no_grad()
     def inverse_link(self, t: Tensor) -> Tensor:
         r"""Return :math:`s` with :math:`h'(e^s) = t`, without a gradient; -inf below h'(e^-40), +inf above h'(e^40)."""
-        nodes = torch.linspace(-FAR, FAR, NODES, dtype=torch.float64, device=t.device)
-        slope = self._slope(nodes)
-        slope = torch.where(slope.isnan(), nodes.sign() * torch.inf, slope).cummax(0).values  # rounding may fall
-        x = t.double()
-        right = torch.searchsorted(slope, x.contiguous()).clamp(1, NODES - 1)
-        low, high = nodes[right - 1], nodes[right]
-        at_low, at_high = slope[right - 1] - x, slope[right] - x
-        s = root(lambda s: self._slope(s) - x, low, high, at_low, at_high, INNER_STEPS, unit=1.0)
-        s = torch.where(at_low > 0, -torch.inf, torch.where(at_high < 0, torch.inf, s))
-        return s.to(t.dtype)
+        return Table(self._slope, t.device).exactly(t.double()).to(t.dtype)
 
     # The dual over probability q.
 
@@ -187,7 +174,25 @@ class FDivergence(Divergence):
             t: :math:`f/\beta` at p's particles, shape (N,), float64.
             p: the particles.
         """
-        return multiplier(lambda x: p.mean(self.inverse_link(t - x).exp()).log(), self._slope, t, p, STEPS)
+        table = Table(self._slope, t.device)
+
+        def search(inverse: Callable[[Tensor], Tensor]) -> Tensor:
+            return multiplier(lambda x: p.mean(inverse(t - x).exp()).log(), self._slope, t, p)
+
+        found, visible = search(table.roughly), readable(t)
+        # Newton on the logarithm of the mass, with one slope, by differences: an error e becomes 1e-4 e or less.
+        step = 1e-4
+        s = table.roughly(t - found)
+        s, inside = s.clamp(min=-FAR, max=FAR), s.isfinite()
+        curvature = (self._slope(s + step) - self._slope(s - step)) / (2 * step)
+        u = torch.where(inside, s.exp(), 0.0)
+        stiffness = p.mean(u) / p.mean(torch.where(inside, u / curvature, 0.0))
+        for _ in range(5):
+            log_mass = p.mean(table.exactly(t - found).exp()).log()
+            found = found + log_mass * stiffness
+            if visible and bool(log_mass.abs() < 1e-9):
+                return found
+        return search(table.exactly) if visible else found  # an h that is rough on the scale of the table
 
     def inner_normalised(self, v: Tensor, p: WeightedPoints, v_data: Tensor | None = None) -> InnerSolution:
         r"""Solve over probability q: :math:`D^*_p = \lambda + \mathbb E_p[u\,(t-\lambda) - h(u)]`, u = dq*/dp.
@@ -203,7 +208,7 @@ class FDivergence(Divergence):
         :math:`\lambda \ge \sup f/\beta - h'(\infty)` over the data as well as p's particles; when that bound is
         active the rest of the mass sits at the supremum and enters D as mass times h'(inf).
         """
-        t, origin, floor = from_supremum(self.link, v, v_data, self.supremum)
+        t, origin, floor = scores(self.link, self._slope, self.supremum, v, p, v_data)
         found = self.normaliser(t.detach(), p)
         active = floor > found
         lagrange = torch.where(active, floor, found)
@@ -231,4 +236,5 @@ class FDivergence(Divergence):
         r"""Return :math:`(h^*)'' = du/dt = e^s/\ell'(s)`, 0 where q* is 0."""
         there = log_tilt.isfinite()
         s = torch.where(there, log_tilt, 0.0)
-        return torch.where(there, s.exp() / torch.func.jvp(self._slope, (s,), (torch.ones_like(s),))[1], 0.0)
+        curvature = torch.func.vjp(self._slope, s)[1](torch.ones_like(s))[0]
+        return torch.where(there, s.exp() / curvature, 0.0)

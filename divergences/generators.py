@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from divergences.base import WeightedPoints
 from divergences.f_divergence import FDivergence
+from divergences.roots import multiplier
 
 LOG2 = math.log(2.0)
 
@@ -38,6 +39,11 @@ class NamedFDivergence(FDivergence):
 
     def _slope(self, s: Tensor) -> Tensor:
         return self.link(s)
+
+    @torch.no_grad()
+    def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
+        """Search with the inverse link in closed form."""
+        return multiplier(lambda x: p.mean(self.inverse_link(t - x).exp()).log(), self.link, t, p)
 
 
 class KL(NamedFDivergence):

@@ -3,6 +3,7 @@ r"""One-dimensional equations: Chandrupatla's bracketed root, and the bracket of
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ EPS = 2.0**-52
 """Spacing of float64 at one."""
 FAR = 40.0
 """|log u| up to which links are inverted: e^-40 is below the spacing of float64 at one."""
+NODES = 8001
+"""Nodes of a table of a link, a hundredth of log u apart."""
 MOST = 200
 """Steps after which a search ends whose noise keeps it from converging; halving alone needs 60."""
 
@@ -41,8 +44,8 @@ def root(
 
     Args:
         f: elementwise, increasing.
-        low: ends with f <= 0, in float64.
-        high: ends with f >= 0.
+        low: ends with f <= 0, in float64; where rounding has f > 0 already, the root is there.
+        high: ends with f >= 0, likewise.
         at_low: f there.
         at_high: f there.
         steps: how many to take where convergence cannot be read; smooth f need 6 inside a narrow bracket.
@@ -53,7 +56,7 @@ def root(
     secant = f_a / (f_a - f_b)
     t = torch.where((secant > 0) & (secant < 1), secant, 0.5)
     best = torch.where(f_a.abs() < f_b.abs(), a, b)
-    visible = readable(low)
+    outside, visible = (at_low >= 0) | (at_high <= 0), readable(low)
     for _ in range(MOST if visible else steps):
         x = a + t * (b - a)
         f_x = f(x)
@@ -65,7 +68,7 @@ def root(
         best, error = torch.where(closer, a, b), torch.where(closer, f_a, f_b).abs()
         resolution = 2 * EPS * best.abs().clamp(min=max(unit, 1e-290))
         width = (b - a).abs()
-        done = (error <= noise) | (width <= 2 * resolution)
+        done = outside | (error <= noise) | (width <= 2 * resolution)
         if visible and bool(done.all()):
             break
         xi, phi = (a - b) / (c - b), (f_a - f_b) / (f_c - f_b)
@@ -73,50 +76,109 @@ def root(
         curve = f_a / (f_b - f_a) * f_c / (f_b - f_c) + (c - a) / (b - a) * f_a / (f_c - f_a) * f_b / (f_c - f_b)
         least = (resolution / width.clamp(min=resolution)).clamp(max=0.5)
         t = torch.where(fits, torch.maximum(torch.minimum(curve, 1 - least), least), 0.5)
-    return best
+    return torch.where(at_low >= 0, low, torch.where(at_high <= 0, high, best))
+
+
+class Table:
+    r"""An increasing link :math:`\ell(s)` on a grid of :math:`|s| \le 40`, to be inverted.
+
+    Args:
+        link: the link, elementwise; where it is not a number it counts as infinite.
+        device: where.
+    """
+
+    def __init__(self, link: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.link = link
+        self.s = torch.linspace(-FAR, FAR, NODES, dtype=torch.float64, device=device)
+        values = link(self.s)
+        values = torch.where(values.isnan(), self.s.sign() * torch.inf, values)
+        self.values = values.cummax(0).values  # where it saturates, rounding may fall
+
+    def cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the nodes on both sides of t and the excess of the link over t there."""
+        right = torch.searchsorted(self.values, t.contiguous()).clamp(1, NODES - 1)
+        return self.s[right - 1], self.s[right], self.values[right - 1] - t, self.values[right] - t
+
+    def roughly(self, t: Tensor) -> Tensor:
+        """Return the inverse interpolated linearly: to 1e-4 of u for a link smooth on the scale of log u."""
+        low, high, at_low, at_high = self.cell(t)
+        inside = at_high.isfinite() & at_low.isfinite() & (at_high > at_low)
+        share = torch.where(inside, -at_low / torch.where(inside, at_high - at_low, 1.0), 0.5)
+        return self._or_end(low + share * (high - low), at_low, at_high)
+
+    def exactly(self, t: Tensor) -> Tensor:
+        """Return the inverse to rounding."""
+        low, high, at_low, at_high = self.cell(t)
+        s = root(lambda s: self.link(s) - t, low, high, at_low, at_high, steps=8, unit=1.0)
+        return self._or_end(s, at_low, at_high)
+
+    @staticmethod
+    def _or_end(s: Tensor, at_low: Tensor, at_high: Tensor) -> Tensor:
+        return torch.where(at_low > 0, -torch.inf, torch.where(at_high < 0, torch.inf, s))
+
+
+def least_multiplier(link: Callable[[Tensor], Tensor], t: Tensor, p: WeightedPoints) -> Tensor:
+    r"""Return a lower bound of the multiplier at which q has mass one, close however far the scores reach, shape ().
+
+    At :math:`\min t - \ell(0)` dq*/dp >= 1 everywhere. And no particle of weight w carries more than everything:
+    :math:`\lambda \ge t_i - \ell(-\log w_i)`.
+    """
+    log_weights = -torch.full_like(t, len(t)).log() if p.log_weights is None else p.log_weights.to(t.dtype)
+    alone = torch.where(log_weights >= -FAR, t - link(-log_weights.clamp(min=-FAR)), -torch.inf)
+    return torch.maximum(t.min() - link(torch.zeros_like(t[0])), alone.max())
 
 
 def multiplier(
-    log_mass: Callable[[Tensor], Tensor], link: Callable[[Tensor], Tensor], t: Tensor, p: WeightedPoints, steps: int
+    log_mass: Callable[[Tensor], Tensor], link: Callable[[Tensor], Tensor], t: Tensor, p: WeightedPoints
 ) -> Tensor:
     r"""Return the :math:`\lambda` at which :math:`q^* = p\,e^s`, :math:`\ell(s) = t - \lambda`, has mass one, shape ().
-
-    The bracket: dq*/dp >= 1 everywhere at :math:`\min t - \ell(0)` and <= 1 everywhere at :math:`\max t - \ell(0)`; and
-    no particle of weight w carries more than everything, so that :math:`\lambda \ge t_i - \ell(-\log w_i)`, which is
-    close however far down the other scores reach.
 
     Args:
         log_mass: the logarithm of the mass as a function of lambda, decreasing.
         link: :math:`\ell`.
         t: :math:`f/\beta` at p's particles, shape (N,), float64.
         p: the particles.
-        steps: see :func:`root`.
     """
-    log_weights = -torch.full_like(t, len(t)).log() if p.log_weights is None else p.log_weights.to(t.dtype)
-    at_one = link(torch.zeros_like(t[0]))
-    high = t.max() - at_one
-    alone = torch.where(log_weights >= -FAR, t - link(-log_weights.clamp(min=-FAR)), -torch.inf)
-    low = torch.maximum(t.min() - at_one, alone.max())
-    low = torch.minimum(low, high)
-    return root(lambda x: -log_mass(x), low, high, -log_mass(low), -log_mass(high), steps, noise=2 * EPS)
+    high = t.max() - link(torch.zeros_like(t[0]))  # dq*/dp <= 1 everywhere
+    low = torch.minimum(least_multiplier(link, t, p), high)
+    return root(lambda x: -log_mass(x), low, high, -log_mass(low), -log_mass(high), steps=40, noise=2 * EPS)
 
 
-def from_supremum(
-    link: Callable[[Tensor], Tensor], v: Tensor, v_data: Tensor | None, supremum: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return f/beta counted from its supremum over p and the data, that origin, and the least multiplier allowed.
+class Scores(NamedTuple):
+    r"""f/beta for the search of a multiplier.
 
-    :math:`D^*_p(t + c) = D^*_p(t) + c`, and a multiplier of the size of a large t would be too coarse for the mass.
+    Attributes:
+        t: at p's particles, counted from the origin, shape (N,), float64.
+        origin: a constant; since :math:`D^*_p(t + c) = D^*_p(t) + c` it is added to the multiplier in the end.
+        floor: the least multiplier that is allowed, from the origin: where h'(inf) is finite q may put mass off p.
+    """
+
+    t: Tensor
+    origin: Tensor
+    floor: Tensor
+
+
+def scores(
+    link: Callable[[Tensor], Tensor],
+    any_link: Callable[[Tensor], Tensor],
+    supremum: float,
+    v: Tensor,
+    p: WeightedPoints,
+    v_data: Tensor | None,
+) -> Scores:
+    r"""Return f/beta counted from where its multiplier will be: one of the size of a large t would be too coarse.
 
     Args:
         link: :math:`\ell`, of critic outputs.
+        any_link: the same, for any argument.
+        supremum: h'(inf), the price of a unit of q's mass off p.
         v: critic outputs at p's particles, shape (N,).
-        v_data: critic outputs on data, shape (M,), where q may put mass as well at the price h'(inf) per unit.
-        supremum: h'(inf); where it is infinite q stays on p, and the least multiplier is minus infinity.
+        p: the particles.
+        v_data: critic outputs on data, shape (M,), where q may put mass as well if the price is finite.
     """
     t = link(v).double()
-    top = t.max()
-    if v_data is not None and supremum < torch.inf:
-        top = torch.maximum(top, link(v_data).double().max())
-    origin = top.detach()
-    return t - origin, origin, top - origin - supremum
+    if supremum == torch.inf:
+        origin = least_multiplier(any_link, t.detach(), p).detach()
+        return Scores(t - origin, origin, torch.full_like(origin, -torch.inf))
+    top = t.max() if v_data is None else torch.maximum(t.max(), link(v_data).double().max())
+    return Scores(t - top.detach(), top.detach(), top - top.detach() - supremum)
