@@ -17,6 +17,7 @@ from divergences.generators import (
 from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
 from divergences.parametric import Alpha, WeightedJensenShannon
+from divergences.renyi import Renyi
 from divergences.surrogates import SURROGATES, Surrogate
 from divergences.total_variation import TotalVariation
 from divergences.transport import Sinkhorn, Wasserstein1
@@ -36,6 +37,7 @@ __all__ = [
     "JensenShannon",
     "Neyman",
     "Pearson",
+    "Renyi",
     "ReverseKL",
     "SURROGATES",
     "Sinkhorn",

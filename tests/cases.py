@@ -36,6 +36,7 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "weighted_js": lambda: d.WeightedJensenShannon(0.3),
     **{f"alpha_{order:g}": lambda order=order: d.Alpha(order) for order in ALPHA_ORDERS},
     "user": lambda: FDivergence(user_generator),
+    **{f"renyi_{order:g}": lambda order=order: d.Renyi(order) for order in (0.5, 1.0, 2.0)},
     "cross_entropy": d.CrossEntropy,
     "total_variation": d.TotalVariation,
     "wasserstein1": d.Wasserstein1,

@@ -254,6 +254,23 @@ def probability_conjugate_by_search(
     return -float(best.fun), best.x
 
 
+def renyi(order: float, q: np.ndarray, p: np.ndarray) -> float:
+    """Return the Renyi divergence on a finite alphabet, KL at order 1; q need not have mass one."""
+    if order == 1:
+        return float(special.rel_entr(q, p).sum())
+    return float(np.log((q**order * p ** (1 - order)).sum()) / (order - 1))
+
+
+def renyi_gaussians(order: float, m1: float, s1: float, m2: float, s2: float) -> float:
+    """Return the Renyi divergence of N(m1, s1^2) from N(m2, s2^2) (Gil, Alajaji, Linder 2013, Table 2)."""
+    if order == 1:
+        return math.log(s2 / s1) + (s1 * s1 + (m1 - m2) ** 2) / (2 * s2 * s2) - 0.5
+    s = order * s2 * s2 + (1 - order) * s1 * s1
+    if s <= 0:
+        return math.inf
+    return math.log(s2 / s1) + math.log(s2 * s2 / s) / (2 * (order - 1)) + order * (m1 - m2) ** 2 / (2 * s)
+
+
 def total_variation(q: np.ndarray, p: np.ndarray) -> float:
     """Return half the sum of absolute differences."""
     return float(np.abs(np.asarray(q) - np.asarray(p)).sum() / 2)

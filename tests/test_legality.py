@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from divergences import GAN, KL, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
+from divergences import GAN, KL, CrossEntropy, Renyi, Sinkhorn, Surrogate, Wasserstein1
 from models import Affine, MLPCritic, MLPGenerator, RealNVP, TabularCritic
 from se_framework.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation import StandardEquation
@@ -148,6 +148,19 @@ def test_embeddings_and_labels_find_their_place():
         with pytest.raises(IncompatibleError, match=f"add .*{fix}"):
             check(wrong)
     assert check(Choice(MLPGenerator, GAN(), Dual(), mlp(), **PLAIN, classes=2)) == []
+
+
+def test_a_parameter_may_decide_whether_there_is_a_dual():
+    for auxiliary in (Dual(), Dual(normalised=True)):
+        assert check(Choice(Affine, Renyi(1.0), auxiliary, mlp(), **PLAIN)) == []
+        with pytest.raises(IncompatibleError, match="works through the dual of D, and Renyi has none.*: add divergence=kl"):
+            check(Choice(Affine, Renyi(1.5), auxiliary, mlp(), **PLAIN))
+    with pytest.raises(IncompatibleError, match="Renyi is known by its dual only: add auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(0.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="has neither that nor a dual: add divergence=kl auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="a player's view Renyi"):
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Renyi(2.0),)))
 
 
 def test_surrogates_are_flagged():
