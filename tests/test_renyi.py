@@ -224,7 +224,7 @@ def test_saddle_of_the_equation(order, normalised):
     d = Renyi(order)
     for pd, p in pairs(2):
         equation, exact = finite(d, normalised, p, beta=1.7), 1.7 * renyi(order, pd, p)
-        best = np.log(pd / p) - (renyi(order, pd, p) if not normalised else 0.0)
+        best = np.log(pd / p) - renyi(order, pd, p)
         at_best = scalar(equation, pd, best)
         assert float(at_best) == pytest.approx(exact, abs=1e-11)
         gradient, theta = torch.autograd.grad(at_best, (equation.metric.network.scores, equation.model.logits))
