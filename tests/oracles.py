@@ -190,9 +190,9 @@ def entropy(q: np.ndarray) -> float:
     return float(special.entr(q).sum())
 
 
-def conjugate_by_search(name: str, t: np.ndarray, p: np.ndarray) -> float:
+def conjugate_by_search(name: str | Generator, t: np.ndarray, p: np.ndarray) -> float:
     r"""Return :math:`\max_{q\ge0}\sum_k t_k q_k - D(q,p)`, letter by letter, by golden section over log(q/p)."""
-    g, total = GENERATORS[name], 0.0
+    g, total = name if isinstance(name, Generator) else GENERATORS[name], 0.0
     for t_k, p_k in zip(t, p, strict=True):
         best = optimize.minimize_scalar(
             lambda s, t_k=t_k: g.h(math.exp(s), math) - t_k * math.exp(s),
