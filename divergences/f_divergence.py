@@ -110,10 +110,15 @@ class FDivergence(Divergence):
             )
 
     def _measured_supremum(self) -> float:
-        """Return h'(inf): infinite unless h' has settled as far out as it can be evaluated."""
+        """Return h'(inf): infinite unless h' has settled as far out as it can be evaluated.
+
+        That is as far as it is finite and does not fall: an overflow inside h may hide in a finite number.
+        """
         far = self._slope(5 * 2 ** torch.arange(-3, 8, dtype=torch.float64))
-        *_, before, last = far[far.isfinite()].tolist()
-        return last if abs(last - before) <= 1e-6 * max(1.0, abs(last)) else torch.inf
+        falls = ~(far.diff() >= -1e-9 * far[1:].abs().clamp(min=1)) | ~far[1:].isfinite()
+        reach = int(torch.cat([falls, torch.tensor([True])]).int().argmax())
+        before, last = float(far[max(reach - 1, 0)]), float(far[reach])
+        return last if reach and abs(last - before) <= 1e-6 * max(1.0, abs(last)) else torch.inf
 
     @property
     def generator_name(self) -> str:
@@ -128,8 +133,12 @@ class FDivergence(Divergence):
 
     def _slope(self, s: Tensor) -> Tensor:
         """Return h'(e^s) in the type of s, for any s."""
-        u = s.exp()
-        return torch.func.jvp(self.h, (u,), (torch.ones_like(u),))[1]
+        return self._h_and_slope(s.exp())[1]
+
+    def _h_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h and h', elementwise: in reverse, because torch runs the tangents of scalars' sums in Python."""
+        h, pull = torch.func.vjp(self.h, u)
+        return h, pull(torch.ones_like(u))[0]
 
     def _u_h_slope(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return u = e^v, h(u) and h'(u) in float64; refuse v where the generic form is not right."""
@@ -143,8 +152,7 @@ class FDivergence(Divergence):
                 f"{float(w.detach()[outside].flatten()[0]):.4g}: bound or regularise the critic, or write stable forms"
             )
         u = w.exp()
-        h, slope = torch.func.jvp(self.h, (u,), (torch.ones_like(u),))[:2]
-        return u, h, slope
+        return u, *self._h_and_slope(u)
 
     def value(self, v: Tensor) -> Tensor:
         r"""Return :math:`h(e^v)`."""

@@ -232,7 +232,7 @@ def test_generic_form_prices_mass_off_the_support(named, outside):
     """By h'(inf) of its own finding; the bound of the multiplier must be active here."""
     d = named()
     generic = FDivergence(d.h, d.value_at_identity)
-    p, v = letters(simplex(4, 1)), critic_outputs(4, 1, 0.8)
+    p, v = letters(simplex(4, 2)), critic_outputs(4, 2, 0.8)
     v_data = torch.cat([v, torch.tensor([outside])])
     a, b = generic.inner_normalised(v, p, v_data), d.inner_normalised(v, p, v_data)
     assert float(b.conjugate) > float(d.inner_normalised(v, p).conjugate) + 1e-3
@@ -302,7 +302,7 @@ def test_compiled(backend):
 
 # -- from the command line --------------------------------------------------------------------------------------------
 
-SHORT = ["experiment=fgan", "divergence=f", "loop.rounds=2", "loop.batch_size=16", "progress=false", "device=cpu"]
+SHORT = ["experiment=fgan", "divergence=f", "loop.rounds=2", "loop.log_every=1", "loop.batch_size=16", "progress=false", "device=cpu"]
 MODULE = """
 import torch
 concave = lambda u: -(u - 1) ** 2
