@@ -36,12 +36,13 @@ class FDivergence(Divergence):
         h: the generator, from a tensor u >= 0 to a tensor of the same shape, elementwise; smooth, convex.
         value_at_identity: h(1).
         supremum: :math:`h'(\infty)`. By default it is measured: finite where h' agrees to 1e-6 at the last two of
-            u = e^(5/8), e^(5/4), ..., e^640 that float64 can evaluate, which a tail that falls like a power :math:`u^{-c}`
-            does from c = 0.05 on. Declare it for slower ones: dual_probability bounds lambda by it.
+            u = e^(5/8), e^(5/4), ..., e^640 that float64 can evaluate, which a tail that falls like a power
+            :math:`u^{-c}` does from c = 0.05 on. Declare it for slower ones: dual_probability bounds lambda by it.
 
     Raises:
         ValueError: on a grid of :math:`u\in[e^{-20}, e^{20}]` h is not a number or not convex, or h' jumps inside
-            :math:`[e^{-15}, e^{15}]`, or h is linear near 1; or h(1) is not the declared value; or h does not keep the shape of u.
+            :math:`[e^{-15}, e^{15}]`, or h is linear near 1; or h(1) is not the declared value; or h does not keep the
+            shape of u.
     """
 
     has_dual = True
@@ -152,7 +153,8 @@ class FDivergence(Divergence):
                 f"{float(w.detach()[outside].flatten()[0]):.4g}: bound or regularise the critic, or write stable forms"
             )
         u = w.exp()
-        return u, *self._h_and_slope(u)
+        h, slope = self._h_and_slope(u)
+        return u, h, slope
 
     def value(self, v: Tensor) -> Tensor:
         r"""Return :math:`h(e^v)`."""

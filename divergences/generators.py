@@ -194,7 +194,7 @@ class Pearson(NamedFDivergence):
         return torch.log1p((t / 2).clamp(min=-1))  # h' starts at -2: below it q* is zero
 
     def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
-        r"""Return the root of :math:`\mathbb E_p(1 + (t - \lambda)/2)_+ = 1` by sorting, :math:`\mathbb E_p t` if all > -2.
+        r"""Return the root of :math:`\mathbb E_p(1 + (t - \lambda)/2)_+ = 1`, by sorting.
 
         Over the k largest scores alone, of mean m and mass W, lambda is m - 2 (1 - W)/W. No subset has more mass than
         the particles with positive part, so the root is the largest of these.

@@ -1,4 +1,4 @@
-r"""The Renyi divergence, a monotone function of the alpha divergence that is no mean under p, hence a family of its own.
+r"""The Renyi divergence: a monotone function of the alpha divergence, no mean under p, hence a family of its own.
 
 .. math::
     D_a(q\|p) = \frac{1}{a-1}\log\int q^a p^{1-a}, \qquad a > 0 .
@@ -41,7 +41,7 @@ class Renyi(Divergence):
 
     at order 1 Donsker and Varadhan's bound. (Derived for this project; up to parametrisation and scale the
     convex-conjugate formula of Birrell et al. 2023, "Function-space regularized Renyi divergences", Theorem 2.2.) The
-    optimal v is :math:`\log(p_d/p) - D_a(p_d\|p)`, at order 1 up to any constant; the log-ratio is read with it removed.
+    optimal v is :math:`\log(p_d/p) - D_a(p_d\|p)`, at order 1 up to any constant; the log-ratio is read without it.
 
     Args:
         order: a in (0, 30].
@@ -71,8 +71,8 @@ class Renyi(Divergence):
     def of_log_ratio(self, log_ratio: Tensor, p: WeightedPoints) -> Tensor:
         r"""Return D(q, p), shape (), from log q/p on a finite alphabet or a quadrature rule, on which q has mass one.
 
-        With :math:`K = \mathbb E_q\varphi(a-1, \log q/p)` it is :math:`\log(1 + (a-1)K)/(a-1)`, smooth through a = 1; away
-        from there in logarithms.
+        With :math:`K = \mathbb E_q\varphi(a-1, \log q/p)` it is :math:`\log(1 + (a-1)K)/(a-1)`, smooth through a = 1;
+        away from there in logarithms.
 
         Args:
             log_ratio: shape (N,).
@@ -89,8 +89,8 @@ class Renyi(Divergence):
     ) -> Tensor:
         r"""Return :math:`\frac{a}{a-1}\log\mathbb E_q e^{(a-1)v} - \log\mathbb E_p e^{av} \le D_a(q\|p)`, shape ().
 
-        Equality at v = log q/p plus any constant; at order 1 :math:`\mathbb E_q v - \log\mathbb E_p e^v` (Birrell et al.
-        2021, "Variational representations and neural network estimation of Renyi divergences", Theorem 2.1). At every
+        Equality at v = log q/p plus any constant; at order 1 :math:`\mathbb E_q v - \log\mathbb E_p e^v` (Birrell et
+        al. 2021, "Variational representations and neural network estimation of Renyi divergences", Theorem 2.1). At every
         order, but not linear in q: no saddle of the equation. On samples both logarithms are biased.
 
         Args:
@@ -111,8 +111,8 @@ class Renyi(Divergence):
     def _require_dual(self, what: str) -> None:
         if not self.has_dual:
             raise NotImplementedError(
-                f"Renyi has no {what} at order {self.order:g}: it is convex in q up to order 1 only; take such an order, "
-                "or maximise bound(), which is no saddle of the equation"
+                f"Renyi has no {what} at order {self.order:g}: it is convex in q up to order 1 only; take such an "
+                "order, or maximise bound(), which is no saddle of the equation"
             )
 
     def link(self, v: Tensor) -> Tensor:  # noqa: D102
@@ -154,10 +154,10 @@ class Renyi(Divergence):
         )
 
     def inner_normalised(self, v: Tensor, p: WeightedPoints, v_data: Tensor | None = None) -> InnerSolution:
-        r"""Solve over probability q: :math:`D^*_p = \lambda + \log\mathbb E_p e^{as}`, :math:`\ell(s) = \ell(v) - \lambda`.
+        r"""Solve over probability q: :math:`D^*_p = \lambda + \log\mathbb E_p e^{as}` at :math:`\ell(s) = \ell(v) - \lambda`.
 
-        lambda is where :math:`dq^*/dp = e^s/\mathbb E_p e^{as}` has mass one, and carries its implicit gradient. Mass off
-        p has the finite price a/(1-a), so :math:`\lambda \ge \sup f/\beta - a/(1-a)` over the data as well. At order 1
+        lambda is where :math:`dq^*/dp = e^s/\mathbb E_p e^{as}` has mass one, and carries its implicit gradient. Mass
+        off p has the finite price a/(1-a), so :math:`\lambda \ge \sup f/\beta - a/(1-a)` over the data as well. At order 1
         any lambda will do: q* has mass one already.
         """
         self._require_dual("dual over probability measures")

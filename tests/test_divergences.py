@@ -356,7 +356,7 @@ def test_relations_between_rows(seed):
     assert at["jensen_shannon"] == pytest.approx(kl(q, m) / 2 + kl(p, m) / 2, abs=1e-14)
     assert at["gan"] == pytest.approx(2 * at["jensen_shannon"] - math.log(4), abs=1e-14)
     assert at["jeffreys"] == pytest.approx(at["kl"] + at["reverse_kl"], abs=1e-14)
-    assert at["le_cam"] == pytest.approx(2 * float(((q - m) ** 2 / m).sum()), abs=1e-14)  # twice chi-square to the mixture
+    assert at["le_cam"] == pytest.approx(2 * float(((q - m) ** 2 / m).sum()), abs=1e-14)  # chi-square to m
     assert at["le_cam"] == pytest.approx(2 - 4 * float((q * p / (q + p)).sum()), abs=1e-14)
     assert at["softened_reverse_kl"] == pytest.approx(2 * kl(m, q), abs=1e-14)
     assert at["softened_reverse_kl"] == pytest.approx(at["reverse_kl"] - 2 * at["jensen_shannon"], abs=1e-14)
