@@ -45,7 +45,7 @@ class InnerSolution(NamedTuple):
         divergence: :math:`D(q^*, p)` in float64.
         link_q: :math:`\mathbb E_{q^*}\ell(v)` in float64; conjugate = link_q - divergence.
         log_tilt: :math:`\log dq^*/dp` at the particles, shape (N,), float64.
-        multiplier: :math:`\lambda` with :math:`dq^*/dp = e^s/Z`, :math:`\ell(s) = \ell(v) - \lambda`, with its gradient;
+        multiplier: :math:`\lambda` with :math:`dq^*/dp = e^s/Z`, :math:`\ell(s) = \ell(v) - \lambda`, and its gradient;
             0 over unnormalised q.
         log_partition: log Z, 0 for f-divergences.
     """

@@ -138,7 +138,7 @@ class FDivergence(Divergence):
 
     def _h_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return h and h', elementwise: in reverse, because torch runs the tangents of scalars' sums in Python."""
-        h, pull = torch.func.vjp(self.h, u)
+        h, pull = torch.func.vjp(self.h, u)[:2]
         return h, pull(torch.ones_like(u))[0]
 
     def _u_h_slope(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -90,8 +90,8 @@ class Renyi(Divergence):
         r"""Return :math:`\frac{a}{a-1}\log\mathbb E_q e^{(a-1)v} - \log\mathbb E_p e^{av} \le D_a(q\|p)`, shape ().
 
         Equality at v = log q/p plus any constant; at order 1 :math:`\mathbb E_q v - \log\mathbb E_p e^v` (Birrell et
-        al. 2021, "Variational representations and neural network estimation of Renyi divergences", Theorem 2.1). At every
-        order, but not linear in q: no saddle of the equation. On samples both logarithms are biased.
+        al. 2021, "Variational representations and neural network estimation of Renyi divergences", Theorem 2.1). At
+        every order, but not linear in q: no saddle of the equation. On samples both logarithms are biased.
 
         Args:
             v_data: critic outputs on q's particles, shape (M,).
@@ -154,11 +154,11 @@ class Renyi(Divergence):
         )
 
     def inner_normalised(self, v: Tensor, p: WeightedPoints, v_data: Tensor | None = None) -> InnerSolution:
-        r"""Solve over probability q: :math:`D^*_p = \lambda + \log\mathbb E_p e^{as}` at :math:`\ell(s) = \ell(v) - \lambda`.
+        r"""Solve over probability q: :math:`D^*_p = \lambda + \log\mathbb E_p e^{as}`, :math:`\ell(s) = t - \lambda`.
 
         lambda is where :math:`dq^*/dp = e^s/\mathbb E_p e^{as}` has mass one, and carries its implicit gradient. Mass
-        off p has the finite price a/(1-a), so :math:`\lambda \ge \sup f/\beta - a/(1-a)` over the data as well. At order 1
-        any lambda will do: q* has mass one already.
+        off p has the finite price a/(1-a), so :math:`\lambda \ge \sup f/\beta - a/(1-a)` over the data as well. At
+        order 1 any lambda will do: q* has mass one already.
         """
         self._require_dual("dual over probability measures")
         if self.order == 1:

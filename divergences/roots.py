@@ -33,7 +33,7 @@ def root(
     at_low: Tensor,
     at_high: Tensor,
     steps: int,
-    noise: float = 0.0,
+    noise: float | Tensor = 0.0,
     unit: float = 0.0,
 ) -> Tensor:
     """Return where an increasing f vanishes between low and high, elementwise (Chandrupatla 1997).
@@ -109,7 +109,9 @@ class Table:
     def exactly(self, t: Tensor) -> Tensor:
         """Return the inverse to rounding."""
         low, high, at_low, at_high = self.cell(t)
-        s = root(lambda s: self.link(s) - t, low, high, at_low, at_high, steps=8, unit=1.0)
+        rise = at_high - at_low  # over a hundredth: 1e-13 of it is 1e-15 of s
+        noise = torch.where(rise < torch.inf, 1e-13 * rise + 2 * EPS * t.abs(), 0.0)
+        s = root(lambda s: self.link(s) - t, low, high, at_low, at_high, steps=8, noise=noise, unit=1.0)
         return self._or_end(s, at_low, at_high)
 
     @staticmethod
