@@ -13,6 +13,7 @@ from divergences import KL, Alpha, Renyi, Surrogate
 from models import TabularCritic, TabularModel
 from se_framework.auxiliary import Dual
 from se_framework.equation import StandardEquation
+from se_framework.evaluation import bound
 from se_framework.metric import Metric
 from tests.oracles import (
     EPS,
@@ -185,6 +186,19 @@ def test_probability_dual_with_data_off_the_support(order, outside):
         exact = conjugate_over_the_simplex(order, d.link(v).numpy(), p, float(d.link(off)))
         assert float(inner.conjugate) == pytest.approx(exact, abs=1e-7)
         assert float(inner.link_q - inner.divergence) == pytest.approx(float(inner.conjugate), abs=1e-11)
+
+
+def test_mass_off_the_support_near_order_one():
+    """Where the mass on p is not one the value must not be taken as if it were."""
+    d, p, v = Renyi(0.95), letters(simplex(4, 0)), critic_outputs(4, 0, 0.8) - 3
+    inner = d.inner_normalised(v, p, torch.tensor([200.0]))
+    q = simplex(4, 0) * inner.log_tilt.exp().numpy()
+    assert q.sum() < 0.99
+    assert float(inner.divergence) == pytest.approx(renyi(0.95, q, simplex(4, 0)), abs=1e-12)
+
+
+def test_evaluation_says_that_a_sample_is_biased():
+    assert "biased upward by sampling" in bound(finite(Renyi(0.5), False, simplex(4, 0)))
 
 
 @order_case
