@@ -8,6 +8,7 @@ from divergences.generators import (
     KL,
     Jeffreys,
     JensenShannon,
+    LeCam,
     Neyman,
     Pearson,
     ReverseKL,
@@ -19,6 +20,7 @@ from divergences.likelihood import CrossEntropy
 from divergences.one_dimensional import Wasserstein1D
 from divergences.optimal_transport import OptimalTransport
 from divergences.parametric import Alpha, WeightedJensenShannon
+from divergences.renyi import Renyi
 from divergences.sliced import SlicedWasserstein
 from divergences.surrogates import SURROGATES, Surrogate
 from divergences.total_variation import TotalVariation
@@ -27,6 +29,7 @@ from divergences.transport import Sinkhorn, Wasserstein1
 __all__ = [
     "GAN",
     "KL",
+    "LeCam",
     "Alpha",
     "MMD",
     "CrossEntropy",
@@ -40,6 +43,7 @@ __all__ = [
     "Neyman",
     "OptimalTransport",
     "Pearson",
+    "Renyi",
     "ReverseKL",
     "SURROGATES",
     "Sinkhorn",

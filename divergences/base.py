@@ -33,6 +33,9 @@ class WeightedPoints(Protocol):
     def mean(self, values: Tensor) -> Tensor:
         """Return the weighted mean of values of shape (N,)."""
 
+    def log_mean_exp(self, values: Tensor) -> Tensor:
+        """Return the logarithm of the weighted mean of e^values, without overflow."""
+
 
 class InnerSolution(NamedTuple):
     r"""The inner minimum over q at f/beta = link(v).
@@ -42,7 +45,9 @@ class InnerSolution(NamedTuple):
         divergence: :math:`D(q^*, p)` in float64.
         link_q: :math:`\mathbb E_{q^*}\ell(v)` in float64; conjugate = link_q - divergence.
         log_tilt: :math:`\log dq^*/dp` at the particles, shape (N,), float64.
-        multiplier: :math:`\lambda` with :math:`dq^*/dp = (h^*)'(\ell(v) - \lambda)`, 0 over unnormalised q.
+        multiplier: :math:`\lambda` with :math:`dq^*/dp = e^s/Z`, :math:`\ell(s) = \ell(v) - \lambda`, and its gradient;
+            0 over unnormalised q.
+        log_partition: log Z, 0 for f-divergences.
     """
 
     conjugate: Tensor
@@ -50,6 +55,7 @@ class InnerSolution(NamedTuple):
     link_q: Tensor
     log_tilt: Tensor
     multiplier: Tensor | float = 0.0
+    log_partition: Tensor | float = 0.0
 
 
 class Divergence(nn.Module):
@@ -68,6 +74,9 @@ class Divergence(nn.Module):
         cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
         surrogate: not a divergence but a pair of losses, one for each player; it has no D and no q.
         has_normalised_dual: the dual over probability q is there as well.
+        additive_dual: :math:`D^*_p` over unnormalised q is a mean under p, that of :meth:`conjugate`; else only
+            :meth:`mean_conjugate` and :meth:`inner` are there, and a sample's value is biased.
+        convex_in_q: D(., p) is convex, without which there is no dual that is the conjugate of D.
         unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
         has_ground_cost: D is transport at a cost of the distance, :meth:`ground_cost`: its dual is known through the
@@ -78,7 +87,7 @@ class Divergence(nn.Module):
             inside it needs no bound.
     """
 
-    has_dual: ClassVar[bool] = False
+    has_dual: bool = False
     primal_needs: ClassVar[Literal["log_prob", "samples"] | None] = None
     critic_reads: ClassVar[Literal["log_ratio", "potential", "sign"] | None] = None
     needs_lipschitz: ClassVar[bool] = False
@@ -90,7 +99,8 @@ class Divergence(nn.Module):
     unit: ClassVar[str] = "nats"
     up_to_constant: ClassVar[bool] = False
     surrogate: ClassVar[bool] = False
-    has_normalised_dual: ClassVar[bool] = True
+    has_normalised_dual: bool = True
+    additive_dual: ClassVar[bool] = True
     has_ground_cost: bool = False
     largest_dimension: ClassVar[int | None] = None
     primal_extra: tuple[str, str] | None = None

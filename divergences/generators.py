@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from divergences.base import WeightedPoints
 from divergences.f_divergence import FDivergence
+from divergences.roots import multiplier
 
 LOG2 = math.log(2.0)
 
@@ -33,7 +35,15 @@ class NamedFDivergence(FDivergence):
     """An f-divergence whose generator is the method ``h`` of the class."""
 
     def __init__(self) -> None:
-        super().__init__(self.h, type(self).value_at_identity)
+        super().__init__(self.h, self.value_at_identity, self.supremum)
+
+    def _slope(self, s: Tensor) -> Tensor:
+        return self.link(s)
+
+    @torch.no_grad()
+    def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
+        """Search with the inverse link in closed form."""
+        return multiplier(lambda x: p.mean(self.inverse_link(t - x).exp()).log(), self.link, t, p)
 
 
 class KL(NamedFDivergence):
@@ -62,6 +72,10 @@ class KL(NamedFDivergence):
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return t - 1
+
+    def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
+        r"""Return :math:`\log\mathbb E_p e^t - 1` (Donsker and Varadhan 1975)."""
+        return p.log_mean_exp(t) - 1
 
 
 class ReverseKL(NamedFDivergence):
@@ -186,6 +200,18 @@ class Pearson(NamedFDivergence):
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return torch.log1p((t / 2).clamp(min=-1))  # h' starts at -2: below it q* is zero
 
+    def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
+        r"""Return the root of :math:`\mathbb E_p(1 + (t - \lambda)/2)_+ = 1`, by sorting.
+
+        Over the k largest scores alone, of mean m and mass W, lambda is m - 2 (1 - W)/W. No subset has more mass than
+        the particles with positive part, so the root is the largest of these.
+        """
+        t, order = t.sort(descending=True)
+        weight = torch.full_like(t, 1 / len(t)) if p.log_weights is None else p.log_weights.to(t.dtype).exp()[order]
+        mass = weight.cumsum(0)
+        least = ((weight * t).cumsum(0) - 2 * (1 - mass)) / mass
+        return torch.where(mass > 0, least, -torch.inf).max()
+
 
 class Neyman(NamedFDivergence):
     r""":math:`\int (q-p)^2/q`; h(u) = (1 - u)^2 / u. Infinite where p has heavier tails than q.
@@ -213,6 +239,34 @@ class Neyman(NamedFDivergence):
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return -torch.log1p((-t).clamp(min=-1)) / 2
+
+
+class LeCam(NamedFDivergence):
+    r""":math:`\int (q-p)^2/(q+p)`, at most 2; h(u) = (u - 1)^2/(u + 1) (Le Cam 1986, p. 47).
+
+    With :math:`\tau = \tanh(v/2)` the link is :math:`\tau(2-\tau)` and the conjugate :math:`\tau(2+\tau)`.
+    """
+
+    symmetric = True
+    supremum = 1.0
+
+    def h(self, u: Tensor) -> Tensor:  # noqa: D102
+        return (u - 1) * ((u - 1) / (u + 1))
+
+    def value(self, v: Tensor) -> Tensor:  # noqa: D102
+        return torch.expm1(v) * torch.tanh(v / 2)
+
+    def link(self, v: Tensor) -> Tensor:  # noqa: D102
+        tau = torch.tanh(v / 2)
+        return tau * (2 - tau)
+
+    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
+        tau = torch.tanh(v / 2)
+        return tau * (2 + tau)
+
+    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
+        rest = torch.sqrt((1 - t).clamp(0, 4))  # 1 - tau: h' runs from -3 to 1
+        return torch.log((2 - rest) / rest)
 
 
 class Jeffreys(NamedFDivergence):

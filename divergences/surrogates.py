@@ -82,8 +82,9 @@ class Surrogate(Divergence):
         super().__init__()
         if row not in SURROGATES:
             raise ValueError(f"no surrogate {row!r}: choose one of {', '.join(SURROGATES)}")
-        if SURROGATES[row].borrows != (of is not None and of.has_dual and not of.surrogate):
-            need = "needs `of`: a divergence with a dual" if SURROGATES[row].borrows else "takes no `of`"
+        lends = of is not None and of.has_dual and of.additive_dual and not of.surrogate
+        if SURROGATES[row].borrows != lends:
+            need = "needs `of`: a divergence with a dual that is a mean" if SURROGATES[row].borrows else "takes no `of`"
             raise ValueError(f"the surrogate {row} {need}, got {of}")
         self.row, self.of, self.for_theta = row, of, False
 

@@ -146,11 +146,17 @@ class Dual(Auxiliary):
         return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, f_q, mass=mass)
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
-        r"""Return v, or under probability q :math:`\ell^{-1}(\ell(v) - \lambda)`: f is free up to a constant there."""
-        if not self.normalised:
-            return v
+        r"""Return v, or under probability q :math:`\ell^{-1}(\ell(v) - \lambda)`: f is free up to a constant there.
+
+        Where q* = p e^v / Z (:attr:`InnerSolution.log_partition`) log Z is taken off.
+        """
         divergence = problem.divergence
-        return divergence.inverse_link(divergence.link(v.double()) - self._inner(problem).multiplier).to(v.dtype)
+        if not self.normalised and divergence.additive_dual:
+            return v
+        inner, s = self._inner(problem), v.double()
+        if self.normalised:
+            s = divergence.inverse_link(divergence.link(s) - inner.multiplier)
+        return (s - inner.log_partition).to(v.dtype)
 
 
 class Primal(Auxiliary):

@@ -98,7 +98,8 @@ def _unit(equation: StandardEquation) -> str:
 
 def _exact(equation: StandardEquation) -> bool:
     """Whether the minimum over q is a mean over examples, so that a sample's is unbiased."""
-    return equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
+    additive = equation.divergence.additive_dual and not equation.auxiliary.needs_mass_one
+    return equation.auxiliary.uses == "dual" and additive
 
 
 def _additive(equation: StandardEquation) -> bool:

@@ -86,7 +86,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
 
     if uses == "dual" and not divergence.has_dual:
         problem = f"auxiliary {q} works through the dual of D, and {d} has none"
-        if metric is None or metric.outputs is not None:
+        if metric is None or metric.outputs is not None or divergence.primal_needs is None:
             yield Violation("dual_missing", problem, ("divergence=kl",))
         elif divergence.has_ground_cost:
             yield Violation("dual_missing", problem, ("auxiliary=transported",))
@@ -95,7 +95,10 @@ def violations(choice: Choice) -> Iterator[Violation]:
             yield Violation("dual_missing", problem, ("auxiliary=data", "metric=none", *density))
     elif uses == "primal" and divergence.primal_needs is None:
         problem = f"auxiliary {q} evaluates D(p_d, p_theta) on samples, and {d} is known by its dual only"
+        if not divergence.has_dual:
+            problem = f"auxiliary {q} evaluates D(p_d, p_theta) on samples, and {d} has neither that nor a dual"
         dual = (
+            *(() if divergence.has_dual else ("divergence=kl",)),
             "auxiliary=dual",
             "metric=groupsort" if divergence.needs_lipschitz else "metric=mlp",
             *(("equation.alpha=0",) if choice.alpha > 0 else ()),

@@ -141,6 +141,13 @@ GENERATORS: dict[str, Generator] = {
         integrand=lambda q, p: (q - p) ** 2 / p,
         at_zero=1.0,
     ),
+    "le_cam": Generator(
+        h=lambda u, m: (u - 1) ** 2 / (u + 1),
+        slope=lambda u, m: 1 - 4 / (1 + u) ** 2,
+        integrand=lambda q, p: (q - p) ** 2 / (q + p),
+        at_infinity=1.0,
+        at_zero=1.0,
+    ),
     "jeffreys": Generator(
         h=lambda u, m: (u - 1) * m.log(u),
         slope=lambda u, m: 1 + m.log(u) - 1 / u,
@@ -183,9 +190,9 @@ def entropy(q: np.ndarray) -> float:
     return float(special.entr(q).sum())
 
 
-def conjugate_by_search(name: str, t: np.ndarray, p: np.ndarray) -> float:
+def conjugate_by_search(name: str | Generator, t: np.ndarray, p: np.ndarray) -> float:
     r"""Return :math:`\max_{q\ge0}\sum_k t_k q_k - D(q,p)`, letter by letter, by golden section over log(q/p)."""
-    g, total = GENERATORS[name], 0.0
+    g, total = name if isinstance(name, Generator) else GENERATORS[name], 0.0
     for t_k, p_k in zip(t, p, strict=True):
         best = optimize.minimize_scalar(
             lambda s, t_k=t_k: g.h(math.exp(s), math) - t_k * math.exp(s),
@@ -245,6 +252,23 @@ def probability_conjugate_by_search(
     if again.fun < best.fun:
         return -float(again.fun), special.softmax(again.x)
     return -float(best.fun), best.x
+
+
+def renyi(order: float, q: np.ndarray, p: np.ndarray) -> float:
+    """Return the Renyi divergence on a finite alphabet, KL at order 1; q need not have mass one."""
+    if order == 1:
+        return float(special.rel_entr(q, p).sum())
+    return float(np.log((q**order * p ** (1 - order)).sum()) / (order - 1))
+
+
+def renyi_gaussians(order: float, m1: float, s1: float, m2: float, s2: float) -> float:
+    """Return the Renyi divergence of N(m1, s1^2) from N(m2, s2^2) (Gil, Alajaji, Linder 2013, Table 2)."""
+    if order == 1:
+        return math.log(s2 / s1) + (s1 * s1 + (m1 - m2) ** 2) / (2 * s2 * s2) - 0.5
+    s = order * s2 * s2 + (1 - order) * s1 * s1
+    if s <= 0:
+        return math.inf
+    return math.log(s2 / s1) + math.log(s2 * s2 / s) / (2 * (order - 1)) + order * (m1 - m2) ** 2 / (2 * s)
 
 
 def total_variation(q: np.ndarray, p: np.ndarray) -> float:

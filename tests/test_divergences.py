@@ -64,10 +64,12 @@ def test_declarations_agree_with_the_methods(name):
     v = torch.zeros(3)
     if d.has_dual:
         assert (d.critic_reads in ("log_ratio", "potential", "sign")) is not d.surrogate
-        assert d.surrogate or all(getattr(d, form)(v).shape == v.shape for form in FORMS)
+        forms = FORMS if d.additive_dual else ("link",)
+        assert d.surrogate or all(getattr(d, form)(v).shape == v.shape for form in forms)
+        assert d.surrogate or d.mean_conjugate(v, Particles(v[:, None])).shape == ()
     else:
         for call in (lambda: d.link(v), lambda: d.conjugate(v), lambda: d.value(v)):
-            with pytest.raises(NotImplementedError, match=f"{type(d).__name__} has no dual: use its primal"):
+            with pytest.raises(NotImplementedError, match=f"{type(d).__name__} has no dual"):
                 call()
         with pytest.raises(NotImplementedError, match="no dual over probability measures"):
             d.inner_normalised(v, Particles(v[:, None]))
@@ -184,7 +186,7 @@ def test_inverse_link_outside_the_range_of_the_link(name):
     d, g = F_DIVERGENCES[name](), GENERATORS[name]
     if math.isfinite(g.at_infinity):
         assert torch.equal(d.inverse_link(torch.tensor([g.at_infinity + 1.0])).exp(), torch.tensor([torch.inf]))
-    lowest = {"pearson": -2.0, "alpha_1.5": -2.0, "alpha_2": -1.0, "alpha_3": -0.5}.get(name)
+    lowest = {"pearson": -2.0, "alpha_1.5": -2.0, "alpha_2": -1.0, "alpha_3": -0.5, "le_cam": -3.0}.get(name)
     if lowest is not None:
         assert torch.equal(d.inverse_link(torch.tensor([lowest, lowest - 1])).exp(), torch.zeros(2))
 
@@ -354,6 +356,8 @@ def test_relations_between_rows(seed):
     assert at["jensen_shannon"] == pytest.approx(kl(q, m) / 2 + kl(p, m) / 2, abs=1e-14)
     assert at["gan"] == pytest.approx(2 * at["jensen_shannon"] - math.log(4), abs=1e-14)
     assert at["jeffreys"] == pytest.approx(at["kl"] + at["reverse_kl"], abs=1e-14)
+    assert at["le_cam"] == pytest.approx(2 * float(((q - m) ** 2 / m).sum()), abs=1e-14)  # chi-square to m
+    assert at["le_cam"] == pytest.approx(2 - 4 * float((q * p / (q + p)).sum()), abs=1e-14)
     assert at["softened_reverse_kl"] == pytest.approx(2 * kl(m, q), abs=1e-14)
     assert at["softened_reverse_kl"] == pytest.approx(at["reverse_kl"] - 2 * at["jensen_shannon"], abs=1e-14)
     assert at["squared_hellinger"] == pytest.approx(2 - 2 * float(np.sqrt(q * p).sum()), abs=1e-14)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from divergences import KL, Divergence, FDivergence, Pearson, ReverseKL
+from divergences import KL, Pearson, ReverseKL
 from divergences.f_divergence import LIMIT
 from models.laws import Particles
 from tests.cases import (
@@ -20,6 +20,7 @@ from tests.cases import (
 )
 from tests.oracles import (
     GENERATORS,
+    central_difference,
     conjugate_by_search,
     critic_outputs,
     directional,
@@ -32,11 +33,6 @@ DEFAULT_DTYPE = torch.float64
 
 
 # -- duals ------------------------------------------------------------------------------------------------------------
-
-
-def seeds(d: Divergence) -> range:
-    """The generic form inverts its link by bisection, a second per call: one seed is enough there."""
-    return range(1 if type(d) is FDivergence else 3)
 
 
 @f_case
@@ -59,7 +55,7 @@ def test_unnormalised_dual_is_the_maximum_over_q(name, scale):
 @pytest.mark.parametrize("scale", [0.1, 1.0, 2.5])
 def test_probability_dual_is_the_maximum_over_the_simplex(name, scale):
     d = F_DIVERGENCES[name]()
-    for seed in seeds(d):
+    for seed in range(3):
         p, v = simplex(5, seed), critic_outputs(5, seed, scale)
         t = d.link(v).numpy()
         exact, q = probability_conjugate_by_search(name, t, p)
@@ -82,7 +78,7 @@ def divergence_of(name: str, q: np.ndarray, p: np.ndarray) -> float:
 @named_case
 def test_probability_dual_shift_bound_and_gradient(name):
     d = F_DIVERGENCES[name]()
-    for seed in seeds(d):
+    for seed in range(3):
         p, v = simplex(6, seed), critic_outputs(6, seed, 0.7)
         particles, t = letters(p), d.link(v)
         conjugate = d.inner_normalised(v, particles).conjugate
@@ -104,6 +100,47 @@ def test_probability_dual_shift_bound_and_gradient(name):
         # Danskin: the gradient is q* l'(v).
         (slope,) = torch.autograd.grad(d.link(w).sum(), w)
         torch.testing.assert_close(gradient, torch.as_tensor(p) * inner.log_tilt.exp() * slope, rtol=1e-9, atol=1e-12)
+
+
+OFF_SUPPORT = [
+    (n, off) for n, g in GENERATORS.items() for off in (None, 2.0, 15.0) if off is None or g.at_infinity < math.inf
+]
+
+
+@pytest.mark.parametrize(("name", "off"), OFF_SUPPORT)
+def test_second_derivatives_of_the_probability_dual(name, off):
+    """u and lambda move: gradients of gradients against differences of gradients, in the scores and in the weights."""
+    d = F_DIVERGENCES[name]()
+    logits, v = torch.as_tensor(np.log(simplex(5, 2))), critic_outputs(5, 2, 0.8)
+    v_data = None if off is None else torch.cat([v, torch.tensor([off])])
+
+    def conjugate(z):
+        p = Particles(torch.arange(5.0)[:, None], z[:5].log_softmax(0))
+        return d.inner_normalised(z[5:10], p, None if off is None else z[5:]).conjugate
+
+    z = torch.cat([logits, v if v_data is None else v_data]).requires_grad_()
+    e = torch.as_tensor(np.random.default_rng(3).standard_normal(len(z)))
+
+    def slope_along(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(conjugate(x), x)[0] @ e
+
+    (first,) = torch.autograd.grad(conjugate(z), z, create_graph=True)
+    (second,) = torch.autograd.grad(first @ e, z)
+    # Differences: step^2/6 of a third derivative, up to 3^3 e^{3|v|} for the steepest rows, and 1e-12 over the step.
+    numeric = central_difference(slope_along, z)
+    assert ((second - numeric).abs() <= 1e-6 * (1 + numeric.abs().max())).all()
+    (whole,) = torch.autograd.grad(conjugate(z), z)
+    torch.testing.assert_close(whole, central_difference(lambda x: conjugate(x).detach(), z), rtol=1e-6, atol=1e-7)
+
+
+@f_case
+def test_multiplier_carries_its_gradient(name):
+    d, p = F_DIVERGENCES[name](), letters(simplex(5, 2))
+    v = critic_outputs(5, 2, 0.8).requires_grad_()
+    (gradient,) = torch.autograd.grad(d.inner_normalised(v, p).multiplier, v)
+    numeric = central_difference(lambda x: d.inner_normalised(x, p).multiplier.detach(), v)
+    torch.testing.assert_close(gradient, numeric, rtol=1e-6, atol=1e-7)
 
 
 def test_probability_dual_closed_forms():
@@ -203,7 +240,7 @@ def test_floor_at_large_scores(name):
 def test_record_identity(name, scale):
     """D - E_q f = -D*(f) to 1e-12 of the terms, for both duals; the equation multiplies all three by beta."""
     d = DUAL_DIVERGENCES[name]()
-    for seed in seeds(d):
+    for seed in range(3):
         p, v = letters(simplex(6, seed)), critic_outputs(6, seed, scale).clamp(-LIMIT, LIMIT)
         for solve in (d.inner, d.inner_normalised):
             inner = solve(v, p)

@@ -14,6 +14,7 @@ from divergences import (
     MMD,
     CrossEntropy,
     OptimalTransport,
+    Renyi,
     Sinkhorn,
     Surrogate,
     Wasserstein1,
@@ -174,6 +175,19 @@ def test_embeddings_and_labels_find_their_place():
         with pytest.raises(IncompatibleError, match=f"add .*{fix}"):
             check(wrong)
     assert check(Choice(MLPGenerator, GAN(), Dual(), mlp(), **PLAIN, classes=2)) == []
+
+
+def test_a_parameter_may_decide_whether_there_is_a_dual():
+    for auxiliary in (Dual(), Dual(normalised=True)):
+        assert check(Choice(Affine, Renyi(1.0), auxiliary, mlp(), **PLAIN)) == []
+        with pytest.raises(IncompatibleError, match="the dual of D, and Renyi has none.*: add divergence=kl"):
+            check(Choice(Affine, Renyi(1.5), auxiliary, mlp(), **PLAIN))
+    with pytest.raises(IncompatibleError, match="Renyi is known by its dual only: add auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(0.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="neither that nor a dual: add divergence=kl auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="a player's view Renyi"):
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Renyi(2.0),)))
 
 
 def test_surrogates_are_flagged():

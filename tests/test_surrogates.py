@@ -94,7 +94,7 @@ def test_the_record_claims_no_divergence():
 def test_a_row_says_what_it_borrows():
     with pytest.raises(ValueError, match="no surrogate 'hing': choose one of hinge, least_squares, raised_link"):
         Surrogate("hing")
-    with pytest.raises(ValueError, match="the surrogate raised_link needs `of`: a divergence with a dual, got None"):
+    with pytest.raises(ValueError, match="raised_link needs `of`: a divergence with a dual that is a mean, got None"):
         Surrogate("raised_link")
     with pytest.raises(ValueError, match="needs `of`"):
         Surrogate("raised_link", CrossEntropy())
