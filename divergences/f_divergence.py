@@ -16,17 +16,25 @@ Over probability q the dual is :math:`D^*_p(t) = \inf_\lambda \lambda + \mathbb 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.limits import limit_at_zero, slope_at_infinity
 
 LIMIT = 20.0
 """|v| up to which the generic form is evaluated: beyond, u h'(u) - h(u) cancels more than 1e-6 in float64."""
 BISECTIONS = 100
 """Halvings of a bracket: enough to exhaust float64 from any width a finite critic can produce."""
+
+
+EXTREME = 300.0
+"""|log(q/p)| up to which :meth:`FDivergence.integrand` evaluates h: squares of e^300 are numbers."""
+NEGLIGIBLE = 1e-20
+"""Integrand that cannot count beside a mass of one."""
 
 
 class FDivergence(Divergence):
@@ -50,6 +58,8 @@ class FDivergence(Divergence):
         super().__init__()
         self.h = h
         self.value_at_identity = value_at_identity
+        if type(self) is FDivergence:
+            self.supremum = slope_at_infinity(h)
         v = torch.linspace(-10, 10, 201, dtype=torch.float64)
         at_one, slope = float(h(torch.ones((), dtype=torch.float64))), self.link(v)
         if not abs(at_one - value_at_identity) < 1e-9:
@@ -93,6 +103,22 @@ class FDivergence(Divergence):
     def extra_repr(self) -> str:
         """Show the generator when it is the user's."""
         return "" if type(self) is not FDivergence else f"h={self.generator_name}"
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""Return :math:`p\,h(q/p)`, with its limits :math:`q\,h'(\infty)` where p = 0 and :math:`p\,h(0)` where q = 0.
+
+        A ratio beyond :math:`e^{\pm300}` is priced at the limit too where that is finite; where it is not and what is
+        there at :math:`e^{\pm300}` counts, the answer is NaN, which :meth:`exact` refuses: h is no float64 beyond.
+        """
+        v = torch.where(log_p == -torch.inf, torch.inf, log_q - log_p.clamp(min=-1e300))
+        q, p, u = log_q.exp(), log_p.exp(), v.clamp(-EXTREME, EXTREME).exp()
+        h = self.h(u)
+        low, high = limit_at_zero(self.h), self.supremum
+        below = low if math.isfinite(low) else torch.where(p * h.abs() < NEGLIGIBLE, h, torch.nan)
+        above = high if math.isfinite(high) else torch.where(q * h.abs() / u < NEGLIGIBLE, h / u, torch.nan)
+        below = torch.where(v == -torch.inf, low, torch.where(v < -EXTREME, below, h))
+        above = torch.where(v == torch.inf, high, above)
+        return torch.where(v > EXTREME, torch.where(q > 0, q * above, 0.0), torch.where(p > 0, p * below, 0.0))
 
     # The dual, generic: in float64, because u h'(u) - h(u) cancels.
 
