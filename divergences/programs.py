@@ -41,9 +41,8 @@ def linear_program(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
             "letters, or letters on a line"
         )
     cost = np.linalg.norm(x[:, None] - y[None], axis=-1)
-    marginals = sparse.vstack(
-        [sparse.kron(sparse.eye(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye(m))]
-    )
+    rows, columns = sparse.kron(sparse.eye(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye(m))
+    marginals = sparse.vstack([rows, columns]).tocsr()[:-1]
     # Total masses agree up to rounding: one equation follows from the others and would make the program infeasible.
     found = optimize.linprog(cost.ravel(), A_eq=marginals, b_eq=np.concatenate([a, b])[:-1])
     if not found.success:
