@@ -33,6 +33,11 @@ def laws(divergence: Divergence) -> Laws:
     yield from named(divergence, cost_degree, permutation_of_letters, exact_is_the_sum, closed_form_is_the_quadrature)
 
 
+def is_additive(divergence: Divergence) -> bool:
+    """Whether D and its dual are means under p of ``value`` and ``conjugate``."""
+    return getattr(divergence, "additive_dual", True)
+
+
 def points_of(k: int = K) -> Tensor:
     """Return k letters in the plane, no two alike."""
     return normal((k, 2), 3)
@@ -44,7 +49,7 @@ def value(divergence: Divergence, q: Tensor, p: Tensor, points: Tensor | None = 
     ``exact`` only where neither gives D itself: statistics without bias, duals that know D as a maximum.
     """
     points = points_of(len(q)) if points is None else points
-    if divergence.critic_reads == "log_ratio":
+    if divergence.critic_reads == "log_ratio" and is_additive(divergence):
         return (p * divergence.value((q / p).log())).sum()
     if divergence.primal_needs == "samples" and divergence.sample_bias != "0":
         return divergence.primal(Points(points, q.log()), None, Points(points, p.log())).double()
@@ -73,9 +78,13 @@ def allowed(divergence: Divergence, *terms: Tensor) -> float:
 def declarations_are_consistent(divergence: Divergence) -> None:
     """What is declared names methods that are there."""
     d = divergence
-    require(d.has_dual or d.primal_needs is not None, "neither has_dual nor primal_needs: there is nothing to compute")
+    written = any(getattr(type(d), m) is not getattr(Divergence, m) for m in ("integrand", "between_letters"))
     require(
-        d.surrogate or d.has_dual == (d.critic_reads is not None),
+        d.has_dual or d.primal_needs is not None or written,
+        "neither has_dual nor primal_needs nor an integrand: there is nothing to compute",
+    )
+    require(
+        d.surrogate or not d.has_dual or d.critic_reads is not None,
         f"has_dual = {d.has_dual}, but critic_reads = {d.critic_reads!r}: say what the optimal critic means",
     )
     require(d.critic_reads in (None, "log_ratio", "potential", "sign"), f"critic_reads = {d.critic_reads!r} is unknown")
@@ -84,7 +93,8 @@ def declarations_are_consistent(divergence: Divergence) -> None:
     require(d.sample_bias is None or d.primal_needs == "samples", "sample_bias, but no primal from samples")
     zero = torch.zeros(1, dtype=torch.float64)
     if d.has_dual:
-        for method in (d.link, d.conjugate) if d.surrogate else (d.link, d.conjugate, d.value):
+        methods = [d.link] + [d.conjugate] * is_additive(d) + [d.value] * (is_additive(d) and not d.surrogate)
+        for method in methods:
             try:
                 method(zero)
             except NotImplementedError as error:

@@ -80,7 +80,7 @@ class Divergence(nn.Module):
             inside it needs no bound.
         sample_bias: bias of a primal from samples: ``"0"``, or ``"+O(1/n)"``, upward and falling as 1/n; None where
             unknown.
-        accuracy: relative error of the primal's value and slopes beyond rounding (iterative solvers).
+        accuracy: relative error of the primal's slopes beyond rounding (iterative solvers).
     """
 
     has_dual: ClassVar[bool] = False

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import optimize
 from torch import Tensor
 
 Laws = Iterator[tuple[str, Callable[[], None]]]
@@ -98,6 +100,26 @@ def simplex(k: int, seed: int) -> Tensor:
 def normal(shape: Sequence[int], seed: int) -> Tensor:
     """Return standard normal numbers in float64."""
     return torch.randn(tuple(shape), generator=generator(seed), dtype=torch.float64)
+
+
+def maximum(f: Callable[[Tensor], Tensor], start: Tensor, reach: float = 8.0) -> tuple[float, Tensor]:
+    """Return the maximum of a smooth f near a start and where it is, by L-BFGS inside a box of that half-width.
+
+    Where f refuses its argument (a ValueError) it counts as minus infinity.
+    """
+
+    def loss(z: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.tensor(z, requires_grad=True)
+        try:
+            total = -f(x)
+        except ValueError:
+            return math.inf, np.zeros_like(z)
+        return float(total.detach()), torch.autograd.grad(total, x)[0].numpy()
+
+    box = [(float(s) - reach, float(s) + reach) for s in start]
+    options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 1000}
+    found = optimize.minimize(loss, start.numpy(), jac=True, method="L-BFGS-B", bounds=box, options=options)
+    return -float(found.fun), torch.as_tensor(found.x)
 
 
 def slope_along(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor, step: float = 1e-4) -> Tensor:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from scipy import optimize
 from torch import Tensor
 
+from divergences.alphabet_checks import is_additive
 from divergences.base import Divergence
-from divergences.checking import Laws, close, generator, named, normal, require, simplex, slope_along
+from divergences.checking import Laws, close, generator, maximum, named, normal, require, simplex, slope_along
 from divergences.exact import Points
 from divergences.limits import slope_at_infinity
 from divergences.potential_checks import bound_on, potential_is_the_linear_program, sign_attains_the_value
@@ -36,12 +36,14 @@ def laws(divergence: Divergence) -> Laws:
     yield from named(divergence, inner_record, gradient_of_the_dual)
     if divergence.has_normalised_dual:
         yield from named(divergence, probability_dual)
-    if divergence.critic_reads == "log_ratio":
+    if divergence.critic_reads == "log_ratio" and is_additive(divergence):
         yield from named(
             divergence, value_is_the_generator, generator_convex, link_is_the_slope, fenchel_young,
             supremum_of_the_link, inverse_link_inverts, bound_below_the_value, maximum_over_critics, minimum_over_q,
             envelope_gradient, views_read_the_same,
         )  # fmt: skip
+        if divergence.has_normalised_dual and getattr(divergence, "supremum", math.inf) < math.inf:
+            yield from named(divergence, mass_off_the_model)
     elif divergence.critic_reads == "potential":
         yield from named(divergence, potential_is_the_linear_program)
     elif divergence.critic_reads == "sign":
@@ -60,6 +62,8 @@ def grid() -> Tensor:
 
 def forms(divergence: Divergence) -> dict:
     """Return the elementwise methods that players use, by name."""
+    if not is_additive(divergence):
+        return {"link": divergence.link}
     both = {"link": divergence.link, "conjugate": divergence.conjugate}
     return both if divergence.surrogate else both | {"value": divergence.value}
 
@@ -67,7 +71,8 @@ def forms(divergence: Divergence) -> dict:
 def size(divergence: Divergence, v: Tensor) -> Tensor:
     """Return the size of the terms that are formed at v: what rounding is relative to."""
     u, t = v.exp(), divergence.link(v).abs()
-    return 1 + u + (1 + u) * t + divergence.value(v).abs() + divergence.conjugate(v).abs() + 1 / u
+    terms = 1 + u + (1 + u) * t + 1 / u
+    return terms + divergence.value(v).abs() + divergence.conjugate(v).abs() if is_additive(divergence) else terms
 
 
 # -- of any dual, surrogates included ---------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ def inner_record(divergence: Divergence) -> None:
             ROUNDING * scale,
             "link_q against the mean under q* = p e^tilt",
         )
-        if divergence.critic_reads == "log_ratio":
+        if divergence.critic_reads == "log_ratio" and is_additive(divergence):
             want = (p * divergence.value((q / p).log())).sum()
             close(inner.divergence, want, ROUNDING * scale, "divergence against D(q*, p)")
 
@@ -211,21 +216,29 @@ def probability_dual(divergence: Divergence) -> None:
     y = v.clone().requires_grad_()
     (slope_of_link,) = torch.autograd.grad(divergence.link(y).sum(), y)
     close(slope, q * slope_of_link, 1e-7 * (1 + slope_of_link.max()), "gradient against q* times the link's (Danskin)")
-    if divergence.critic_reads == "log_ratio":
-        found = _search_probability(divergence, t, p)
+    if divergence.critic_reads == "log_ratio" and is_additive(divergence):
+        found = _search_probability(divergence, t, p, torch.zeros(0, dtype=torch.float64), 0.0)
         close(conjugate, found, 1e-6 * (1 + abs(found)), "D* over probability q against a search over q")
 
 
-def _search_probability(divergence: Divergence, t: Tensor, p: Tensor) -> float:
-    """Return the maximum over probability q of t.q - sum p value(log q/p), by BFGS in the logits of q."""
+def mass_off_the_model(divergence: Divergence) -> None:
+    """Where h'(inf) is finite, probability q may put mass where only data is, at that price: as the search finds."""
+    p, v, supremum = simplex(3, 4), normal((3,), 7) / 4, float(divergence.supremum)  # type: ignore[arg-type]
+    v_data = torch.full((1,), 3.0, dtype=torch.float64)
+    inner = divergence.inner_normalised(v, letters(p), v_data)
+    found = _search_probability(divergence, divergence.link(v), p, divergence.link(v_data), supremum)
+    close(inner.conjugate, found, 1e-6 * (1 + abs(found)), "D* over probability q on model and data against a search")
 
-    def loss(z: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = torch.tensor(z, requires_grad=True)
+
+def _search_probability(divergence: Divergence, t: Tensor, p: Tensor, t_data: Tensor, price: float) -> float:
+    """Return the maximum of t.q - D(q, p) over probability q on p's letters and those of data, in logits of q."""
+
+    def gain(logits: Tensor) -> Tensor:
         log_q = logits.log_softmax(0)
-        total = (p * divergence.value(log_q - p.log())).sum() - (log_q.exp() * t).sum()
-        return float(total.detach()), torch.autograd.grad(total, logits)[0].numpy()
+        on, off = log_q[: len(p)], log_q[len(p) :].exp()
+        return (on.exp() * t).sum() - (p * divergence.value(on - p.log())).sum() + (off * (t_data - price)).sum()
 
-    return -float(optimize.minimize(loss, p.log().numpy(), jac=True, method="BFGS", options={"gtol": 1e-9}).fun)
+    return maximum(gain, torch.cat([p.log(), torch.full_like(t_data, -2.0)]))[0]
 
 
 # -- of f-divergences -------------------------------------------------------------------------------------------------
@@ -320,22 +333,13 @@ def bound_below_the_value(divergence: Divergence) -> None:
 
 
 def maximum_over_critics(divergence: Divergence) -> None:
-    """Biconjugation: BFGS over one free score per letter, from zero, ends at D, and at v = log(q/p)."""
+    """Biconjugation: a search over one free score per letter, from zero, ends at D, and at v = log(q/p)."""
     q, p = simplex(3, 1), simplex(3, 51)
-
-    def loss(v: np.ndarray) -> tuple[float, np.ndarray]:
-        x = torch.tensor(v, requires_grad=True)
-        try:
-            total = -bound_on(divergence, q, p, x)
-        except ValueError:  # refused so far out
-            return math.inf, np.zeros_like(v)
-        return float(total.detach()), torch.autograd.grad(total, x)[0].numpy()
-
-    found = optimize.minimize(loss, np.zeros(3), jac=True, method="BFGS", options={"gtol": 1e-8})
     best = (q / p).log()
     exact = float((p * divergence.value(best)).sum())
-    close(-found.fun, exact, 1e-7 * (1 + abs(exact)), "the largest bound over critics against D")
-    close(torch.as_tensor(found.x), best, 1e-3, "the best critic against log(q/p)")
+    found, v = maximum(lambda v: bound_on(divergence, q, p, v), torch.zeros(3, dtype=torch.float64))
+    close(found, exact, 1e-7 * (1 + abs(exact)), "the largest bound over critics against D")
+    close(v, best, 1e-3, "the best critic against log(q/p)")
 
 
 def minimum_over_q(divergence: Divergence) -> None:

@@ -8,6 +8,7 @@ divergences between particles, from its ``primal``). Where none applies the refu
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,12 @@ class Points(NamedTuple):
             return values.mean()
         weights = self.log_weights.exp()
         return (weights * torch.where(weights == 0, 0.0, values)).sum()
+
+    def log_mean_exp(self, values: Tensor) -> Tensor:
+        """Return the logarithm of the weighted mean of e^values."""
+        if self.log_weights is None:
+            return torch.logsumexp(values, 0) - math.log(len(values))
+        return torch.logsumexp(torch.where(self.log_weights == -torch.inf, 0.0, values) + self.log_weights, 0)
 
 
 class Line(NamedTuple):

@@ -118,7 +118,9 @@ class FDivergence(Divergence):
         above = high if math.isfinite(high) else torch.where(q * h.abs() / u < NEGLIGIBLE, h / u, torch.nan)
         below = torch.where(v == -torch.inf, low, torch.where(v < -EXTREME, below, h))
         above = torch.where(v == torch.inf, high, above)
-        return torch.where(v > EXTREME, torch.where(q > 0, q * above, 0.0), torch.where(p > 0, p * below, 0.0))
+        near, far = (v <= EXTREME) & (p > 0), (v > EXTREME) & (q > 0)
+        # Masked before the products: what is not taken must not reach the gradient as 0 times NaN either.
+        return p * torch.where(near, below, 0.0) + q * torch.where(far, above, 0.0)
 
     # The dual, generic: in float64, because u h'(u) - h(u) cancels.
 

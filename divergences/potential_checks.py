@@ -19,7 +19,7 @@ def _value(divergence: Divergence, points: torch.Tensor, q: torch.Tensor, p: tor
 
 def bound_on(divergence: Divergence, q: torch.Tensor, p: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return E_q link(v) - E_p conjugate(v) on letters."""
-    return (q * divergence.link(v)).sum() - (p * divergence.conjugate(v)).sum()
+    return (q * divergence.link(v)).sum() - divergence.mean_conjugate(v, Points(v.detach()[:, None], p.log()))
 
 
 def potential_is_the_linear_program(divergence: Divergence) -> None:

@@ -10,11 +10,13 @@ OURS = ("models", "divergences", "se_framework")
 MAY_IMPORT = {"models": {"models"}, "divergences": {"divergences"}, "se_framework": set(OURS)}
 # The engine knows the vocabulary of its neighbours; concrete classes arrive through configuration.
 VOCABULARY = {"models.base", "models.laws", "divergences.base"}
+# The laws that ship look at any object through those contracts: they name no concrete class either.
+VOCABULARY |= {"models.checks", "divergences.checks", "divergences.checking"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
-    {"run_directory", "auxiliary", "legality", "composing"}, {"equation"}, {"players", "units"}, {"state"},
-    {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"}, {"loop"}, {"assembly"},
-    {"describe", "notebook", "evaluation"}, {"commands"}, {"__main__"},
+    {"run_directory", "auxiliary", "legality", "composing", "metric_checks"}, {"equation", "auxiliary_checks"},
+    {"players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames"},
+    {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
