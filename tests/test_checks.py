@@ -55,18 +55,19 @@ def test_one_object_takes_less_than_two_seconds():
 # -- random generators ------------------------------------------------------------------------------------------------
 
 PIECES = {  # h, h(1) = 0: strictly convex, C2, of unlike curvature in the tails and around one
-    "u log u": lambda u: torch.xlogy(u, u),
+    "u log u": lambda u: u * torch.log(u),
     "-log u": lambda u: -torch.log(u),
     "(u-1)^2": lambda u: (u - 1).square(),
     "(sqrt u - 1)^2": lambda u: (u.sqrt() - 1).square(),
-    "js": lambda u: torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2),
+    "js": lambda u: u * torch.log(u) - (1 + u) * torch.log((1 + u) / 2),
     "le cam": lambda u: (u - 1).square() / (u + 1),
     "neyman": lambda u: (1 - u).square() / u,
     "u^1.5": lambda u: (u**1.5 - 1 - 1.5 * (u - 1)) / 0.75,
     "softplus": lambda u: torch.nn.functional.softplus(3 * (u - 1)) - math.log(2),
     "hypot": lambda u: torch.sqrt(1 + (2 * (u - 1)).square()) - 1,
 }
-SLOW = ("probability_dual", "mass_off_the_model")
+SEARCHES = ("maximum_over_critics", "minimum_over_q", "inverse_link_inverts", "bound_below_the_value")
+ROOTS = ("probability_dual", "mass_off_the_model")
 
 
 def random_generator(seed: int) -> FDivergence:
@@ -82,9 +83,11 @@ def random_generator(seed: int) -> FDivergence:
 
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_random_generators(block):
+    """Every law for each; those that search by hundreds of calls for one in ten, those that solve for a root for two."""
     for seed in range(20 * block, 20 * block + 20):
         for name, law in divergence_laws(random_generator(seed)):
-            if name not in SLOW or seed % 50 == 0:
+            every = 10 if name in SEARCHES else 100 if name in ROOTS else 1
+            if seed % every == 0:
                 law()
 
 
