@@ -87,4 +87,4 @@ def check_metric(metric: Metric, event_shape: tuple[int, ...] | None = None) -> 
         TypeError: no metric.
         ValueError: the shape of an example is not known.
     """
-    run(metric.network, metric_laws(metric, event_shape))
+    run(getattr(metric, "network", metric), metric_laws(metric, event_shape))

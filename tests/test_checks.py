@@ -83,7 +83,7 @@ def random_generator(seed: int) -> FDivergence:
 
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_random_generators(block):
-    """Every law for each; those that search by hundreds of calls for one in ten, those that solve for a root for two."""
+    """Every law for each; those that search by hundreds of calls for one in ten, those that find roots for two."""
     for seed in range(20 * block, 20 * block + 20):
         for name, law in divergence_laws(random_generator(seed)):
             every = 10 if name in SEARCHES else 100 if name in ROOTS else 1
