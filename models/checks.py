@@ -243,7 +243,7 @@ def density_by_the_jacobian(model: Model) -> None:
     twin = moved(model)
     law: Any = _law(twin, 1)
     z = _noise(twin, 1)
-    if z[0].numel() != model.dimension or model.dimension > 32 or _particles(twin).log_weights is not None:
+    if z.numel() != model.dimension or model.dimension > 32 or _particles(twin).log_weights is not None:
         return  # no square Jacobian: a mixture, an alphabet
     for seed in range(3):
         z = _noise(twin, 1, seed)
