@@ -25,6 +25,7 @@ from divergences import (
     TotalVariation,
     Wasserstein1,
 )
+from divergences.checking import close
 from divergences.checks import CheckError, check_divergence, divergence_laws, parametrize_with_laws
 from tests.cases import DIVERGENCES
 
@@ -374,6 +375,13 @@ def test_wrong_generators_are_refused_at_construction():
     for h in (lambda u: -((u - 1) ** 2), lambda u: (u - 1) ** 2 + 0.1):
         with pytest.raises(ValueError, match="not convex|h\\(1\\) = 0.1"):
             FDivergence(h)
+
+
+def test_nothing_agrees_with_nan():
+    close(torch.tensor([1.0, torch.inf]), torch.tensor([1.0, torch.inf]), 0.0, "numbers")
+    for pair in ((torch.nan, 1.0), (1.0, torch.nan), (torch.nan, torch.nan), (torch.inf, 1.0)):
+        with pytest.raises(AssertionError, match="numbers: got .*, expected .* within"):
+            close(*pair, 1e3, "numbers")
 
 
 def test_what_is_no_divergence():

@@ -275,6 +275,9 @@ def test_distances_on_the_line():
     p = Normal(torch.tensor(1.0), torch.tensor(1.8))
     assert float(d.Wasserstein1().exact(MIXTURE, p)) == pytest.approx(gap.sum() * 1e-3, abs=1e-6)  # step^2, kinks
     assert float(d.EnergyDistance().exact(MIXTURE, p)) == pytest.approx(2 * (gap**2).sum() * 1e-3, abs=1e-6)
+    three = MixtureSameFamily(Categorical(probs=f64(0.1, 0.2, 0.7)), Normal(f64(0.0, 1.0, 2.0), f64(1.0, 1.0, 1.0)))
+    shifted = d.Wasserstein1().exact(three, Normal(f64(-1.0), f64(1.0)))  # F of one ends at 1 - 1e-16, 1e19 scales away
+    assert float(shifted) == pytest.approx(2.6, abs=1e-9)  # the difference of the means: the laws are ordered
     assert float(d.Wasserstein1().exact(Uniform(0.0, 1.0), Uniform(2.0, 4.0))) == pytest.approx(2.5, abs=1e-12)
     assert float(d.Wasserstein1().exact(Exponential(1.0), Exponential(0.5))) == pytest.approx(1, abs=1e-7)  # means
 
@@ -347,6 +350,7 @@ def test_quadrature_estimates_its_error():
     for f, want in ((torch.sin, 1 - math.cos(1)), (torch.sqrt, 2 / 3), (lambda x: (x - 0.3).abs(), 0.29)):
         value, error, _ = adaptive(f, edges)
         assert abs(value - want) <= max(error, 1e-15) and error < 1e-8
+    assert adaptive(lambda x: (x - 1 / 3).abs(), edges)[1] > 0  # what the kink's panels still differ by
     assert adaptive(lambda x: torch.where(x > 0.5, torch.inf, x), edges)[0] == math.inf
     assert not adaptive(lambda x: torch.where(x > 0.5, torch.nan, x), edges)[1] < math.inf
     assert not adaptive(lambda x: 1 / x, edges)[1] < 1e-8  # the integral diverges at an end
