@@ -18,6 +18,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from divergences import estimates
+from divergences import exact as laws
+from divergences.estimates import Estimate
+from divergences.exact import Line, Points
+from divergences.gaussians import Gaussian
+
 
 class WeightedPoints(Protocol):
     """What a divergence needs of a law: points, weights, and expectations (``models.Particles`` is one)."""
@@ -85,6 +91,9 @@ class Divergence(nn.Module):
         primal_extra: what the primal needs besides the dependencies: the module and the extra that installs it.
         bounded_in_scale: the primal stays bounded when the points are scaled up (bounded kernels): a learned embedding
             inside it needs no bound.
+        sample_bias: bias of a primal from samples: ``"0"``, or ``"+O(1/n)"``, upward and falling as 1/n; None where
+            unknown.
+        accuracy: relative error of the primal's slopes beyond rounding (iterative solvers).
     """
 
     has_dual: bool = False
@@ -105,6 +114,8 @@ class Divergence(nn.Module):
     largest_dimension: ClassVar[int | None] = None
     primal_extra: tuple[str, str] | None = None
     bounded_in_scale: bool = False
+    sample_bias: str | None = None
+    accuracy: float = 0.0
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
@@ -175,3 +186,77 @@ class Divergence(nn.Module):
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""
         raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")
+
+    # Values, estimates, bounds: derived from what is declared above, or refused by name. No divergence must write any.
+
+    def exact(self, q: Any, p: Any) -> Tensor:
+        r"""Return D(q, p) of two laws, shape (), float64, by the first of these that applies.
+
+        1. Two normal laws (``Normal``, ``MultivariateNormal``, ``Independent``) whose pair has a closed form.
+        2. Two finite alphabets (``Categorical``, or anything with ``points``, shape (N, \*E), and ``log_weights``): a
+           sum over their union; where one has no mass the other's costs h(0) or h'(inf).
+        3. Two continuous laws of one real number (``torch.distributions``, mixtures included): adaptive quadrature.
+
+        1 and 2 are differentiable in the laws' parameters, 3 is not.
+
+        Args:
+            q: the law of the data.
+            p: the law of the model.
+
+        Raises:
+            NotImplementedError: none applies, or the quadrature does not settle; the message says what would work.
+            ValueError: the laws have different numbers of coordinates.
+        """
+        return laws.exact(self, q, p)
+
+    def estimate(
+        self, x: Tensor, y: Tensor, weights_x: Tensor | None = None, weights_y: Tensor | None = None
+    ) -> Estimate:
+        r"""Estimate D(q, p) from independent samples, by the primal, with the standard error of the statistic.
+
+        Args:
+            x: samples of q, shape (N, \*E).
+            y: samples of p, shape (M, \*E).
+            weights_x: weights of x that do not depend on it, shape (N,); normalised here.
+            weights_y: weights of y.
+
+        Raises:
+            NotImplementedError: D is not a functional of samples; the message says what would work.
+            ValueError: shapes disagree.
+        """
+        return estimates.from_samples(self, x, y, weights_x, weights_y)
+
+    def bound(self, v_data: Tensor, v_model: Tensor, normalised: bool = False) -> Estimate:
+        r"""Estimate the dual's lower bound :math:`\mathbb E_q\ell(v)-D^*_p(\ell(v))\le D(q,p)` from critic outputs.
+
+        Args:
+            v_data: critic outputs on samples of q, shape (N,), which the critic was not trained on.
+            v_model: critic outputs on samples of p, shape (M,), likewise.
+            normalised: the dual over probability q, tighter, biased upward by O(1/M).
+
+        Raises:
+            NotImplementedError: D has no (such) dual.
+            ValueError: outputs that are not of shape (N,), (M,), or are empty.
+        """
+        return estimates.from_critic(self, v_data, v_model, normalised)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""Return the integrand of D at log-densities (or log-masses) of q and p, elementwise; each may be -inf."""
+        raise NotImplementedError(
+            f"{type(self).__name__} is not written as an integral over densities: give it an `integrand`, "
+            "or estimate it from samples"
+        )
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return D of two normal laws in closed form, shape (), or None where there is none."""
+        return None
+
+    def between_letters(self, points: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return D of two laws on K letters at points (K, d) from their log-masses, shape (K,)."""
+        if self.primal_needs == "samples":
+            return self.primal(Points(points, log_q), None, Points(points, log_p))
+        return self.integrand(log_q, log_p).sum()
+
+    def on_a_line(self, line: Line) -> Tensor:
+        """Return D of two laws with densities on the line, by the rule that the line carries."""
+        return line.integral(lambda x: self.integrand(line.log_q(x), line.log_p(x)), type(self).__name__)

@@ -23,10 +23,17 @@ import torch
 from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.limits import limit_at_zero
 from divergences.roots import EPS, FAR, Table, multiplier, readable, scores
 
 LIMIT = 20.0
 """|v| up to which the generic form is evaluated: beyond, u h'(u) - h(u) cancels more than 1e-6 in float64."""
+
+
+EXTREME = 300.0
+"""|log(q/p)| up to which :meth:`FDivergence.integrand` evaluates h: squares of e^300 are numbers."""
+NEGLIGIBLE = 1e-20
+"""Integrand that cannot count beside a mass of one."""
 
 
 class FDivergence(Divergence):
@@ -129,6 +136,24 @@ class FDivergence(Divergence):
     def extra_repr(self) -> str:
         """Show the generator when it is the user's."""
         return "" if type(self) is not FDivergence else f"h={self.generator_name}"
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""Return :math:`p\,h(q/p)`, with its limits :math:`q\,h'(\infty)` where p = 0 and :math:`p\,h(0)` where q = 0.
+
+        A ratio beyond :math:`e^{\pm300}` is priced at the limit too where that is finite; where it is not and what is
+        there at :math:`e^{\pm300}` counts, the answer is NaN, which :meth:`exact` refuses: h is no float64 beyond.
+        """
+        v = torch.where(log_p == -torch.inf, torch.inf, log_q - log_p.clamp(min=-1e300))
+        q, p, u = log_q.exp(), log_p.exp(), v.clamp(-EXTREME, EXTREME).exp()
+        h = self.h(u)
+        low, high = limit_at_zero(self.h), self.supremum
+        below = low if math.isfinite(low) else torch.where(p * h.abs() < NEGLIGIBLE, h, torch.nan)
+        above = high if math.isfinite(high) else torch.where(q * h.abs() / u < NEGLIGIBLE, h / u, torch.nan)
+        below = torch.where(v == -torch.inf, low, torch.where(v < -EXTREME, below, h))
+        above = torch.where(v == torch.inf, high, above)
+        near, far = (v <= EXTREME) & (p > 0), (v > EXTREME) & (q > 0)
+        # Masked before the products: what is not taken must not reach the gradient as 0 times NaN either.
+        return p * torch.where(near, below, 0.0) + q * torch.where(far, above, 0.0)
 
     # The dual, generic: in float64, because u h'(u) - h(u) cancels.
 

@@ -61,7 +61,9 @@ class FisherIPM(Divergence):
         moment = ((a[:, None] * x).mT @ x + (b[:, None] * y).mT @ y) / 2
         k = x.shape[1]
         eye = torch.eye(k, dtype=x.dtype, device=x.device)
+        size = moment.trace() / k
+        size = torch.where(size == 0, 1.0, size)  # all points at the origin: D is zero whatever M is taken for
         # The variant without an error check, which would wait for a GPU; a singular moment gives no finite number.
-        square = delta @ torch.linalg.solve_ex(moment + self.ridge * moment.trace() / k * eye, delta)[0]
+        square = delta @ torch.linalg.solve_ex(moment + self.ridge * size * eye, delta)[0]
         value = root(square)
         return value.to(common_type(q, p))

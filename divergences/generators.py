@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from divergences import gaussians
 from divergences.base import WeightedPoints
 from divergences.f_divergence import FDivergence
+from divergences.gaussians import Gaussian
 from divergences.roots import multiplier
 
 LOG2 = math.log(2.0)
@@ -29,6 +31,12 @@ def log_two_sigmoid(v: Tensor) -> Tensor:
     r"""Return :math:`\log(2\sigma(v)) = \log 2 - \mathrm{sp}(-v)`, without cancellation near v = 0."""
     near = torch.log1p(torch.tanh(v.clamp(-1, 1) / 2))
     return torch.where(v.abs() < 1, near, LOG2 + logsigmoid(v))
+
+
+def kl_integrand(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """Return q log(q/p) at log-densities, elementwise: 0 where q = 0, inf where p = 0 alone."""
+    q = log_q.exp()
+    return torch.where(q == 0, 0.0, q * (log_q.clamp(min=-1e300) - log_p))
 
 
 class NamedFDivergence(FDivergence):
@@ -54,6 +62,12 @@ class KL(NamedFDivergence):
     """
 
     entropy_weight = 1.0
+
+    between_gaussians = staticmethod(gaussians.kl)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return q log(q/p): at any ratio, where the general form ends with e^v in float64."""
+        return kl_integrand(log_q, log_p)
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return torch.xlogy(u, u)
@@ -82,6 +96,13 @@ class ReverseKL(NamedFDivergence):
     r""":math:`\mathrm{KL}(p\|q) = \int p\log(p/q)`; h(u) = -log u."""
 
     supremum = 0.0
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
+        return gaussians.kl(p, q)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return p log(p/q)."""
+        return kl_integrand(log_p, log_q)
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return -torch.log(u)
@@ -159,6 +180,9 @@ class SquaredHellinger(NamedFDivergence):
     symmetric = True
     supremum = 1.0
 
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
+        return -2 * torch.expm1(gaussians.log_power(0.5, q, p))
+
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (torch.sqrt(u) - 1).square()
 
@@ -181,6 +205,9 @@ class Pearson(NamedFDivergence):
     The dual's integrand under p is :math:`e^{2v}`: on separated laws it overflows float32 within 20 rounds, so phi
     learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
     """
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
+        return torch.expm1(gaussians.log_power(2.0, q, p))
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (u - 1).square()
@@ -221,6 +248,9 @@ class Neyman(NamedFDivergence):
     """
 
     supremum = 1.0
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
+        return torch.expm1(gaussians.log_power(-1.0, q, p))
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (1 - u).square() / u
@@ -274,6 +304,13 @@ class Jeffreys(NamedFDivergence):
 
     symmetric = True
 
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
+        return gaussians.kl(q, p) + gaussians.kl(p, q)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return q log(q/p) + p log(p/q)."""
+        return kl_integrand(log_q, log_p) + kl_integrand(log_p, log_q)
+
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (u - 1) * torch.log(u)
 
@@ -304,6 +341,10 @@ class SoftenedReverseKL(NamedFDivergence):
     """
 
     supremum = -LOG2
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return 2 m log(m/q)."""
+        return 2 * kl_integrand(torch.logaddexp(log_q, log_p) - LOG2, log_q)
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (1 + u) * (torch.log1p(u) - torch.log(2 * u))

@@ -18,8 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 from divergences.clouds import clouds, common_type, root, squared_distances
+from divergences.exact import Line
 
 
 class KernelDistance(Divergence):
@@ -45,6 +47,7 @@ class KernelDistance(Divergence):
     def __init__(self, unbiased: bool = False) -> None:
         super().__init__()
         self.unbiased = unbiased
+        self.sample_bias = "0" if unbiased else "+O(1/n)"
 
     def extra_repr(self) -> str:
         """Show which statistic it is."""
@@ -67,6 +70,11 @@ class KernelDistance(Divergence):
         value = self._within(x, a) + self._within(y, b) - 2 * between
         return value.to(common_type(q, p))
 
+    def between_letters(self, points: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""Return :math:`(a-b)^\top K(a-b)`, of the laws themselves, whichever the statistic."""
+        difference = log_q.exp() - log_p.exp()
+        return difference @ self.kernel(squared_distances(points, points)) @ difference
+
     def _within(self, x: Tensor, a: Tensor) -> Tensor:
         k = self.kernel(squared_distances(x, x))
         if not self.unbiased:
@@ -83,6 +91,11 @@ class EnergyDistance(KernelDistance):
     """
 
     cost_degree = 1.0
+    between_gaussians = staticmethod(gaussians.energy)
+
+    def on_a_line(self, line: Line) -> Tensor:
+        r"""Return :math:`2\int(F_q-F_p)^2` (Szekely and Rizzo 2004, for one dimension)."""
+        return line.integral(lambda x: 2 * line.gap(x).square(), "energy distance")
 
     def kernel(self, squared: Tensor) -> Tensor:
         """Return -|x-y|."""
@@ -131,6 +144,12 @@ class MMD(KernelDistance):
         """Show the kernel and the statistic."""
         widths = ", ".join(f"{b:g}" for b in self.bandwidths)
         return f"kernel={self.kernel_name}, bandwidths=({widths}), {super().extra_repr()}"
+
+    def between_gaussians(self, q: gaussians.Gaussian, p: gaussians.Gaussian) -> Tensor | None:
+        """Return the mean over the bandwidths for gaussian kernels; None for others."""
+        if self.kernel_name != "gaussian":
+            return None
+        return torch.stack([gaussians.gaussian_kernel(q, p, b) for b in self.bandwidths]).mean()
 
     def kernel(self, squared: Tensor) -> Tensor:
         """Return the mean of the kernels over the bandwidths."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 
 
@@ -20,6 +22,15 @@ class CrossEntropy(Divergence):
     primal_needs = "log_prob"
     entropy_weight = 0.0
     up_to_constant = True
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return -q log p."""
+        q = log_q.exp()
+        return torch.where(q == 0, 0.0, -q * log_p)
+
+    def between_gaussians(self, q: gaussians.Gaussian, p: gaussians.Gaussian) -> Tensor:
+        """Return KL + H."""
+        return gaussians.kl(q, p) + gaussians.entropy(q)
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the mean negative log-density of q's particles under the law, shape ()."""

@@ -13,8 +13,9 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.f_divergence import FDivergence
-from divergences.generators import GAN, NamedFDivergence, softplus
+from divergences.generators import GAN, NamedFDivergence, kl_integrand, softplus
 
 RULE = [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*leggauss(8), strict=True)]
 """Gauss-Legendre nodes and weights on [0, 1]: error 2e-23 |c|^16 on e^(c s)."""
@@ -111,6 +112,19 @@ class Alpha(NamedFDivergence):
     def extra_repr(self) -> str:
         """Show the order."""
         return f"order={self.order:g}"
+
+    def between_gaussians(self, q: gaussians.Gaussian, p: gaussians.Gaussian) -> Tensor:  # noqa: D102
+        return gaussians.alpha(self.order, q, p)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        r"""Return :math:`(q^ap^{1-a}-aq-(1-a)p)/(a(a-1))`, at any ratio."""
+        a, q, p = self.order, log_q.exp(), log_p.exp()
+        if a in (0, 1):
+            return kl_integrand(log_q, log_p) - q + p if a else kl_integrand(log_p, log_q) - p + q
+        # 0 to a negative power is inf, but 0 beside no mass of the other.
+        outside = (q == 0) & (p == 0) & ((log_q == -torch.inf) | (log_p == -torch.inf))
+        logs = torch.where(outside, -torch.inf, a * log_q + (1 - a) * log_p)
+        return (logs.exp() - a * q - (1 - a) * p) / (a * (a - 1))
 
     def phi_view(self) -> FDivergence | None:
         """Return the GAN's dual from orders 1 (KL) and -1 (half of Neyman) on, as those do."""

@@ -4,18 +4,19 @@ r"""The Renyi divergence: a monotone function of the alpha divergence, no mean u
     D_a(q\|p) = \frac{1}{a-1}\log\int q^a p^{1-a}, \qquad a > 0 .
 
 It is convex in q for orders up to 1 only (van Erven and Harremoes 2014, Theorems 11 to 13): above there is no dual that
-is its conjugate, so no saddle of the equation, but a bound of its own (:meth:`Renyi.bound`).
+is its conjugate, so no saddle of the equation, but a bound of its own (:meth:`Renyi.variational_bound`).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
-from divergences.parametric import LARGEST_ORDER, phi
+from divergences.parametric import LARGEST_ORDER, Alpha, phi
 from divergences.roots import multiplier, scores
 
 
@@ -84,7 +85,7 @@ class Renyi(Divergence):
         moment = p.mean(torch.where(log_ratio == -torch.inf, 0.0, log_ratio.exp() * phi(b, log_ratio)))
         return torch.log1p(b * moment) / b if b else moment
 
-    def bound(
+    def variational_bound(
         self, v_data: Tensor, v: Tensor, data: WeightedPoints | None = None, p: WeightedPoints | None = None
     ) -> Tensor:
         r"""Return :math:`\frac{a}{a-1}\log\mathbb E_q e^{(a-1)v} - \log\mathbb E_p e^{av} \le D_a(q\|p)`, shape ().
@@ -106,13 +107,18 @@ class Renyi(Divergence):
             left = v_data.mean() if data is None else data.mean(v_data)
         return left - log_mean_exp(self.order * v, p)
 
+    def exact(self, q: Any, p: Any) -> Tensor:
+        """Return D(q, p) of two laws from their alpha divergence, wherever that has an exact value."""
+        b, of_alpha = self.order - 1, Alpha(self.order).exact(q, p)
+        return torch.log1p(self.order * b * of_alpha) / b if b else of_alpha
+
     # The dual, up to order 1.
 
     def _require_dual(self, what: str) -> None:
         if not self.has_dual:
             raise NotImplementedError(
                 f"Renyi has no {what} at order {self.order:g}: it is convex in q up to order 1 only; take such an "
-                "order, or maximise bound(), which is no saddle of the equation"
+                "order, or maximise variational_bound(), which is no saddle of the equation"
             )
 
     def link(self, v: Tensor) -> Tensor:  # noqa: D102

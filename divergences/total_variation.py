@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, InnerSolution, WeightedPoints
 
 
@@ -25,6 +26,12 @@ class TotalVariation(Divergence):
     has_dual = True
     critic_reads = "sign"
     symmetric = True
+
+    between_gaussians = staticmethod(gaussians.total_variation)
+
+    def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return |q - p|/2."""
+        return (log_q.exp() - log_p.exp()).abs() / 2
 
     def link(self, v: Tensor) -> Tensor:
         """Return tanh(v)/2."""

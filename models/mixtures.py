@@ -53,7 +53,7 @@ class MixtureLaw(Distribution):
         k = torch.arange(n, device=noise.device) % components
         shares = torch.tensor([(n - 1 - j) // components + 1 for j in range(components)], device=noise.device)
         x = (self.loc[k] + self.scale[k] * noise).unflatten(1, self.event_shape)
-        return Particles(x, (self.log_weights - shares.log())[k], self.log_prob(x))
+        return Particles(x, (self.log_weights - shares.to(self.log_weights.dtype).log())[k], self.log_prob(x))
 
     @torch.no_grad()
     def sample(  # type: ignore[override]  # torch.distributions has no generator argument

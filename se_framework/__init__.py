@@ -25,9 +25,14 @@ _WHERE = {
     "Tilted": "auxiliary",
     "TrainState": "state",
     "Transported": "transported",
+    "check_auxiliary": "checks",
+    "check_divergence": "checks",
+    "check_metric": "checks",
+    "check_model": "checks",
     "compose": "notebook",
     "load": "notebook",
     "make_players": "players",
+    "parametrize_with_laws": "checks",
     "train": "loop",
 }
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
@@ -38,6 +43,11 @@ if TYPE_CHECKING:
     from se_framework.auxiliary import Dual as Dual
     from se_framework.auxiliary import Empirical as Empirical
     from se_framework.auxiliary import Tilted as Tilted
+    from se_framework.checks import check_auxiliary as check_auxiliary
+    from se_framework.checks import check_divergence as check_divergence
+    from se_framework.checks import check_metric as check_metric
+    from se_framework.checks import check_model as check_model
+    from se_framework.checks import parametrize_with_laws as parametrize_with_laws
     from se_framework.equation import StandardEquation as StandardEquation
     from se_framework.equation import Terms as Terms
     from se_framework.loop import train as train

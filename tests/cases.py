@@ -5,6 +5,7 @@ Models and critics have their tables in ``test_models.py``.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
@@ -84,3 +85,11 @@ def leaves(base: type, package: str) -> set[type]:
         queue += children
         found |= {c for c in children if c.__module__.startswith(package) and not c.__subclasses__()}
     return found
+
+
+INSTALLED = {
+    name: make
+    for name, make in DIVERGENCES.items()
+    if make().primal_extra is None or importlib.util.find_spec(make().primal_extra[0])
+}
+"""The divergences that can be evaluated here: extras may be missing."""

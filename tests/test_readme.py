@@ -1,4 +1,4 @@
-"""The code of the README runs as it stands there."""
+"""The code of the README and of the pages in docs/ runs as it stands there."""
 
 import re
 import subprocess
@@ -15,7 +15,13 @@ def test_the_readme_has_its_three_blocks():
     assert len(BLOCKS) == 3
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+PAGES = [
+    "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S))  # one program per page
+    for page in sorted((ROOT / "docs").glob("*.md"))
+]
+
+
+@pytest.mark.parametrize("block", [*BLOCKS, *PAGES])
 def test_block_runs(block, tmp_path):
     (tmp_path / "block.py").write_text(block)
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}

@@ -100,7 +100,9 @@ def test_declarations_and_parameters():
         d = Renyi(order)
         assert not (d.has_dual or d.has_normalised_dual or d.convex_in_q)
         for call in (d.link, d.inverse_link, lambda v, d=d: d.mean_conjugate(v, letters([0.5, 0.5]))):
-            with pytest.raises(NotImplementedError, match=rf"no dual at order {order:g}.*or maximise bound\(\)"):
+            with pytest.raises(
+                NotImplementedError, match=rf"no dual at order {order:g}.*or maximise variational_bound\(\)"
+            ):
                 call(v)
         with pytest.raises(NotImplementedError, match="no dual over probability measures at order"):
             d.inner_normalised(v, letters([0.5, 0.5]))
@@ -289,12 +291,12 @@ def test_bound_is_below_and_tight(order):
     for pd, p in pairs(3):
         exact, best = renyi(order, pd, p), log_ratio(pd, p)
         for shift in (0.0, 3.0):
-            assert float(d.bound(best + shift, best + shift, letters(pd), letters(p))) == pytest.approx(
+            assert float(d.variational_bound(best + shift, best + shift, letters(pd), letters(p))) == pytest.approx(
                 exact, abs=1e-11
             )
         for seed, scale in enumerate((0.1, 1.0, 3.0)):
             v = best + critic_outputs(len(p), seed, scale)
-            bound = float(d.bound(v, v, letters(pd), letters(p)))
+            bound = float(d.variational_bound(v, v, letters(pd), letters(p)))
             assert bound < exact - 1e-6
             if order <= 1:  # the saddle's value at the best shift of v
 
@@ -303,6 +305,26 @@ def test_bound_is_below_and_tight(order):
 
                 values = optimize.minimize_scalar(loss, bounds=(-30, 30), method="bounded", options={"xatol": 1e-9})
                 assert -values.fun == pytest.approx(bound, abs=1e-9)
-        plain = d.bound(best, best)
+        plain = d.variational_bound(best, best)
         equal = letters(np.full(len(p), 1 / len(p)))
-        assert float(plain) == pytest.approx(float(d.bound(best, best, equal, equal)), abs=1e-13)
+        assert float(plain) == pytest.approx(float(d.variational_bound(best, best, equal, equal)), abs=1e-13)
+
+
+@pytest.mark.parametrize("order", [0.3, 1.0, 2.0])
+def test_exact_between_normal_laws_and_letters(order):
+    """Gil, Alajaji, Linder 2013, table 2."""
+    (m1, s1), (m2, s2) = (0.0, 1.0), (0.7, 1.3)
+    s = order * s2**2 + (1 - order) * s1**2
+    if order == 1:
+        truth = math.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5
+    else:
+        truth = math.log(s2 / s1) + math.log(s2**2 / s) / (2 * (order - 1)) + order * (m1 - m2) ** 2 / (2 * s)
+    laws = [
+        torch.distributions.Normal(torch.tensor(m).double(), torch.tensor(s).double()) for m, s in ((m1, s1), (m2, s2))
+    ]
+    assert float(Renyi(order).exact(*laws)) == pytest.approx(truth, abs=1e-12)
+    q, p = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.1, 0.5])
+    power = (q**order * p ** (1 - order)).sum()
+    truth = (q * np.log(q / p)).sum() if order == 1 else math.log(power) / (order - 1)
+    alphabets = [torch.distributions.Categorical(torch.tensor(w)) for w in (q, p)]
+    assert float(Renyi(order).exact(*alphabets)) == pytest.approx(truth, abs=1e-12)

@@ -1,0 +1,104 @@
+r"""Estimates of D from samples, and of the dual's bound from critic outputs, each with a standard error.
+
+The standard error is that of the *infinitesimal jackknife* (Jaeckel 1972; Efron 1982, "The jackknife, the bootstrap and
+other resampling plans", chapter 6): a statistic T of weights w on independent points moves by
+:math:`\sum_i w_i\,\phi_i` to first order, :math:`\phi_i=\partial T/\partial w_i`, so
+
+.. math:: \mathrm{se}^2 = \sum_i w_i^2\,(\phi_i-\bar\phi)^2, \qquad \bar\phi=\sum_iw_i\phi_i,
+
+summed over both samples. For kernels :math:`\phi` is twice the witness, for transport the potentials. Where q = p the
+first order vanishes; for kernels the formula then gives the root of twice the variance (both are second order in the
+same spectrum), so it errs to the safe side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from divergences.exact import Points
+
+if TYPE_CHECKING:
+    from divergences.base import Divergence
+
+
+class Estimate(NamedTuple):
+    """A statistic of samples.
+
+    Attributes:
+        value: shape ().
+        standard_error: of the value, shape ().
+        bias: ``"0"``, ``"+O(1/n)"`` (upward, n the smaller sample), or ``"unknown"``.
+    """
+
+    value: Tensor
+    standard_error: Tensor
+    bias: str
+
+
+def from_samples(
+    divergence: Divergence, x: Tensor, y: Tensor, weights_x: Tensor | None, weights_y: Tensor | None
+) -> Estimate:
+    """Return the primal on two samples; see :meth:`divergences.Divergence.estimate`."""
+    name = type(divergence).__name__
+    if divergence.surrogate or divergence.primal_needs != "samples":
+        if divergence.primal_needs == "log_prob":
+            instead = "it needs the model's log_prob: use `primal` with the law, or `exact`"
+        elif divergence.has_dual and not divergence.surrogate:
+            instead = "samples alone carry no density ratio: use `bound` with a critic's outputs, or `exact`"
+        else:
+            instead = "there is no D of two samples here"
+        raise NotImplementedError(f"{name} cannot be estimated from samples alone: {instead}")
+    w_x, w_y = (_normalised(name, *pair) for pair in (("x", x, weights_x), ("y", y, weights_y)))
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_() for w in (w_x, w_y)]
+        value = divergence.primal(Points(x.detach(), leaves[0].log()), None, Points(y.detach(), leaves[1].log()))
+        slopes = torch.autograd.grad(value, leaves)
+    return Estimate(value.detach(), _standard_error((w_x, w_y), slopes), divergence.sample_bias or "unknown")
+
+
+def from_critic(divergence: Divergence, v_data: Tensor, v_model: Tensor, normalised: bool) -> Estimate:
+    """Return the dual's bound; see :meth:`divergences.Divergence.bound`."""
+    name = type(divergence).__name__
+    if divergence.surrogate or not divergence.has_dual:
+        instead = "it is a surrogate and bounds no D" if divergence.surrogate else "use `estimate` or `primal`"
+        raise NotImplementedError(f"{name} has no dual bound: {instead}")
+    if normalised and not divergence.has_normalised_dual:
+        raise NotImplementedError(f"{name} has no dual over probability q: take normalised=False")
+    for symbol, v in (("v_data", v_data), ("v_model", v_model)):
+        if v.ndim != 1 or len(v) == 0:
+            raise ValueError(f"{name}.bound takes critic outputs of shape (N,), got {symbol} of shape {tuple(v.shape)}")
+    v_data, v_model = v_data.detach().double(), v_model.detach().double()
+    w_data, w_model = (_normalised(name, "v", v, None) for v in (v_data, v_model))
+    with torch.enable_grad():
+        leaves = [w.detach().requires_grad_() for w in (w_data, w_model)]
+        p = Points(v_model[:, None], leaves[1].log())
+        if normalised:
+            conjugate = divergence.inner_normalised(v_model, p, v_data).conjugate
+        else:
+            conjugate = divergence.mean_conjugate(v_model, p)
+        value = leaves[0] @ divergence.link(v_data) - conjugate
+        slopes = torch.autograd.grad(value, leaves)
+    additive = divergence.additive_dual and not normalised
+    return Estimate(value.detach(), _standard_error((w_data, w_model), slopes), "0" if additive else "+O(1/n)")
+
+
+def _normalised(name: str, symbol: str, points: Tensor, weights: Tensor | None) -> Tensor:
+    """Return weights of mass one for points, shape (N,)."""
+    n = len(points)
+    if weights is None:
+        return points.new_full((n,), 1.0 / max(n, 1))
+    if weights.shape != (n,) or not bool((weights > 0).all() & weights.isfinite().all()):
+        raise ValueError(
+            f"{name}.estimate takes one positive weight per point, shape ({n},), for {symbol}; got shape "
+            f"{tuple(weights.shape)}: leave out points of weight zero"
+        )
+    return weights.detach() / weights.detach().sum()
+
+
+def _standard_error(weights: tuple[Tensor, Tensor], slopes: tuple[Tensor, ...]) -> Tensor:
+    """Return the infinitesimal jackknife's standard error from weights and influences of both samples."""
+    parts = [(w * (s - w @ s)).square().sum() for w, s in zip(weights, slopes, strict=True)]
+    return (parts[0] + parts[1]).sqrt()
