@@ -69,6 +69,7 @@ INTEGRALS: dict[str, Functional] = {
     "pearson": lambda q, p: ((q - p) ** 2 / p).sum(),
     "neyman": lambda q, p: ((q - p) ** 2 / q).sum(),
     "softened_reverse_kl": softened_reverse_kl,
+    "le_cam": le_cam,
 }
 """D(q, p) of the f-divergences without a parameter, by their integrals."""
 GENERATORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -81,6 +82,7 @@ GENERATORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "pearson": lambda u: (u - 1) ** 2,
     "neyman": lambda u: (u - 1) ** 2 / u,
     "softened_reverse_kl": lambda u: (1 + u) * np.log((1 + u) / (2 * u)),
+    "le_cam": lambda u: (u - 1) ** 2 / (u + 1),
 }
 """h(u) of the same, f-GAN's table."""
 

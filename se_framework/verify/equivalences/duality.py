@@ -14,8 +14,10 @@ from divergences import (
     FDivergence,
     Jeffreys,
     JensenShannon,
+    LeCam,
     Neyman,
     Pearson,
+    Renyi,
     ReverseKL,
     SoftenedReverseKL,
     SquaredHellinger,
@@ -27,6 +29,7 @@ from se_framework.verify import references as ref
 from se_framework.verify.alphabet import (
     DUALS,
     best_critic,
+    cloud,
     equation,
     phi_slope,
     scores,
@@ -41,7 +44,7 @@ from se_framework.verify.claims import Comparison, at_most, claim, equal, rate
 TABLE: dict[str, FDivergence] = {
     "kl": KL(), "reverse_kl": ReverseKL(), "jensen_shannon": JensenShannon(), "gan": GAN(), "pearson": Pearson(),
     "squared_hellinger": SquaredHellinger(), "jeffreys": Jeffreys(), "neyman": Neyman(),
-    "softened_reverse_kl": SoftenedReverseKL(),
+    "softened_reverse_kl": SoftenedReverseKL(), "le_cam": LeCam(),
 }  # fmt: skip
 FAMILIES = {f"alpha({a:g})": (Alpha(a), ref.alpha(a)) for a in (-1.0, 0.0, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0)} | {
     f"weighted_js({w:g})": (WeightedJensenShannon(w), ref.weighted_jensen_shannon(w)) for w in (0.1, 0.3, 0.5, 0.8)
@@ -268,7 +271,7 @@ def local_expansion() -> Iterator[Comparison]:
     direction -= direction.sum() * P
     curvature = {
         "kl": 1.0, "reverse_kl": 1.0, "jensen_shannon": 0.25, "squared_hellinger": 0.5, "jeffreys": 2.0,
-        "neyman": 2.0, "softened_reverse_kl": 0.5, "gan": 0.5,
+        "neyman": 2.0, "softened_reverse_kl": 0.5, "gan": 0.5, "le_cam": 1.0,
     }  # fmt: skip
     at = [1e-2, 5e-3, 2.5e-3]
     for name, second in curvature.items():
@@ -305,3 +308,37 @@ def views_share_the_critic() -> Iterator[Comparison]:
     v = best_critic(equation(GAN(), P), Q)
     for name, (d, integral) in SMOOTH.items():
         yield equal(name, value(equation(GAN(), P), Q, v, view=d), integral(Q, P))
+
+
+@claim("the game of Renyi's divergence, order up to 1, has its value and gradient", "Birrell et al. 2023, theorem 2.2")
+def renyi_game() -> Iterator[Comparison]:
+    for order in (0.3, 0.5, 0.9, 1.0):
+        integral = renyi(order)
+        for which, dual in DUALS.items():
+            of = equation(Renyi(order), P, dual)
+            v = best_critic(of, Q)
+            yield equal(f"value, {order:g}, {which}", value(of, Q, v), integral(Q, P))
+            yield equal(f"theta, {order:g}, {which}", theta_slope(of, Q, v), ref.model_slope(integral, Q, P))
+            yield equal(f"log-ratio, {order:g}, {which}", np.log(tilt(of, Q, v) / P), BEST)
+            yield at_most(f"bound, {order:g}, {which}", value(of, Q, 0.5 * V), integral(Q, P))
+
+
+@claim(
+    "Renyi's own bound is tight at the log-ratio but for a constant, at every order", "Birrell et al. 2021, theorem 2.1"
+)
+def renyi_bound() -> Iterator[Comparison]:
+    data, model = cloud(Q), cloud(P)
+    for order in (0.5, 1.0, 2.0, 5.0):
+        for shift in (0.0, 1.3):
+            v = torch.as_tensor(BEST + shift).to(data.x.device)
+            yield equal(f"order {order:g}", Renyi(order).variational_bound(v, v, data, model), renyi(order)(Q, P))
+        other = torch.as_tensor(V).to(data.x.device)
+        bound = Renyi(order).variational_bound(other, other, data, model)
+        yield at_most(f"any critic, {order:g}", bound, renyi(order)(Q, P))
+
+
+def renyi(order: float) -> ref.Functional:
+    """Return log sum q^a p^(1-a)/(a - 1), KL at a = 1."""
+    if order == 1:
+        return ref.kl
+    return lambda q, p: np.log((q**order * p ** (1 - order)).sum()) / (order - 1)
