@@ -102,6 +102,9 @@ MUTATIONS = [
     Mutation("R1 without its half", "se_framework/penalties.py", "return total / 2", "return total"),
     Mutation("lazy penalty without its factor", "se_framework/penalties.py", "self.weight * self.every * self.penalty",
              "self.weight * self.penalty"),
+    Mutation("c-transform adds the cost", "se_framework/transported.py", "(scores - cost(distances",
+             "(scores + cost(distances"),
+    Mutation("Renyi's bound with its factor inverted", "divergences/renyi.py", "* (self.order / b)", "* (b / self.order)"),
     Mutation("cross-entropy's sign", "divergences/likelihood.py", "-q.mean(", "q.mean("),
 ]  # fmt: skip
 
