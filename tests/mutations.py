@@ -104,7 +104,8 @@ MUTATIONS = [
              "self.weight * self.penalty"),
     Mutation("c-transform adds the cost", "se_framework/transported.py", "(scores - cost(distances",
              "(scores + cost(distances"),
-    Mutation("Renyi's bound with its factor inverted", "divergences/renyi.py", "* (self.order / b)", "* (b / self.order)"),
+    Mutation("Renyi's bound with its factor inverted", "divergences/renyi.py", "* (self.order / b)",
+             "* (b / self.order)"),
     Mutation("cross-entropy's sign", "divergences/likelihood.py", "-q.mean(", "q.mean("),
 ]  # fmt: skip
 
