@@ -67,8 +67,6 @@ PIECES = {  # h, h(1) = 0: strictly convex, C2, of unlike curvature in the tails
     "softplus": lambda u: torch.nn.functional.softplus(3 * (u - 1)) - math.log(2),
     "hypot": lambda u: torch.sqrt(1 + (2 * (u - 1)).square()) - 1,
 }
-SEARCHES = ("maximum_over_critics", "minimum_over_q", "inverse_link_inverts", "bound_below_the_value")
-ROOTS = ("probability_dual", "mass_off_the_model")
 
 
 def random_generator(seed: int) -> FDivergence:
@@ -84,12 +82,9 @@ def random_generator(seed: int) -> FDivergence:
 
 @pytest.mark.parametrize("block", range(10))
 def test_two_hundred_random_generators(block):
-    """Every law for each; those that search by hundreds of calls for one in ten, those that find roots for two."""
+    """Every law for each."""
     for seed in range(20 * block, 20 * block + 20):
-        for name, law in divergence_laws(random_generator(seed)):
-            every = 10 if name in SEARCHES else 100 if name in ROOTS else 1
-            if seed % every == 0:
-                law()
+        check_divergence(random_generator(seed))
 
 
 # -- wrong divergences ------------------------------------------------------------------------------------------------
