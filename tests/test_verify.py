@@ -73,6 +73,11 @@ def test_a_claim_fails_by_one_comparison_by_none_by_nan_and_by_an_error():
     assert torch.get_default_dtype() == torch.float32
 
 
+def test_verdicts_are_json():
+    verdict = verdict_of(rate("square", [1e-1, 1e-2], [3e-2, 3e-4], 2.0), equal("sum", np.ones(2), [1.0, 1.0]))
+    assert json.loads(json.dumps(verdict.as_dict()))["holds"] is True
+
+
 def test_comparisons_accept_what_is_right():
     assert equal("relative to the largest", [1e9 + 1, 0.0], [1e9, 0.0]).holds
     assert at_most("order", 0.5, 1.0).error == 0

@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether the error is within the tolerance."""
-        return self.error <= self.tolerance
+        return bool(self.error <= self.tolerance)
 
 
 def array(value: Any) -> np.ndarray:
