@@ -12,10 +12,10 @@ MAY_IMPORT = {"models": {"models"}, "divergences": {"divergences"}, "se_framewor
 VOCABULARY = {"models.base", "models.laws", "divergences.base"}
 APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
-VOCABULARY |= {"models.checks", "divergences.checks", "divergences.checking"}
+VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
-    {"run_directory", "auxiliary", "legality", "composing", "metric_checks"}, {"equation", "auxiliary_checks"},
+    {"run_directory", "auxiliary", "legality", "composing"}, {"equation"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"},
     {"frames"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from divergences import (
     TotalVariation,
     Wasserstein1,
 )
-from divergences.checking import close
+from divergences.checks.running import close
 from divergences.checks import CheckError, check_divergence, divergence_laws, parametrize_with_laws
 from tests.cases import INSTALLED
 

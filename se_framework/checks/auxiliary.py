@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from divergences.base import Divergence
-from divergences.checking import Laws, close, coordinates, maximum, named, normal, require, simplex, slope_along
+from divergences.checks.running import Laws, close, coordinates, maximum, named, normal, require, simplex, slope_along
 from models.base import Model, check_context
 from models.laws import Particles, Weighted
 from se_framework.auxiliary import Auxiliary, InnerProblem, Solution

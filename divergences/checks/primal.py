@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from divergences.alphabet_checks import value
+from divergences.checks.alphabet import value
 from divergences.base import Divergence
-from divergences.checking import Laws, close, coordinates, generator, named, normal, require, simplex, slope_along
+from divergences.checks.running import Laws, close, coordinates, generator, named, normal, require, simplex, slope_along
 from divergences.exact import Points
 
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from divergences import alphabet_checks, dual_checks, primal_checks
+from divergences.checks import alphabet, dual, primal
 from divergences.base import Divergence
-from divergences.checking import CheckError, Laws, parametrize, run
+from divergences.checks.running import CheckError, Laws, parametrize, run
 
 __all__ = ["CheckError", "check_divergence", "divergence_laws", "parametrize_with_laws"]
 
@@ -29,9 +29,9 @@ def divergence_laws(divergence: Divergence) -> Laws:
     """Yield name and law, a callable without arguments, for every law that applies to what the object declares."""
     if not isinstance(divergence, Divergence):
         raise TypeError(f"check_divergence takes an instance of Divergence, got {divergence!r}: build one first")
-    yield from alphabet_checks.laws(divergence)
-    yield from dual_checks.laws(divergence)
-    yield from primal_checks.laws(divergence)
+    yield from alphabet.laws(divergence)
+    yield from dual.laws(divergence)
+    yield from primal.laws(divergence)
 
 
 def check_divergence(divergence: Divergence) -> None:

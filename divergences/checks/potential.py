@@ -7,7 +7,7 @@ import torch
 from scipy import optimize
 
 from divergences.base import Divergence
-from divergences.checking import close, normal, require, simplex
+from divergences.checks.running import close, normal, require, simplex
 from divergences.exact import Points
 
 K = 5

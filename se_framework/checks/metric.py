@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from divergences.checking import Laws, close, generator, named, normal, require, slope_along
+from divergences.checks.running import Laws, close, generator, named, normal, require, slope_along
 from se_framework.metric import Metric
 
 B = 9

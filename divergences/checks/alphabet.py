@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from divergences.base import Divergence
-from divergences.checking import Laws, close, coordinates, generator, named, normal, require, simplex
+from divergences.checks.running import Laws, close, coordinates, generator, named, normal, require, simplex
 from divergences.exact import Points
 
 K = 5
