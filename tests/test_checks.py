@@ -25,8 +25,8 @@ from divergences import (
     TotalVariation,
     Wasserstein1,
 )
-from divergences.checks.running import close
 from divergences.checks import CheckError, check_divergence, divergence_laws, parametrize_with_laws
+from divergences.checks.running import close
 from tests.cases import INSTALLED
 
 DEFAULT_DTYPE = torch.float64

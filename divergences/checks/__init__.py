@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from divergences.checks import alphabet, dual, primal
 from divergences.base import Divergence
+from divergences.checks import alphabet, dual, primal
 from divergences.checks.running import CheckError, Laws, parametrize, run
 
 __all__ = ["CheckError", "check_divergence", "divergence_laws", "parametrize_with_laws"]

@@ -13,12 +13,12 @@ import torch
 from scipy import optimize
 from torch import Tensor
 
-from divergences.checks.alphabet import is_additive
 from divergences.base import Divergence
+from divergences.checks.alphabet import is_additive
+from divergences.checks.potential import bound_on, potential_is_the_linear_program, sign_attains_the_value
 from divergences.checks.running import Laws, close, generator, maximum, named, normal, require, simplex, slope_along
 from divergences.exact import Points
 from divergences.limits import slope_at_infinity
-from divergences.checks.potential import bound_on, potential_is_the_linear_program, sign_attains_the_value
 
 K = 4
 ROUNDING = 1e-9

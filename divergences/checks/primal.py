@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from divergences.checks.alphabet import value
 from divergences.base import Divergence
+from divergences.checks.alphabet import value
 from divergences.checks.running import Laws, close, coordinates, generator, named, normal, require, simplex, slope_along
 from divergences.exact import Points
 

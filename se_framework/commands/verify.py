@@ -88,8 +88,12 @@ def verify(arguments: argparse.Namespace) -> bool:
         raise ConfigError(f"--device {arguments.device}: not available here; use --device cpu") from None
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: its folder does not exist")
-    claims, verdicts, started = claims_of(arguments), [], time.monotonic()
+    claims, verdicts, started, topic = claims_of(arguments), [], time.monotonic(), ""
+    print("         error  tolerance         claim [source]")
     for this in claims:
+        if this.module != topic:
+            topic = this.module
+            print(f"{topic.rpartition('.')[2]}:")
         verdicts.append(check(this, arguments.device))
         for line in lines(verdicts[-1], arguments.all):
             print(line, flush=True)
@@ -110,9 +114,9 @@ def verify(arguments: argparse.Namespace) -> bool:
 def lines(verdict: Verdict, everything: bool) -> Iterator[str]:
     """Yield the rows of a verdict: error, tolerance, statement and source, and what failed."""
     worst = verdict.worst
-    numbers = " " * 23 if worst is None else f"{worst.error:9.1e} of {worst.tolerance:7.0e} {worst.unit[:1]}"
-    mark = "holds " if verdict.holds else "FAILS "
-    yield f"{mark} {numbers}  {verdict.claim.statement}  [{verdict.claim.source}]  {verdict.claim.name}"
+    numbers = " " * 27 if worst is None else f"{worst.error:8.1e}  {worst.tolerance:7.1g} {worst.unit:<8}"
+    mark, claim = "holds" if verdict.holds else "FAILS", verdict.claim
+    yield f"{mark} {numbers}  {claim.name}: {claim.statement} [{claim.source}]"
     if verdict.failure is not None:
         yield f"        {verdict.failure}"
     for c in verdict.comparisons:
