@@ -17,7 +17,7 @@ HALVES = [MUTATIONS[0::2], MUTATIONS[1::2]]
 def test_thirty_at_least_and_every_one_is_caught():
     assert len(MUTATIONS) >= 30
     assert list(CAUGHT) == [m.name for m in MUTATIONS], "run: python tests/mutations.py"
-    assert all(CAUGHT.values())
+    assert all(names and not names[0].startswith("import") for names in CAUGHT.values())
 
 
 @pytest.mark.parametrize("half", HALVES, ids=["even", "odd"])
