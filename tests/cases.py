@@ -78,12 +78,16 @@ DUAL_DIVERGENCES = {name: make for name, make in DIVERGENCES.items() if make().h
 
 
 def leaves(base: type, package: str) -> set[type]:
-    """Return the classes of a package below ``base`` that nothing derives from."""
+    """Return the classes of a package below ``base`` from which nothing of it derives (what tests define is not)."""
+
+    def below(c: type) -> set[type]:
+        return {s for s in c.__subclasses__() if s.__module__.startswith(package)}
+
     found, queue = set(), [base]
     while queue:
-        children = queue.pop().__subclasses__()
+        children = below(queue.pop())
         queue += children
-        found |= {c for c in children if c.__module__.startswith(package) and not c.__subclasses__()}
+        found |= {c for c in children if not below(c)}
     return found
 
 
