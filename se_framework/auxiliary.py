@@ -64,6 +64,7 @@ class Auxiliary(nn.Module):
         needs_mass_one: q is a probability, so D must have its dual over those.
         uses: how D enters: by its ``"dual"``, its ``"primal"``, or its ``"entropy"`` form CE - c H.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
+        needs_density: the step reads log p_theta at its particles (``problem.p.log_prob``).
         minimum_name: the minimum's formula, for messages and logs.
     """
 
@@ -72,6 +73,7 @@ class Auxiliary(nn.Module):
     needs_mass_one: bool = False
     uses: ClassVar[Literal["dual", "primal", "entropy"]] = "dual"
     needs_alpha: ClassVar[bool | None] = None
+    needs_density: ClassVar[bool] = False
     minimum_name: ClassVar[str] = "min_q"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
@@ -218,6 +220,7 @@ class Tilted(Auxiliary):
 
     uses = "entropy"
     needs_alpha = True
+    needs_density = True
     minimum_name = "-tau log Z"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:

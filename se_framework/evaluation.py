@@ -80,7 +80,7 @@ def bound(equation: StandardEquation) -> str:
     if equation.auxiliary.uses == "primal":
         sampled = equation.divergence.primal_needs == "samples" and not getattr(equation.divergence, "unbiased", False)
         return f"estimate of beta {d}(p_d, p_theta)" + ", biased upward by sampling" * sampled + more
-    target = f"{'' if equation.auxiliary.uses == 'dual' else '-alpha H(p_d) + '}beta {d}(p_d, p_theta)"
+    target = f"{'-alpha H(p_d) + ' if equation.alpha > 0 else ''}beta {d}(p_d, p_theta)"
     metric = equation.metric
     assert metric is not None
     if equation.divergence.needs_lipschitz and metric.function_class != "1-Lipschitz by construction":
