@@ -19,6 +19,11 @@ import pytest
 import torch
 from scipy import integrate, optimize, special, stats
 
+from se_framework.assembly import assembly_of
+from se_framework.composing import compose
+from se_framework.errors import ConfigError
+from tests.oracles import GENERATORS, simplex, z_score
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "prototyping.md").read_text()
 SECTIONS = {int(part[0]): part for part in re.split(r"^## (?=\d)", PAGE.partition("## When")[0], flags=re.M)[1:]}
@@ -93,8 +98,7 @@ def played(tmp_path_factory):
             assert done.returncode == int(refused), (command, done.stderr)
             printed = (done.stderr if refused else done.stdout).splitlines()
             for line in shown:
-                same = line in printed if refused else masked(line) in map(masked, printed)
-                assert line == "..." or same, (command, line, printed)
+                assert line == "..." or masked(line) in map(masked, printed), (command, line, printed)
             if refused:
                 assert len(printed) == 1
                 assert {p for p in set(folder.rglob("*")) - before if "__pycache__" not in p.parts} == set()
@@ -161,17 +165,17 @@ number_case = pytest.mark.parametrize("number", OBJECTIVES)
 def test_a_section_runs_and_ends_at_the_optimum(number, played):
     """Run and page agree with quadrature.
 
-    A short training ends near the optimum, not on it: five percent of the standard deviation. 256 frequencies in the
-    place of all move the optimum of section 2 by two percent; it is there within three.
+    A short training ends near the optimum, not on it: within five percent of the standard deviation (measured, seeds 0
+    and 1: at most 2.8); in section 2 the 256 frequencies in the place of all move the optimum by half a percent.
     """
     mean, std, least = best(OBJECTIVES[number])
     page = fit([line for command, shown in commands_of(SECTIONS[number]) if "check" not in command for line in shown])
     for who, found in (("run", played(number)), ("page", page)):
         assert abs(found.mean - mean) < 0.05 * std, (who, found, mean)
         assert abs(found.std - std) < 0.05 * std, (who, found, std)
-        if found.value is not None:  # a lower bound of the objective at the model: 4 standard errors, one-sided 3e-5
-            assert found.value < OBJECTIVES[number](found.mean, found.std) + 4 * found.error, (who, found)
-            assert found.value > least - 0.1 * (abs(least) if number < 4 else 0.1) - 4 * found.error, (who, found)
+        if found.value is not None:  # a bound from below, with its standard error, of the objective at the model
+            objective, error = OBJECTIVES[number](found.mean, found.std), z_score(4) * found.error
+            assert least - 0.01 - error < found.value < objective + error, (who, found)
 
 
 @number_case
@@ -180,8 +184,7 @@ def test_the_table_on_top_states_the_figures_of_the_sections(number):
     *_, lines, fitted, truth = [cell.strip() for cell in row.strip("| ").split("|")]
     page = fit([line for command, shown in commands_of(SECTIONS[number]) if "check" not in command for line in shown])
     assert [float(x) for x in fitted.split(",")] == [page.mean, page.std]
-    frequency_error = 0.02 if number == 2 else 6e-4
-    assert [float(x) for x in truth.split(",")] == pytest.approx(best(OBJECTIVES[number])[:2], abs=frequency_error)
+    assert [float(x) for x in truth.split(",")] == pytest.approx(best(OBJECTIVES[number])[:2], abs=6e-4)
     assert int(lines) == code_lines(next(iter(files_of(SECTIONS[number]).values())))
 
 
@@ -204,6 +207,49 @@ def test_the_counter_of_code_lines_counts_code():
     assert (
         code_lines('"""Doc."""\n\n# no\nimport a\n\n\ndef f():\n    """Two\n    lines."""\n    return 1  # yes\n') == 3
     )
+
+
+BEHEADED = "defaults:\n  - fgan\n"
+MISTAKES = [
+    ("divergence/kl.yaml", "_target_: divergences.KL\n", []),
+    ("experiment/a.yaml", BEHEADED, []),
+    ("divergences/mine.yaml", "_target_: divergences.KL\n", []),
+    ("experiment/a.yaml", f"# @package _global_\n{BEHEADED}  - override divergence: pearson\n", ["experiment=a"]),
+    ("experiment/a.yaml", f"# @package _global_\n{BEHEADED}  - /divergence: pearson\n", ["experiment=a"]),
+    ("experiment/a.yaml", f"# @package _global_\n{BEHEADED}  - override /divergence: perason\n", ["experiment=a"]),
+    ("experiment/a.yaml", "# @package _global_\nloop: {round: 3}\n", ["experiment=a"]),
+    ("divergence/mine.yaml", "_target_: divergences.FDivergence\n h: mine.h\n", ["divergence=mine"]),
+    ("divergence/mine.yaml", "_target_: divergences.FDivergence\nh: mine.h\n", ["divergence=mine"]),
+]
+
+
+def test_the_sentences_of_the_last_table_are_what_is_said(tmp_path):
+    rows = re.findall(r"^\| [^|]+ \| `(.*)` \|$", PAGE.partition("## When")[2], flags=re.M)
+    assert len(rows) == len(MISTAKES)
+    for index, ((name, text, overrides), sentence) in enumerate(zip(MISTAKES, rows, strict=True)):
+        folder = tmp_path / str(index)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            assembly_of(compose(None, ["device=cpu", *overrides], [folder]))
+        assert str(caught.value) == sentence
+
+
+def test_a_sweep_refuses_the_same_files(tmp_path):
+    (tmp_path / "conf" / "divergence").mkdir(parents=True)
+    (tmp_path / "conf" / "divergence" / "kl.yaml").write_text("_target_: divergences.KL\n")
+    done = call("se-train -m --config-dir conf divergence=kl,pearson", tmp_path)
+    assert done.returncode == 1 and "kl.yaml, a name we ship too: rename it" in done.stderr
+
+
+@pytest.mark.parametrize("key", ["value_at_identity", "hh"])
+def test_a_key_that_the_users_file_leaves_out_is_added_with_a_plus(tmp_path, key):
+    (tmp_path / "divergence").mkdir()
+    (tmp_path / "divergence" / "mine.yaml").write_text("_target_: divergences.FDivergence\nh: mine.h\n")
+    with pytest.raises(ConfigError, match=rf"\(or \+divergence\.{key}=VALUE, if the class of your own divergence"):
+        compose(None, ["divergence=mine", f"divergence.{key}=1"], [tmp_path])
+    with pytest.raises(ConfigError, match="'divergence.hh': did you mean 'divergence'\\?$"):
+        compose(None, ["divergence=kl", "divergence.hh=1"])
 
 
 # -- the objects themselves -------------------------------------------------------------------------------------------
@@ -244,7 +290,7 @@ def test_the_metric_is_what_it_declares():
     x = torch.randn(200, 3, dtype=torch.float64)
     v = critic(x)
     ratio = (v[:, None] - v).abs() / torch.cdist(x, x).fill_diagonal_(1)
-    assert 0.5 < float(ratio.max()) <= 1 + 1e-9
+    assert 0.5 < float(ratio.detach().max()) <= 1 + 1e-9
     cones = critic.b.detach().numpy() + np.linalg.norm(x.numpy()[:, None] - critic.a.detach().numpy(), axis=2)
     np.testing.assert_allclose(v.detach().numpy(), cones.min(1), atol=1e-4 * math.log(7))
     assert Metric(critic).function_class == "1-Lipschitz by construction"
@@ -256,7 +302,6 @@ def test_the_entropic_step_is_the_minimum_over_q(row):
     from models import Particles
     from se_framework.auxiliary import InnerProblem
     from tests.cases import DIVERGENCES
-    from tests.oracles import GENERATORS, simplex
 
     step, h = load(4, "entropic.py")["Entropic"](), GENERATORS[row].h
     p, f, alpha, beta = simplex(5, 3), np.random.default_rng(1).normal(size=5), 0.3, 0.7
@@ -276,7 +321,7 @@ def test_the_entropic_step_is_the_minimum_over_q(row):
 
     v, log_p = torch.tensor(f).requires_grad_(), torch.tensor(p).log().requires_grad_()
     minimum, (want, s) = step.minimum(problem(v, log_p)), least(f, p)
-    assert float(minimum) == pytest.approx(want, abs=1e-9)
+    assert float(minimum.detach()) == pytest.approx(want, abs=1e-9)
     q, solution = p * np.exp(s), step.solve(problem(v, log_p))
     found = [solution.entropy, solution.f_q, solution.mass, solution.divergence]
     terms = [-(q * np.log(q)).sum(), (q * f).sum(), q.sum(), (p * h(q / p, np)).sum()]
