@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from se_framework.composing import (
+    check_config_dirs,
     check_overrides,
     compose,
     config_dir,
@@ -76,6 +77,7 @@ def check(arguments: list[str]) -> None:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder} is not a directory")
     if any(a.split("=")[0] in ("-m", "--multirun") for a in arguments):
+        check_config_dirs(dirs)
         check_overrides(overrides, groups([config_dir(), *dirs]))
         if any(o.startswith("resume=") for o in overrides):
             raise ConfigError("resume cannot be swept: resume one run at a time, without -m")

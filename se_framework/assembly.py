@@ -129,10 +129,11 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
             f"training rows; choose loop.batch_size={chosen.train_size} or less"
         )
     shape, rate, equation_config = chosen.event_shape, config.loop, config.equation
-    divergence, auxiliary = build(config.divergence, "divergence"), build(config.auxiliary, "auxiliary")
-    players = {"theta": config.players.theta, "phi": config.players.phi}
-    views = {name: build(player.view, f"players.{name}.view") for name, player in players.items()}
     made_for = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
+    divergence = build(config.divergence, "divergence", **made_for)
+    auxiliary = build(config.auxiliary, "auxiliary", **made_for)
+    players = {"theta": config.players.theta, "phi": config.players.phi}
+    views = {name: build(player.view, f"players.{name}.view", **made_for) for name, player in players.items()}
     model = resolve(config.model, "model", **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
     for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):

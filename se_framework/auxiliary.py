@@ -68,6 +68,7 @@ class Auxiliary(nn.Module):
         uses: how D enters: by its ``"dual"``, its ``"primal"``, its ``"entropy"`` form CE - c H, or its ground cost of
             ``"transport"``.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
+        needs_density: the step reads log p_theta at its particles (``problem.p.log_prob``).
         minimum_name: the minimum's formula, for messages and logs.
     """
 
@@ -76,6 +77,7 @@ class Auxiliary(nn.Module):
     needs_mass_one: bool = False
     uses: ClassVar[Literal["dual", "primal", "entropy", "transport"]] = "dual"
     needs_alpha: ClassVar[bool | None] = None
+    needs_density: ClassVar[bool] = False
     minimum_name: ClassVar[str] = "min_q"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
@@ -228,6 +230,7 @@ class Tilted(Auxiliary):
 
     uses = "entropy"
     needs_alpha = True
+    needs_density = True
     minimum_name = "-tau log Z"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -84,11 +86,7 @@ def compose(
     register_resolvers()
     overrides = [*([f"experiment={experiment}"] if experiment else []), *overrides]
     known = groups([config_dir(), *config_dirs])
-    for folder in config_dirs:
-        for group, choices in groups([folder]).items():
-            for choice in choices:
-                if (config_dir() / group / f"{choice}.yaml").exists():
-                    raise ConfigError(f"--config-dir has {group}/{choice}.yaml, a name we ship too: rename it")
+    check_config_dirs(config_dirs)
     check_overrides(overrides, known)
     search = (
         [f"hydra.searchpath=[{','.join('file://' + str(d.resolve()) for d in config_dirs)}]"] if config_dirs else []
@@ -99,8 +97,36 @@ def compose(
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", [*overrides, *search])
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides)) from error
+        raise ConfigError(explain(error, config_dirs)) from error
     return validate(composed)
+
+
+def check_config_dirs(config_dirs: Iterable[Path]) -> None:
+    """Refuse what Hydra would ignore or misread in the user's folders of configurations.
+
+    Raises:
+        ConfigError: a file is not YAML or has a name of ours, a folder's name is nearly that of a group, or an
+            experiment does not say that it stands at the root.
+    """
+    ours = groups([config_dir()])
+    for folder in config_dirs:
+        for group, choices in groups([folder]).items():
+            if group not in ours and difflib.get_close_matches(group, ours):
+                raise ConfigError(f"--config-dir has a folder {group}, no group of ours: {nearest(group, ours)}")
+            for choice in choices:
+                name, text = f"{group}/{choice}.yaml", (folder / group / f"{choice}.yaml").read_text()
+                if choice in ours.get(group, ()):
+                    raise ConfigError(f"--config-dir has {name}, a name we ship too: rename it")
+                try:
+                    yaml.safe_load(text)
+                except yaml.MarkedYAMLError as error:
+                    line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+                    raise ConfigError(f"--config-dir: {name}{line} is not YAML: {error.problem}") from error
+                if group == "experiment" and not re.match(r"#\s*@package\s+_global_\s", text):
+                    raise ConfigError(
+                        f"--config-dir: the first line of {name} must be '# @package _global_': without it its keys "
+                        "stand below 'experiment' and choose nothing"
+                    )
 
 
 def check_overrides(overrides: Sequence[str], known: dict[str, list[str]]) -> None:
@@ -130,18 +156,34 @@ def quoted(key: str, value: str) -> str:
     return f"'{key}=\"{inner}\"'"
 
 
-def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return one sentence for a refusal of Hydra's composition."""
-    text = " ".join(str(error).split())
+def explain(error: Exception, config_dirs: Sequence[Path] = ()) -> str:
+    """Return one sentence for a refusal of Hydra's composition.
+
+    Args:
+        error: the refusal.
+        config_dirs: the user's folders of configurations.
+    """
+    text, folders = " ".join(str(error).split()), [config_dir(), *config_dirs]
+    if match := re.search(r"Could not find '(\w+)/(\w+)'", text):
+        group, choice = match.groups()
+        return f"{group}={choice}, in a list of defaults: no such choice; {nearest(choice, groups(folders)[group])}"
+    if match := re.search(r"Multiple values for (\w+)\. To override a value use 'override \w+: (\w+)'", text):
+        group, choice = match.groups()
+        return f"{group} is chosen already: in the defaults of an experiment write 'override /{group}: {choice}'"
+    if match := re.search(r"Could not override 'experiment/(\w+)", text):
+        return f"experiment has no group of its own {match[1]!r}: write 'override /{match[1]}: CHOICE', with the slash"
     for pattern in (r"Could not override '([^']+)'", r"Could not append to config\. An item is already at '([^']+)'",
                     r"full_key: (\S+)"):  # fmt: skip
         if match := re.search(pattern, text):
             key = match.group(1).split("@")[0]
             group, _, leaf = key.partition(".")
-            having = [f.stem for f in (config_dir() / group).glob("*.yaml") if f"\n{leaf}:" in f.read_text()]
+            files = [file for folder in folders for file in (folder / group).glob("*.yaml")]
+            having = [file.stem for file in files if f"\n{leaf}:" in file.read_text()]
+            own = config_dirs and leaf and group in groups(config_dirs)
+            plus = f" (or +{key}=VALUE, if the class of your own {group} takes it)" if own else ""
             if having:
-                return f"unknown key {key!r}: it belongs to {group}={' or '.join(sorted(having))}, add that"
-            return f"unknown key {key!r}: {nearest(key, known_keys())}"
+                return f"unknown key {key!r}: it belongs to {group}={' or '.join(sorted(having))}, add that{plus}"
+            return f"unknown key {key!r}: {nearest(key, known_keys())}{plus}"
     return text
 
 

@@ -42,7 +42,7 @@ class RunDirectoryError(SEError, OSError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean X?"`` or the list of known names, to be appended to a message."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

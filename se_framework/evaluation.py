@@ -80,7 +80,7 @@ def bound(equation: StandardEquation) -> str:
     if equation.auxiliary.uses == "primal":
         sampled = equation.divergence.primal_needs == "samples" and not getattr(equation.divergence, "unbiased", False)
         return f"estimate of beta {d}(p_d, p_theta)" + ", biased upward by sampling" * sampled + more
-    target = f"{'-alpha H(p_d) + ' * (equation.auxiliary.uses == 'entropy')}beta {d}(p_d, p_theta)"
+    target = f"{'-alpha H(p_d) + ' if equation.alpha > 0 else ''}beta {d}(p_d, p_theta)"
     if equation.auxiliary.uses == "transport":
         return f"not a bound: beta {d}(p_d, p_theta) by a dual that what the search for sup_y misses raises{more}"
     metric = equation.metric

@@ -152,7 +152,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
             "beta", f"beta = {choice.beta:g} removes {d} and with it the model's gradient", ("equation.beta=1",)
         )
 
-    if uses == "entropy" and not model.has_log_prob:
+    if auxiliary.needs_density and not model.has_log_prob:
         yield Violation("density", f"auxiliary {q} needs the model's density, and {p} has none", ("model=affine",))
     if uses == "primal" and _lacks_density(divergence, model):
         yield Violation("density", f"{d} needs the model's density, and {p} has none", ("model=affine",))
@@ -165,10 +165,16 @@ def violations(choice: Choice) -> Iterator[Violation]:
         )  # fmt: skip
 
     for view in choice.views:
+        null = ("players.theta.view=null", "players.phi.view=null")
         if uses != "dual" or not (view.has_dual and divergence.has_dual):
             yield Violation(
                 "view", f"a player's view {name_of(view)} reads the critic through a dual, which auxiliary {q} "
-                "or the view or D itself does not have", ("players.theta.view=null", "players.phi.view=null"),
+                "or the view or D itself does not have", null,
+            )  # fmt: skip
+        elif auxiliary.needs_alpha:
+            yield Violation(
+                "view", f"a player's view {name_of(view)} shares the optimal critic of D at alpha = 0 only, and "
+                f"auxiliary {q} is for alpha > 0", null,
             )  # fmt: skip
 
 
@@ -227,7 +233,7 @@ def _context(choice: Choice) -> Iterator[Violation]:
         deaf.append(name_of(choice.metric.network))
     if choice.auxiliary.uses != "dual" and choice.divergence.primal_needs != "log_prob":
         deaf.append(name_of(choice.divergence))
-    elif choice.auxiliary.uses == "entropy":
+    elif choice.auxiliary.needs_density:
         deaf.append(f"auxiliary {name_of(choice.auxiliary)}")
     if deaf:
         yield Violation(
@@ -242,7 +248,7 @@ def images(
 
     Checked first: such a part cannot even be outlined without the shape of an image.
     """
-    dense = divergence.primal_needs == "log_prob" and auxiliary.uses == "primal" or auxiliary.uses == "entropy"
+    dense = divergence.primal_needs == "log_prob" and auxiliary.uses == "primal" or auxiliary.needs_density
     fixes = ((model, "model=affine" if dense else "model=mlp_generator"), (network, suitable(divergence, auxiliary)))
     return [
         Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fix,))

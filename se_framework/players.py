@@ -158,9 +158,9 @@ def make_players(
         if name == "phi":
             options["penalised"] = tuple(metric for metric in metrics.values() if metric.penalty is not None)
             unnormalised = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
-            # Two duals share their optimal critic only if the metric may be any function.
+            # Two duals share their optimal critic only at alpha = 0, and if the metric may be any function.
             free = equation.metric is not None and equation.metric.function_class == "unrestricted"
-            if options.get("view") is None and unnormalised and free:
+            if options.get("view") is None and unnormalised and free and equation.alpha == 0:
                 options["view"] = equation.divergence.phi_view()
         elif options.get("view") is None:
             options["view"] = equation.divergence.theta_view()

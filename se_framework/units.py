@@ -29,12 +29,22 @@ def cost_factor(equation: StandardEquation, data: Data) -> float | None:
 
 
 def total_shift(equation: StandardEquation, data: Data) -> float:
-    r"""Return what the total gains: :math:`(-\alpha + \beta(1-c))\log|s|` where D = CE - c H, else 0."""
+    r"""Return what the total gains: :math:`(-\alpha + \beta(1-c))\log|s|`, with c = 1 unless D = CE - c H.
+
+    Where q is the data alpha H(q) is no part of the total.
+    """
     c = equation.divergence.entropy_weight
-    if c is None or equation.auxiliary.uses == "dual":
-        return 0.0
-    alpha = equation.alpha if equation.auxiliary.uses == "entropy" else 0.0
-    return (-alpha + equation.beta * (1 - c)) * data.log_scale
+    alpha = 0.0 if equation.auxiliary.uses == "primal" else equation.alpha
+    return (-alpha + (0.0 if c is None else equation.beta * (1 - c))) * data.log_scale
+
+
+def metric_shift(equation: StandardEquation, data: Data) -> float:
+    r"""Return what f gains: :math:`-\alpha\log|s|` where the mass of q is free, so that q stays the minimiser.
+
+    Over probability q a constant in f changes nothing, and f is left as it is.
+    """
+    free = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
+    return -equation.alpha * data.log_scale if free else 0.0
 
 
 def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[str, float]:
@@ -47,6 +57,8 @@ def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[
             row[name] = value + terms.mass * data.log_scale
             continue
         value *= 1.0 if factor is None else factor
+        if name in ("E_q_f", "E_pd_f"):
+            value += metric_shift(equation, data) * (terms.mass if name == "E_q_f" else 1.0)
         if name == "D" and c is not None:
             value += (1 - c) * data.log_scale
         if name.startswith("total"):
