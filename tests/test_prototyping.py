@@ -273,7 +273,7 @@ def test_the_characteristic_distance_of_weighted_letters():
     want = (np.abs((q - p) @ np.exp(1j * x @ d.t.numpy())) ** 2).mean()
     assert float(d.primal(law_q, None, law_p)) == pytest.approx(want, rel=1e-12)
     assert float(d.primal(law_q, None, law_q)) == 0
-    for absent in (None, Particles(torch.zeros(4, 3))):
+    for absent in (None, Particles(torch.zeros(0, 2)), Particles(torch.zeros(4, 3))):
         with pytest.raises(ValueError, match="needs points of 2 coordinates on both sides"):
             d.primal(law_q, None, absent)
     # Two points r apart: the mean of 2 - 2 cos(t r) over many frequencies, whose mean is 2 - 2 exp(-r^2 / (2 scale^2)).
