@@ -22,7 +22,8 @@ class OptimalTransport(TransportCost):
     The primal is a linear program, solved exactly in float64 on the CPU by POT's network simplex (Bonneel et al. 2011;
     Flamary et al. 2021), so it needs the extra ``ot``: time about O(N^2.5), memory O(N M). By Danskin's theorem its
     slope in the points is that of the cost at the fixed plan, its slope in the weights the dual potentials, up to a
-    constant that weights of sum one do not feel. Second derivatives hold plan and potentials fixed. Not under vmap.
+    constant that weights of sum one do not feel. Second derivatives in points
+    alone or weights alone are right wherever the plan does not jump; mixed ones are refused. Not under vmap.
 
     Under ``auxiliary=transported`` only the ground cost :math:`|x-y|^r` is used, and no extra.
 
@@ -76,13 +77,34 @@ class _Plan(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(*inputs[:3], *output[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> Any:
-        plan, u, v = ctx.saved_tensors
-        return grad * plan, grad * u, grad * v, None
+        cost, a, b, plan, u, v = ctx.saved_tensors
+        return _Held.apply(grad * plan, a, b), _Held.apply(grad * u, cost), _Held.apply(grad * v, cost), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
         raise RuntimeError("OptimalTransport cannot be vmapped: POT solves one problem at a time; use a loop over them")
+
+
+class _Held(torch.autograd.Function):
+    """A slope that jumps with some inputs of the program and depends on the others in a way that is not known here."""
+
+    @staticmethod
+    def forward(slope: Tensor, *others: Tensor) -> Tensor:
+        return slope.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if any(ctx.needs_input_grad[1:]):
+            raise RuntimeError(
+                "OptimalTransport has no second derivative in points and weights together: plan and potentials depend "
+                "on both; differentiate twice in one of them, with the other detached"
+            )
+        return grad, *[None] * (len(ctx.needs_input_grad) - 1)

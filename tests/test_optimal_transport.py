@@ -352,3 +352,20 @@ def test_backends_are_named():
 def test_multiscale_is_for_three_coordinates_at_most():
     with pytest.raises(ValueError, match="backend=multiscale is for up to 3 coordinates, got 4: use backend=online"):
         at(Sinkhorn(backend="multiscale"), torch.zeros(2, 4), torch.ones(2, 4))
+
+
+@needs_pot
+def test_second_derivatives_in_points_are_right_and_mixed_ones_refused():
+    x, y = (torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (4, 3))
+    d = OptimalTransport(order=2.0)
+
+    def cost(x, w=None):
+        return d.primal(Particles(x, None if w is None else w.log_softmax(0)), None, Particles(y))
+
+    assert torch.autograd.gradgradcheck(cost, (x.clone().requires_grad_(),))  # between jumps of the plan
+    leaves = [x.clone().requires_grad_(), torch.zeros(4, dtype=torch.float64, requires_grad=True)]
+    slopes = torch.autograd.grad(cost(*leaves), leaves, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative in points and weights together"):
+        torch.autograd.grad(slopes[0].sum(), leaves[1])
+    with pytest.raises(RuntimeError, match="no second derivative in points and weights together"):
+        torch.autograd.grad(slopes[1].square().sum(), leaves[0])
