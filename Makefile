@@ -1,16 +1,17 @@
-# make install | train | test | quality | clean.  Everything lives in .venv; nothing but package installation needs a network.
+# make install | train | test | soak | quality | clean.  Everything lives in .venv; nothing but package installation needs a network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test quality clean
+.PHONY: help install train test soak quality clean
 
 help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
 	@echo "make train     set up, then train the default experiment: an adversarial model of handwritten digits"
 	@echo "make test      set up, then lint, type-check and test"
+	@echo "make soak      the fault tests at full length, figures to benchmarks/reliability (about half an hour)"
 	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
 	@echo "make clean     remove .venv and caches"
 
@@ -33,6 +34,10 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+soak: $(STAMP)
+	mkdir -p benchmarks/reliability
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --soak -m soak
 
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py

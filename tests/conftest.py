@@ -16,8 +16,39 @@ Randomised tests:
 
 from __future__ import annotations
 
+import json
+import platform
+from pathlib import Path
+
 import pytest
 import torch
+
+RELIABILITY = Path(__file__).parent.parent / "benchmarks" / "reliability"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--soak", action="store_true", help="play the tests marked soak in full, figures to benchmarks/reliability/"
+    )
+
+
+@pytest.fixture
+def soak(request):
+    """Whether this is ``make soak``: tests marked soak then run at full length."""
+    return request.config.getoption("--soak")
+
+
+@pytest.fixture
+def record(soak):
+    """Return a function that writes the figures of a full run: ``record(name, {figure: value, ...})``."""
+
+    def write(name, figures):
+        if soak:
+            machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
+            found = {"machine": machine | {"torch": torch.__version__}, "figures": figures}
+            (RELIABILITY / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+
+    return write
 
 
 @pytest.fixture(autouse=True)
