@@ -24,6 +24,7 @@ from se_framework.composing import (
 )
 from se_framework.errors import ConfigError, SEError
 from se_framework.schema import validate
+from se_framework.sweeps import record_job
 
 register_resolvers()
 STARTED = time.time() - 1  # file systems may keep time by the second
@@ -79,11 +80,11 @@ def check(arguments: list[str]) -> None:
     if any(a.split("=")[0] in ("-m", "--multirun") for a in arguments):
         check_config_dirs(dirs)
         check_overrides(overrides, groups([config_dir(), *dirs]))
-        if any(o.startswith("resume=") for o in overrides):
-            raise ConfigError("resume cannot be swept: resume one run at a time, without -m")
+        if any(o.startswith("resume=") and o != "resume=auto" for o in overrides):
+            raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
     elif not any(a.split("=")[0] in INFORMATION for a in arguments):
         resume = compose(None, overrides, dirs).resume
-        if resume is not None and not (Path(resume) / "config.yaml").is_file():
+        if resume not in (None, "auto") and not (Path(resume) / "config.yaml").is_file():
             raise ConfigError(f"resume={resume}: not a run directory (it has no config.yaml)")
 
 
@@ -92,18 +93,27 @@ def _hydra_main(composed: DictConfig) -> float | None:
     """Train one configuration; in a sweep, one job of it."""
     runtime = HydraConfig.get()
     directory = Path(runtime.runtime.output_dir)
+    overrides = list(runtime.overrides.task)
+    job = runtime.job.num if runtime.mode == RunMode.MULTIRUN else None
     try:
+        prepare_imports()  # a launcher may have started this process
         config = validate(composed)
         from se_framework.commands.train import train_run
 
-        return train_run(config, directory, list(runtime.overrides.task))
-    except SEError as error:
-        if runtime.mode == RunMode.MULTIRUN:
-            raise  # Hydra prints it and goes on with the next job
-        report(error)
+        outcome = train_run(config, directory, overrides, job)
+    except BaseException as error:
+        if job is not None:  # Hydra prints an error at the end and goes on with the next job; a signal ends the sweep
+            stopped = isinstance(error, (SystemExit, KeyboardInterrupt))
+            sentence = str(error) if isinstance(error, SEError) else f"{type(error).__name__}: {error}"
+            record_job(directory, job, overrides, "stopped" if stopped else "failed", error=sentence)
+        elif isinstance(error, SEError):
+            report(error)
         raise
     finally:
         remove_if_empty(directory)
+    if job is not None and outcome.status != "dry run":
+        record_job(directory, job, overrides, outcome.status, outcome.score, outcome.directory)
+    return outcome.score
 
 
 def remove_if_empty(directory: Path) -> None:

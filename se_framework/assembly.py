@@ -82,13 +82,15 @@ class Assembly:
         drawn = [self.data.labels(rows, stream_seed(seed, 0, "labels"), i, self.device) for i in range(-(-n // rows))]
         return torch.cat([t for t in drawn if t is not None])[:n]
 
-    def train(self, run: RunDirectory | None = None) -> TrainState:
-        """Play the configured rounds."""
+    def train(
+        self, run: RunDirectory | None = None, evaluate: Callable[[], dict[str, float | str]] | None = None
+    ) -> TrainState:
+        """Play the configured rounds, and call ``evaluate`` where the configuration wants scores."""
         loop = self.config.loop
         return train(
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
-            log_every=loop.log_every, checkpoint_every=loop.checkpoint_every,
-            picture_every=loop.picture_every, run=run, progress=self.config.progress,
+            log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
+            evaluate_every=loop.evaluate_every, evaluate=evaluate, run=run, progress=self.config.progress,
         )  # fmt: skip
 
 
@@ -105,7 +107,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu or device=auto") from error
+        raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu") from error
     return device
 
 

@@ -34,7 +34,7 @@ def register_resolvers() -> None:
     """Let the configuration say where a run is written: where it resumes, else a fresh directory."""
 
     def run_dir(resume: str | None) -> str:
-        return resume or datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f")
+        return resume if resume not in (None, "auto") else datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f")
 
     OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
 

@@ -18,6 +18,7 @@ from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, nearest
 from se_framework.legality import show
 from se_framework.randomness import generator
+from se_framework.run_directory import LOSS
 from se_framework.scores import scores
 from se_framework.units import cost_factor, total_shift
 
@@ -134,17 +135,29 @@ def _every(p: Particles, start: int, step: int) -> Particles:
     return Particles(p.x[start::step], log_prob=log_prob, context=context)
 
 
-def chosen_score(found: dict[str, dict[str, Any]], name: str | None) -> float:
-    """Return the score of that name, or the Frechet distance where there is one, else W2 (less is better in both).
+def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:
+    """Return the name of the score that stands for a run: the one asked for, else the Frechet distance, else W2.
 
     Raises:
         ConfigError: there is no such score.
     """
     if name is None:
-        name = "frechet" if "frechet" in found else "w2"
+        return "frechet" if "frechet" in found else "w2"
     if name not in found:
         raise ConfigError(f"score={name}: this data and model have no such score: {nearest(name, found)}")
-    return float(found[name]["value"])
+    return name
+
+
+def score_row(assembly: Assembly) -> dict[str, float | str]:
+    """Return the scores at this round, and beside them the one that ranks checkpoints, least first.
+
+    Raises:
+        ConfigError: the score the configuration names is none of this run's.
+    """
+    found = evaluate(assembly)
+    name = chosen_name(found, assembly.config.score)
+    loss = float(found[name]["value"]) * (-1 if found[name].get("better") == "higher" else 1)
+    return {LOSS: loss, **{key: float(entry["value"]) for key, entry in found.items()}}
 
 
 def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ def train(
     log_every: int = 100,
     checkpoint_every: int = 0,
     picture_every: int = 0,
+    evaluate_every: int = 0,
+    evaluate: Callable[[], dict[str, float | str]] | None = None,
     run: RunDirectory | None = None,
     progress: bool = True,
 ) -> TrainState:
@@ -43,6 +46,8 @@ def train(
         log_every: rounds between rows of terms; 0 for none.
         checkpoint_every: rounds between checkpoints; 0 for only the last. Needs ``run``.
         picture_every: rounds between pictures in ``run``'s folder ``frames``, the first before any step; 0 for none.
+        evaluate_every: rounds between calls of ``evaluate``; 0 for none.
+        evaluate: returns the scores of the state, a row of ``run``'s ``scores.csv``; must leave the state as it is.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
         progress: show a bar (plain lines where there is no terminal).
 
@@ -73,11 +78,14 @@ def train(
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
             last = state.round >= rounds or stop is not None
             log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds)
+            evaluate_due = evaluate is not None and evaluate_every > 0 and state.round % evaluate_every == 0
             checkpoint_due = run is not None and (
-                last or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
+                last
+                or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
+                or (evaluate_due and run.keep_best > 0)
             )
             picture_due = run is not None and picture_every > 0 and state.round % picture_every == 0
-            if not (log_due or checkpoint_due or picture_due):
+            if not (log_due or evaluate_due or checkpoint_due or picture_due):
                 continue
 
             if log_due:
@@ -88,6 +96,12 @@ def train(
                 bar.show(row)
                 if run is not None:
                     run.append_row(row)
+            if evaluate_due and evaluate is not None:
+                found: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
+                found |= evaluate()
+                state.scores.append(found)
+                if run is not None:
+                    run.append_scores(found)
             if picture_due and run is not None:
                 frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
+from se_framework.errors import RunDirectoryError
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
 
@@ -36,38 +38,45 @@ def saved_config(run: RunDirectory) -> DictConfig:
     return validate(config)
 
 
-def load(run_dir: str | Path, device: str | None = None, data: Any = None) -> Assembly:
-    """Return the objects of a run with the weights of its newest checkpoint.
+def load(run_dir: str | Path, device: str | None = None, data: Any = None, checkpoint: str | int = "last") -> Assembly:
+    """Return the objects of a run with the weights of a checkpoint.
 
     ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.
 
     Args:
         run_dir: the directory a run was written to.
-        device: a torch device; None for the run's own setting.
+        device: a torch device; None for cuda where there is one, else cpu.
         data: in the place of the configured data.
+        checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
 
     Raises:
         RunDirectoryError: no such run, or no checkpoint of it can be read.
     """
     run = RunDirectory(run_dir)
     config = saved_config(run)
-    if device is not None:
-        config.device = device
+    config.device = device or "auto"
     assembly = assembly_of(config, data)
-    restore(assembly, run)
+    restored = restore(assembly, run, str(checkpoint))
+    if restored is None:
+        raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
+    if restored.startswith("WARNING"):
+        warnings.warn(restored, stacklevel=2)
     return assembly
 
 
-def restore(assembly: Assembly, run: RunDirectory) -> str:
-    """Load the newest checkpoint into an assembly and return what was restored, in words."""
-    found = run.load_checkpoint(assembly.device)
+def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:
+    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none."""
+    found = run.load_checkpoint(assembly.device, checkpoint)
     if found is None:
-        return f"{run.path} has no checkpoint yet: starting at round 0"
-    saved, path = found
-    assembly.state.load_state_dict(saved)
-    assembly.state.history = [{k: _number(v) for k, v in row.items()} for row in run.rows()]
+        return None
+    saved, path, problems = found
+    afresh = assembly.state.load_state_dict(saved)
+    for rows, read in ((assembly.state.history, run.rows()), (assembly.state.scores, run.score_rows())):
+        rows[:] = [{k: _number(v) for k, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
     players = ", ".join(player.name for player in assembly.state.players)
-    return f"restored {path.name}: round {assembly.state.round}, players {players}"
+    skipped = f"WARNING: {'; '.join(problems)}; the one before is used: " if problems else ""
+    but = f"; the optimiser of {' and '.join(afresh)} starts afresh, its type was changed" if afresh else ""
+    return f"{skipped}restored {path.name}: round {assembly.state.round}, players {players}{but}"
 
 
 def _number(cell: str) -> float | str:

@@ -3,38 +3,42 @@
     config.yaml     the resolved configuration, the only record of it
     versions.json   packages, git commit, device
     metrics.csv     one row per logged round, all terms
-    checkpoints/    round_00001000.pt: tensors, numbers and strings only
+    scores.csv      one row per evaluated round
+    checkpoints/    round_00001000.safetensors, see checkpoint.py
     samples.png, curves.png, summary.json, eval.json
 
-Files appear whole or not at all: they are written beside their place, fsynced and renamed.
+Files are written by files.py, whole or not at all; tables grow by whole lines. What a kill leaves beyond the newest
+checkpoint is dropped when the run goes on, and written again.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from se_framework import checkpoint
 from se_framework.errors import RunDirectoryError
+from se_framework.files import append_row, keep_rows, make_durable, read_rows, told, write_atomically
+from se_framework.versions import versions
 
-PACKAGES = ("se-framework", "torch", "geomloss", "einops", "hydra-core", "numpy", "scipy", "scikit-learn")
-KEEP = 2
-"""Checkpoints kept: the newest, and one more in case the newest cannot be read."""
+LOSS = "to_minimise"
+"""Column of scores.csv by which checkpoints are ranked, least first."""
 
 
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run.
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    Args:
+        path: where they lie.
+        keep_last: newest checkpoints kept, at least one; the second serves if the newest cannot be read.
+        keep_best: checkpoints of evaluated rounds kept besides, those of least :data:`LOSS`.
+    """
+
+    def __init__(self, path: str | Path, keep_last: int = 2, keep_best: int = 0) -> None:
+        self.path, self.keep_last, self.keep_best = Path(path), keep_last, keep_best
 
     @property
     def config_file(self) -> Path:
@@ -45,6 +49,11 @@ class RunDirectory:
     def metrics_file(self) -> Path:
         """The logged rows."""
         return self.path / "metrics.csv"
+
+    @property
+    def scores_file(self) -> Path:
+        """The scores of evaluated rounds."""
+        return self.path / "scores.csv"
 
     @property
     def frames(self) -> Path:
@@ -73,17 +82,35 @@ class RunDirectory:
             )
         return self
 
+    def must_be_free(self) -> RunDirectory:
+        """Return self, or refuse a directory that holds a run.
+
+        Raises:
+            RunDirectoryError: see above.
+        """
+        if self.is_run:
+            raise RunDirectoryError(
+                f"{self.path} holds a run already: go on with resume={self.path}, or choose another hydra.run.dir"
+            )
+        return self
+
+    def make(self) -> None:
+        """Make the directory where it is not there yet.
+
+        Raises:
+            RunDirectoryError: it cannot be made.
+        """
+        with told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Write the configuration and the versions of a new run.
 
         Raises:
             RunDirectoryError: the directory holds a run already.
         """
-        if self.is_run:
-            raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with resume={self.path}, or choose another hydra.run.dir"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.must_be_free()
+        self.make()
         write_atomically(self.path / "versions.json", json.dumps(versions(device), indent=2).encode())
         self.write_config(config_yaml)
 
@@ -93,116 +120,102 @@ class RunDirectory:
 
     def append_row(self, row: dict[str, float | str]) -> None:
         """Append a row to ``metrics.csv``; the first row fixes the columns."""
-        new = not self.metrics_file.exists()
-        with open(self.metrics_file, "a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(row)
-            writer.writerow(format_cell(v) for v in row.values())
+        append_row(self.metrics_file, row)
+
+    def append_scores(self, row: dict[str, float | str]) -> None:
+        """Append a row to ``scores.csv``: the round, its scores, and :data:`LOSS`."""
+        append_row(self.scores_file, row)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the logged rows as text."""
-        if not self.metrics_file.exists():
-            return []
-        with open(self.metrics_file, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return read_rows(self.metrics_file)
 
-    def truncate_rows(self, after_round: int) -> None:
-        """Drop rows of rounds a resumed run will play again, and a line cut short by a kill."""
-        rows = self.rows()
-        if not rows:
-            return
-        kept = [r for r in rows if None not in r.values() and float(r["round"]) <= after_round]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(kept)
-        write_atomically(self.metrics_file, text.getvalue().encode())
+    def score_rows(self) -> list[dict[str, str]]:
+        """Return the rows of scores as text."""
+        return read_rows(self.scores_file)
+
+    def rewind(self, round_index: int) -> None:
+        """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
+        for file in (self.metrics_file, self.scores_file):
+            keep_rows(file, round_index)
+        for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
+            leftover.unlink()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
 
     def save_checkpoint(self, state: dict[str, Any], round_index: int) -> Path:
-        """Write a checkpoint and drop all but the newest ones."""
-        folder = self.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        path = folder / f"round_{round_index:08d}.pt"
-        write_atomically(path, buffer.getvalue())
-        for old in self.checkpoints()[KEEP:]:
-            old.unlink()
+        """Write a checkpoint, then drop those that need not be kept.
+
+        Raises:
+            RunDirectoryError: it could not be written; the earlier ones stand.
+        """
+        with told(self.folder):
+            self.folder.mkdir(exist_ok=True)
+        for table in (self.metrics_file, self.scores_file):
+            make_durable(table)  # a checkpoint promises the rows up to its round
+        path = self.folder / f"round_{round_index:08d}.safetensors"
+        write_atomically(path, checkpoint.encode(state))
+        kept = {*self.checkpoints()[: max(self.keep_last, 1)], *self.best()[: self.keep_best]}
+        for old in self.checkpoints():
+            if old not in kept:
+                old.unlink()
         return path
 
     def checkpoints(self) -> list[Path]:
         """Return complete checkpoints, newest first."""
-        return sorted((self.path / "checkpoints").glob("round_*.pt"), reverse=True)
+        return sorted(self.folder.glob("round_*.safetensors"), reverse=True)
 
-    def load_checkpoint(self, device: torch.device | str = "cpu") -> tuple[dict[str, Any], Path] | None:
-        """Return the newest readable checkpoint, or None when none was written yet.
+    def best(self) -> list[Path]:
+        """Return the checkpoints of evaluated rounds, best first (of two equal ones the later)."""
+        losses = {int(row["round"]): float(row[LOSS]) for row in self.score_rows()}
+        ranked = sorted((loss, -t) for t, loss in losses.items() if loss == loss)
+        paths = [self.folder / f"round_{-t:08d}.safetensors" for _, t in ranked]
+        return [path for path in paths if path.exists()]
+
+    def load_checkpoint(
+        self, device: torch.device | str = "cpu", which: str = "last"
+    ) -> tuple[dict[str, Any], Path, list[str]] | None:
+        """Return a checkpoint, its file, and what was wrong with newer ones; None when none was written yet.
+
+        Args:
+            device: where its tensors are put.
+            which: ``"last"`` for the newest that can be read, ``"best"``, or the number of a round.
 
         Raises:
-            RunDirectoryError: there are checkpoints and none can be read.
+            RunDirectoryError: there are checkpoints and none can be read, or not the one asked for.
         """
-        problems = []
-        for path in self.checkpoints():
+        candidates = self._chosen(which)
+        problems: list[str] = []
+        for path in candidates:
             try:
-                return torch.load(path, map_location=device, weights_only=True), path
-            except Exception as error:  # noqa: BLE001  whatever a damaged file raises, the one before it is next
-                problems.append(f"{path.name}: {next(iter(str(error).splitlines()), type(error).__name__)}")
+                return checkpoint.decode(path.read_bytes(), device), path, problems
+            except (OSError, checkpoint.DamagedError) as error:
+                problems.append(f"{path.name}: {error}")
         if problems:
             raise RunDirectoryError(f"no checkpoint in {self.path} can be read ({'; '.join(problems)})")
+        if (self.path / "summary.json").exists():
+            raise RunDirectoryError(f"{self.path} is a finished run, but its checkpoints are gone: put them back")
         return None
+
+    def _chosen(self, which: str) -> list[Path]:
+        if which == "last":
+            return self.checkpoints()
+        if which == "best":
+            if not self.best():
+                raise RunDirectoryError(
+                    f"checkpoint=best: {self.path} has none: set loop.evaluate_every and loop.keep_best to keep some"
+                )
+            return self.best()[:1]
+        rounds = {int(path.stem.partition("_")[2]): path for path in self.checkpoints()}
+        if not which.isdecimal() or int(which) not in rounds:
+            kept = ", ".join(map(str, sorted(rounds))) or "none"
+            raise RunDirectoryError(f"checkpoint={which}: choose last, best, or a round that was kept ({kept})")
+        return [rounds[int(which)]]
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
         return self.path / name
-
-
-def format_cell(value: float | str) -> str:
-    """Return a cell that reads back to the same number; whole numbers without a point."""
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either the old one or the new one, whatever kills the process."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def versions(device: torch.device) -> dict[str, Any]:
-    """Return what is needed to reproduce a run besides its configuration."""
-    found: dict[str, Any] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    try:
-        found["commit"] = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        found["uncommitted_changes"] = bool(changes.strip())
-    except (OSError, subprocess.CalledProcessError):
-        found["commit"] = None
-    found["device"] = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
-    )
-    found["threads"] = torch.get_num_threads()
-    return found

@@ -35,6 +35,9 @@ class LoopConfig:
     log_every: int = MISSING
     checkpoint_every: int = MISSING
     picture_every: int = 0
+    evaluate_every: int = 0
+    keep_last: int = 2
+    keep_best: int = 0
     horizon: int | None = MISSING
     decay: str = MISSING
     warmup: int = MISSING
@@ -78,6 +81,7 @@ class Config:
     threads: int | None = MISSING
     dry_run: bool = MISSING
     resume: str | None = MISSING
+    resume_allow: list[str] = field(default_factory=list)
     allow: list[str] = MISSING
     score: str | None = MISSING
     progress: bool = MISSING
@@ -87,6 +91,7 @@ KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or fals
 """OmegaConf's words for a type, and ours."""
 AT_LEAST = {
     "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
+    "loop.evaluate_every": 0, "loop.keep_last": 1, "loop.keep_best": 0,
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
 }  # fmt: skip
 

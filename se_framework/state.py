@@ -26,6 +26,7 @@ class TrainState:
         batches: batches of data drawn.
         samples: examples of data seen.
         history: the rows logged, oldest first.
+        scores: the rows of scores, oldest first.
         stopped_by: the signal that ended training early, or None.
     """
 
@@ -36,6 +37,7 @@ class TrainState:
     batches: int = 0
     samples: int = 0
     history: list[dict[str, float | str]] = field(default_factory=list)
+    scores: list[dict[str, float | str]] = field(default_factory=list)
     stopped_by: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class TrainState:
         for player in self.players:
             players[player.name] = {
                 "module": player.module.state_dict(),
+                "optimizer_type": type(player.optimizer).__name__,
                 "optimizer": player.optimizer.state_dict(),
                 "average": None if player.average is None else player.average.state_dict(),
                 "steps_taken": player.steps_taken,
@@ -78,22 +81,42 @@ class TrainState:
             "players": players,
         }  # fmt: skip
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Restore from :meth:`state_dict`.
+    def load_state_dict(self, saved: dict[str, Any]) -> list[str]:
+        """Restore from :meth:`state_dict`; hyperparameters of the optimisers stay those of the configuration.
+
+        Returns:
+            The players whose optimiser is of another type than the saved one and starts afresh.
 
         Raises:
-            RunDirectoryError: the checkpoint belongs to another format, seed or set of players.
+            RunDirectoryError: the checkpoint belongs to another format, seed or set of players, or does not fit.
         """
         names = [p.name for p in self.players]
-        if saved.get("format") != FORMAT or sorted(saved["players"]) != sorted(names) or saved["seed"] != self.seed:
-            theirs = f"format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved['players'])}"
+        if (
+            saved.get("format") != FORMAT
+            or sorted(saved.get("players", ())) != sorted(names)
+            or saved["seed"] != self.seed
+        ):
+            theirs = (
+                f"format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved.get('players', ()))}"
+            )
             ours = f"format {FORMAT}, seed {self.seed}, players {sorted(names)}"
             raise RunDirectoryError(f"the checkpoint ({theirs}) is not of this run ({ours})")
-        for player in self.players:
-            own = saved["players"][player.name]
-            player.module.load_state_dict(own["module"])
-            player.optimizer.load_state_dict(own["optimizer"])
-            if player.average is not None:
-                player.average.load_state_dict(own["average"])
-            player.steps_taken = own["steps_taken"]
-        self.round, self.batches, self.samples = saved["round"], saved["batches"], saved["samples"]
+        afresh = []
+        try:
+            for player in self.players:
+                own = saved["players"][player.name]
+                player.module.load_state_dict(own["module"])
+                if own["optimizer_type"] == type(player.optimizer).__name__:
+                    groups = player.optimizer.state_dict()["param_groups"]
+                    player.optimizer.load_state_dict({"state": own["optimizer"]["state"], "param_groups": groups})
+                else:
+                    afresh.append(player.name)
+                if player.average is not None:
+                    player.average.load_state_dict(own["average"])
+                player.steps_taken = own["steps_taken"]
+            self.round, self.batches, self.samples = saved["round"], saved["batches"], saved["samples"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise RunDirectoryError(
+                f"the checkpoint does not fit the configuration: {' '.join(str(error).split())}"
+            ) from error
+        return afresh

@@ -90,6 +90,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     assert whole.stdout.splitlines()[-1].startswith("se-train: all in ") and "se-sample " in whole.stdout
     names = {p.name for p in (tmp_path / "whole").iterdir()}
     assert names == {
+        ".lock",
         "config.yaml",
         "versions.json",
         "metrics.csv",
@@ -106,7 +107,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     process = subprocess.Popen([*TRAIN, *SHORT, *long], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "cut" / "checkpoints").glob("round_*.pt")) and time.monotonic() < deadline:
+    while not list((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # finishes the round, saves, says how to go on
     assert process.wait(60) == 128 + signal.SIGTERM
@@ -115,9 +116,9 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     assert not (tmp_path / "nowhere").exists()
     drift = call([*TRAIN, "resume=cut", "divergence=kl"], tmp_path)
     assert drift.returncode == 1 and "would change the run (divergence._target_" in drift.stderr
-    reached = int(sorted((tmp_path / "cut" / "checkpoints").glob("round_*.pt"))[-1].stem.split("_")[1])
+    reached = int(sorted((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors"))[-1].stem.split("_")[1])
     resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 3}"], tmp_path)
-    assert resumed.returncode == 0 and f"restored round_{reached:08d}.pt" in resumed.stderr, resumed.stderr
+    assert resumed.returncode == 0 and f"restored round_{reached:08d}.safetensors" in resumed.stderr, resumed.stderr
     assert "WARNING: learning rates end at zero in round 6" in resumed.stderr
 
     drawn = call([*SAMPLE, "whole", "n=5", "seed=3", "out=a=b.npy"], tmp_path)
@@ -165,7 +166,9 @@ def test_a_failing_job_does_not_stop_a_sweep(tmp_path):
     process = call([*TRAIN, "-m", *SHORT, "optimizer.lr=abc,1e-3", "hydra.sweep.dir=sweep", "progress=false"], tmp_path)
     assert process.returncode == 1 and "optimizer.lr must be a number" in process.stderr
     assert "Traceback" not in process.stderr
-    assert (tmp_path / "sweep" / "1" / "summary.json").exists() and not (tmp_path / "sweep" / "0").exists()
+    assert (tmp_path / "sweep" / "1" / "summary.json").exists() and [
+        f.name for f in (tmp_path / "sweep" / "0").iterdir()
+    ] == ["result.json"]
 
 
 def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from se_framework.commands.arguments import parse, run_command
 from se_framework.composing import prepare_imports
 
-USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto]
+USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto] [checkpoint=last|best|ROUND]
 
 Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are known, held-out
 NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the equation's value T on
@@ -19,12 +19,12 @@ def main() -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     prepare_imports()
-    run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str}, USAGE.splitlines()[0])
+    run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str, "checkpoint": str}, USAGE.splitlines()[0])
     from se_framework.evaluation import evaluate, score_lines
     from se_framework.notebook import load
     from se_framework.run_directory import RunDirectory
 
-    assembly = load(run_dir, values.get("device"))
+    assembly = load(run_dir, values.get("device"), checkpoint=values.get("checkpoint", "last"))
     found = evaluate(assembly, values.get("n", 10_000), values.get("seed", 0))
     for line in score_lines(found):
         print(line)

@@ -9,7 +9,7 @@ from se_framework.commands.arguments import parse, run_command
 from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
-USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto]
+USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto] [checkpoint=last|best|ROUND]
 
 Draw n samples of the run's trained (averaged) model, in the units of its data.
   out=FILE.npy   an array of shape (n, *event)
@@ -25,7 +25,9 @@ def main() -> None:
 def _sample(arguments: list[str]) -> None:
     prepare_imports()
     run_dir, values = parse(
-        arguments, {"n": int, "seed": int, "out": str, "label": int, "device": str}, USAGE.splitlines()[0]
+        arguments,
+        {"n": int, "seed": int, "out": str, "label": int, "device": str, "checkpoint": str},
+        USAGE.splitlines()[0],
     )
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
@@ -35,10 +37,10 @@ def _sample(arguments: list[str]) -> None:
     import numpy as np
 
     from se_framework.commands.train import draw
+    from se_framework.files import write_atomically
     from se_framework.notebook import load
-    from se_framework.run_directory import write_atomically
 
-    assembly = load(run_dir, values.get("device"))
+    assembly = load(run_dir, values.get("device"), checkpoint=values.get("checkpoint", "last"))
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     if out.suffix == ".png":
         draw(assembly, out, samples)

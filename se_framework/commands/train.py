@@ -2,140 +2,141 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, RunDirectoryError, nearest
-from se_framework.evaluation import SCORES, chosen_score, evaluate, log_density, score_lines
+from se_framework.errors import ConfigError, nearest
+from se_framework.evaluation import SCORES, chosen_name, evaluate, log_density, score_lines, score_row
 from se_framework.frames import animate
+from se_framework.lock import locked
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
+from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
 from se_framework.run_directory import RunDirectory
 
-MAY_CHANGE = (
-    "resume",
-    "loop.rounds",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "loop.picture_every",
-    "device",
-    "threads",
-    "progress",
-    "score",
-    "dry_run",
-)
-"""Keys a resumed run may change. All but device and threads leave the trajectory as it was; those change rounding,
-and a GPU draws other noise than a CPU."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call.
+
+    Attributes:
+        status: skipped: the run was finished before.
+        score: the chosen score; None for a dry run.
+        directory: of the run.
+    """
+
+    status: Literal["finished", "skipped", "dry run"]
+    score: float | None
+    directory: Path
 
 
-def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> float | None:
-    """Train one configuration in a directory and return its score; None for a dry run.
+def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job: int | None = None) -> Outcome:
+    """Train one configuration in a directory.
 
     Args:
         config: validated.
-        directory: where the run is, or shall be, written.
+        directory: where a new run shall be written.
         overrides: the task's overrides as typed, to tell what a resumed run is asked to change.
+        job: number of the job in a sweep: jobs go round the GPUs, and one whose directory holds its own run goes on.
 
     Raises:
         SEError: whatever was wrong, in one sentence.
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
-    resumed = config.resume is not None
-    run = RunDirectory(Path(config.resume).absolute() if resumed else directory)
     if config.score is not None and config.score not in SCORES:
         raise ConfigError(f"score={config.score}: no such score; {nearest(config.score, SCORES)}")
+    if job is not None and config.device == "auto" and torch.cuda.device_count() > 1:
+        config.device = f"cuda:{job % torch.cuda.device_count()}"
+    run, resumed = which_run(config, directory, in_sweep=job is not None)
     if resumed:
         config = resumed_config(config, run, overrides)
-    elif run.is_run:
-        raise RunDirectoryError(
-            f"{directory} holds a run already: go on with resume={directory}, or choose another hydra.run.dir"
-        )
+        done = finished_score(run, config) if config.resume == "auto" or job is not None else None
+        if done is not None and not config.dry_run:
+            say(f"{run.path} is a finished run of this configuration: skipped")
+            return Outcome("skipped", done, run.path)
+    run.keep_last, run.keep_best = config.loop.keep_last, config.loop.keep_best
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     assembly = assembly_of(config)
     if config.dry_run:
         print(describe(assembly))
-        return None
+        return Outcome("dry run", None, run.path)
 
-    if resumed:
-        print(f"se-train: {restore(assembly, run)}", file=sys.stderr)
-        if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
-            end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at the first start)"
-            print(f"se-train: WARNING: {end}: later rounds change nothing", file=sys.stderr)
-        run.truncate_rows(assembly.state.round)
-        run.write_config(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})))
-    else:
-        config = assembly.config = settle(config)
-        run.start(OmegaConf.to_yaml(config), assembly.device)
-    for warning in assembly.state.equation.warnings:
-        print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
-
-    state = assembly.train(run)
-    if state.stopped_by is not None:
-        done = f"stopped after round {state.round} of {config.loop.rounds}"
-        print(f"se-train: {done}; go on with: se-train {shlex.quote(f'resume={run.path}')}", file=sys.stderr)
-        raise SystemExit(128 + state.stopped_by)
-    return finish(assembly, run)
-
-
-def settle(config: DictConfig, horizon: int | None = None) -> DictConfig:
-    """Return the configuration as a run keeps it: a fixed horizon, and a path that is found from anywhere.
-
-    Args:
-        config: as composed.
-        horizon: what an unset ``loop.horizon`` means; by default ``loop.rounds``, as at a first start.
-    """
-    config = config.copy()
-    config.loop.horizon = config.loop.horizon or horizon or config.loop.rounds
-    if isinstance(config.data, DictConfig) and isinstance(config.data.get("path"), str):
-        config.data.path = str(Path(config.data.path).expanduser().absolute())
-    return config
+    run.make()
+    with locked(run.path):
+        if resumed:
+            say(restore(assembly, run) or f"{run.path} has no checkpoint yet: starting at round 0")
+            if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
+                end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
+                say(f"WARNING: {end}: later rounds change nothing")
+            run.rewind(assembly.state.round)
+            run.write_config(as_kept(config))
+        else:
+            choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
+            config = assembly.config = settle(config, choices | {"loop.horizon": config.loop.rounds})
+            run.start(as_kept(config), assembly.device)
+        for warning in assembly.state.equation.warnings:
+            say(f"WARNING, allowed: {warning}")
+        state = assembly.train(run, evaluate=partial(score_row, assembly))
+        if state.stopped_by is not None:
+            done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
+            say(f"{done_so_far}; go on with: se-train {shlex.quote(f'resume={run.path}')}")
+            raise SystemExit(128 + state.stopped_by)
+        return Outcome("finished", finish(assembly, run), run.path)
 
 
-def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> DictConfig:
-    """Return the run's own configuration with the changes that are allowed.
+def which_run(config: DictConfig, directory: Path, in_sweep: bool) -> tuple[RunDirectory, bool]:
+    """Return the run that is meant and whether it goes on.
 
     Raises:
-        ConfigError: an override would change the trajectory.
+        RunDirectoryError: the directory holds another run.
     """
-    saved = saved_config(run)
-    config = settle(config, saved.loop.horizon)
-    keys = {text.lstrip("+~").partition("=")[0].split("@")[0] for text in overrides}
-    keys |= set(map(str, config)) if "experiment" in keys else set()
-    drift = []
-    for key in sorted(keys - {"experiment"}):
-        old, new = OmegaConf.select(saved, key), OmegaConf.select(config, key)
-        if old == new:
-            continue
-        if key in MAY_CHANGE:
-            OmegaConf.update(saved, key, new)
-        elif not isinstance(new, DictConfig):
-            drift.append(f"{key}: {old} -> {new}")
-        else:
-            drift += [
-                f"{key}.{k!s}: {_at(old, k)} -> {_at(new, k)}"
-                for k in new
-                if _at(old, k) != _at(new, k) and f"{key}.{k!s}" not in MAY_CHANGE
-            ]
-    if drift:
-        raise ConfigError(
-            f"resume={run.path} would change the run ({'; '.join(drift)}): leave these out, or start a new run"
-        )
-    saved.resume, saved.dry_run = config.resume, config.dry_run
-    return saved
+    if config.resume not in (None, "auto"):
+        return RunDirectory(Path(config.resume).absolute()), True
+    if config.resume == "auto":
+        found = newest_run(config, directory)
+        if found is not None:
+            return found, True
+        say(f"resume=auto: no run of this configuration yet: starting in {directory}")
+    run = RunDirectory(directory)
+    if run.is_run and in_sweep and same_course(saved_config(run), config):
+        return run, True
+    return run.must_be_free(), False
 
 
-def _at(node: Any, key: Any) -> Any:
-    return node.get(key) if isinstance(node, DictConfig) else None
+def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
+    """Return the score of a run that has all its rounds and its summary, else None."""
+    try:
+        summary = json.loads((run.path / "summary.json").read_text())
+        if summary["round"] < config.loop.rounds:
+            return None
+        return float(summary["scores"][chosen_name(summary["scores"], config.score)]["value"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def as_kept(config: DictConfig) -> str:
+    """Return the text of a run's configuration: all but what belongs to one call."""
+    kept = config.copy()
+    for key in OF_THE_CALL:
+        kept[key] = {"resume": None, "resume_allow": [], "dry_run": False}[key]
+    return OmegaConf.to_yaml(kept)
+
+
+def say(sentence: str) -> None:
+    """Tell the user."""
+    print(f"se-train: {sentence}", file=sys.stderr)
 
 
 def finish(assembly: Assembly, run: RunDirectory) -> float:
@@ -155,7 +156,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         print(line)
     print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
           f"sample with: se-sample {shlex.quote(str(run.path))} n=64 out=samples.npy")  # fmt: skip
-    return chosen_score(found, assembly.config.score)
+    return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
 def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:

@@ -1,0 +1,106 @@
+"""Files that a kill, a full disk or a reader at the wrong moment cannot spoil.
+
+A file appears whole or not at all: it is written beside its place, fsynced and renamed. A table grows by whole lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from se_framework.errors import RunDirectoryError
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into one sentence that names the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunDirectoryError(f"{path} cannot be written ({reason}): make room, or allow writing there") from error
+
+
+def format_cell(value: float | str) -> str:
+    """Return a cell that reads back to the same number; whole numbers without a point."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+def write_atomically(path: Path, content: bytes | bytearray) -> None:
+    """Write a file that is either the old one or the new one, whatever kills the process.
+
+    Raises:
+        RunDirectoryError: the disk is full, or the directory may not be written to; the old file stands.
+    """
+    with told(path):
+        _write_atomically(path, content)
+
+
+def _write_atomically(path: Path, content: bytes | bytearray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def append_row(file: Path, row: dict[str, float | str]) -> None:
+    """Append a row to a table; the first row fixes the columns.
+
+    Raises:
+        RunDirectoryError: the disk is full, or the directory may not be written to.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if not file.exists():
+        writer.writerow(row)
+    writer.writerow(format_cell(v) for v in row.values())
+    with told(file), open(file, "a", newline="", encoding="utf-8") as stream:
+        stream.write(text.getvalue())
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """Return a table's rows as text; a line cut short by a kill is left out."""
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    return [row for row in csv.DictReader(io.StringIO(whole, newline="")) if None not in row.values()]
+
+
+def keep_rows(file: Path, last_round: int) -> None:
+    """Drop a table's rows of later rounds, and a line cut short."""
+    if not file.exists():
+        return
+    rows = [row for row in read_rows(file) if float(row["round"]) <= last_round]
+    if not rows:
+        file.unlink()  # with its header: a line cut short may be all there was of it
+        return
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue().encode())
+
+
+def make_durable(file: Path) -> None:
+    """Have the system write what it still holds of a file, if there is one."""
+    if file.exists():
+        with told(file), open(file, "rb") as stream:
+            os.fsync(stream.fileno())
