@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
@@ -32,9 +34,19 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated."""
-    config = OmegaConf.load(run.require().config_file)
-    assert isinstance(config, DictConfig)
+    """Return a run's own configuration, validated.
+
+    Raises:
+        RunDirectoryError: there is none, or it is no mapping in YAML.
+        ConfigError: a key or type in it is wrong.
+    """
+    file = run.require().config_file
+    try:
+        config = OmegaConf.load(file)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise RunDirectoryError(f"{file} cannot be read ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(config, DictConfig):
+        raise RunDirectoryError(f"{file} is no configuration of a run: it must be a mapping")
     return validate(config)
 
 
