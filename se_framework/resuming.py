@@ -104,19 +104,21 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
     return saved
 
 
-def newest_run(config: DictConfig, directory: Path) -> RunDirectory | None:
+def newest_run(config: DictConfig, directory: Path, in_sweep: bool = False) -> RunDirectory | None:
     """Return the run of the same configuration that was started, or went on, last; None if there is none.
 
     Runs are looked for in ``outputs/DATE/TIME`` and ``multirun/DATE/TIME/JOB`` of the working directory, and beside the
-    directory this one would be written to.
+    directory this one would be written to; for the job of a sweep, in the sweeps beside its own.
 
     Args:
         config: validated.
         directory: where a new run would be written.
+        in_sweep: whether it is the directory of a job.
     """
     here = Path.cwd()
     places = {file.parent for file in (*here.glob("outputs/*/*/config.yaml"), *here.glob("multirun/*/*/*/config.yaml"))}
-    places |= {file.parent for file in directory.absolute().parent.glob("*/config.yaml")}
+    own = directory.absolute().parent
+    places |= {file.parent for file in (own.parent.glob("*/*/config.yaml") if in_sweep else own.glob("*/config.yaml"))}
     for place in sorted(places, key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, str(p)), reverse=True):
         run = RunDirectory(place)
         try:

@@ -11,7 +11,7 @@ from se_framework.equation import StandardEquation
 from se_framework.errors import RunDirectoryError
 from se_framework.players import Player, make_players
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass

@@ -105,7 +105,7 @@ def which_run(config: DictConfig, directory: Path, in_sweep: bool) -> tuple[RunD
     if config.resume not in (None, "auto"):
         return RunDirectory(Path(config.resume).absolute()), True
     if config.resume == "auto":
-        found = newest_run(config, directory)
+        found = newest_run(config, directory, in_sweep)
         if found is not None:
             return found, True
         say(f"resume=auto: no run of this configuration yet: starting in {directory}")
