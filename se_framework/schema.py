@@ -79,6 +79,7 @@ class Config:
     seed: int = MISSING
     device: str = MISSING
     threads: int | None = MISSING
+    deterministic: bool = False
     dry_run: bool = MISSING
     resume: str | None = MISSING
     resume_allow: list[str] = field(default_factory=list)

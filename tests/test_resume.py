@@ -7,7 +7,8 @@ import signal
 import pytest
 import torch
 
-from se_framework.composing import config_dir, groups
+from se_framework.commands import train
+from se_framework.composing import compose, config_dir, groups
 from se_framework.errors import RunDirectoryError
 from se_framework.run_directory import RunDirectory
 from tests.runs import play
@@ -44,6 +45,49 @@ assert not same(last["players"], before["players"])  # the comparison can fail
 def test_every_way_of_resuming_equals_the_uninterrupted_run(experiment, tmp_path):
     done = play(EVERY_WAY, experiment, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+ON_GPU = """
+typed = [*(k for k in SHORT if k != "device=cpu"), f"experiment={sys.argv[1]}", "device=cuda", "deterministic=true"]
+root = Path(sys.argv[2])
+train.finish = lambda assembly, run: 0.0
+def go(directory, overrides, kill_at=None):
+    played = loop.play_round
+    def stopped(state, *rest):
+        if state.round == kill_at:
+            raise ZeroDivisionError
+        return played(state, *rest)
+    loop.play_round = stopped
+    try:
+        train.train_run(compose(None, overrides), directory, overrides)
+    except ZeroDivisionError:
+        pass
+    loop.play_round = played
+go(root / "whole", typed)
+go(root / "cut", typed, kill_at=5)
+go(root / "cut", [f"resume={root / 'cut'}"])
+assert not differences(root / "whole", root / "cut"), differences(root / "whole", root / "cut")
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("experiment", groups([config_dir()])["experiment"])
+def test_on_a_gpu_a_deterministic_run_goes_on_bit_for_bit(experiment, tmp_path):
+    done = play(ON_GPU, experiment, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_deterministic_is_what_the_configuration_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "finish", lambda *a: 0.0)
+    seen = []
+    monkeypatch.setattr(
+        train, "assembly_of", lambda c: seen.append(torch.are_deterministic_algorithms_enabled()) or 1 / 0
+    )
+    for wanted in ("true", "false"):
+        with pytest.raises(ZeroDivisionError):
+            train.train_run(compose(None, [f"deterministic={wanted}"]), tmp_path / wanted, [])
+    assert seen == [True, False]
 
 
 def test_a_signal_outside_the_round_still_leaves_a_checkpoint(tmp_path, monkeypatch):

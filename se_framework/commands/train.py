@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     run.keep_last, run.keep_best = config.loop.keep_last, config.loop.keep_best
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    be_deterministic(config.deterministic)
     assembly = assembly_of(config)
     if config.dry_run:
         print(describe(assembly))
@@ -94,6 +96,14 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             say(f"{done_so_far}; go on with: se-train {shlex.quote(f'resume={run.path}')}")
             raise SystemExit(128 + state.stopped_by)
         return Outcome("finished", finish(assembly, run), run.path)
+
+
+def be_deterministic(wanted: bool) -> None:
+    """Choose torch's deterministic algorithms, or the quickest ones. On CPU ours are deterministic either way."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads it when it starts
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = False
 
 
 def which_run(config: DictConfig, directory: Path, in_sweep: bool) -> tuple[RunDirectory, bool]:
