@@ -75,7 +75,9 @@ def convolutional(size: Size) -> Contest:
     return _contest(make, {"hand": loops.hand_gan, "hand_channels_last": channels_last_gan}, 1)
 
 
-def channels_last_gan(nets: loops.Nets, draws: loops.Draws, make: loops.MakeOptimizer = loops.fused_adam) -> loops.Round:
+def channels_last_gan(
+    nets: loops.Nets, draws: loops.Draws, make: loops.MakeOptimizer = loops.fused_adam
+) -> loops.Round:
     """Return :func:`loops.hand_gan` with the weights of convolutions channels-last, which makes their outputs so."""
     for net in (nets.generator, nets.critic):
         net.to(memory_format=torch.channels_last)

@@ -37,7 +37,9 @@ MEMBERS = "members"
 
 def rows() -> list[Figure]:
     """Return the rows of this file: one, since all curves are drawn together."""
-    lines = [(f"{WORK}{axis}", "exponent of its arithmetic", _goal(arithmetic)) for axis, (_, arithmetic) in AXES.items()]
+    lines = [
+        (f"{WORK}{axis}", "exponent of its arithmetic", _goal(arithmetic)) for axis, (_, arithmetic) in AXES.items()
+    ]
     lines.append((f"{WORK}{MEMBERS}", "exponent of its arithmetic", _goal(1.0)))
     return [Figure("growth", *lines[0], run=curves, in_quick=False, more_lines=tuple(lines[1:]))]
 

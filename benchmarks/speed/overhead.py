@@ -131,13 +131,11 @@ def agreement() -> dict[str, float]:
 
 def told(row: Row, times: Times) -> list[Verdict]:
     """Return the difference per player's step, in microseconds."""
-    least, most = (
-        times.difference(OURS, name, row.clock) for name in ("bare", "bare_unchecked")
-    )
+    least, most = (times.difference(OURS, name, row.clock) for name in ("bare", "bare_unchecked"))
     per_step = 1e6 / STEPS_PER_ROUND
     found = least.median * per_step
-    script_itself = times.of("bare", row.clock).median * per_step
-    note = f"the script itself {script_itself:.0f} us; less one without the finiteness check {most.median * per_step:.0f} us"
+    itself = times.of("bare", row.clock).median * per_step
+    note = f"the script itself {itself:.0f} us; less one without finiteness check {most.median * per_step:.0f} us"
     measured = f"{found:.0f} us ({least.low * per_step:.0f}-{least.high * per_step:.0f})"
     return [Verdict(WORK, AGAINST, GOAL, measured, found <= 60, note, found)]
 

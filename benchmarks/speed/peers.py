@@ -1,8 +1,8 @@
 """Coupling flows of three other libraries at the same sizes: couplings, hidden layers and, within 1 %, parameters.
 
-Each flow is built from its library's own couplings, with the same perceptron as conditioner (zuko makes it itself). The
-laws differ in details that the libraries fix, such as how a scale is bounded and whether halves are interleaved; so what
-is checked is that each is a law: its log-density is that of the change of variables.
+Each flow is built from its library's own couplings, with the same perceptron as conditioner (zuko makes its own). The
+laws differ in details that the libraries fix, such as how a scale is bounded and whether halves are interleaved; so
+what is checked is that each is a law: its log-density is that of the change of variables.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ LONGEST = 120.0  # seconds after which a start has failed
 def rows() -> list[Figure]:
     """Return the rows of this file."""
     return [
-        Figure("start", WORK["start"], "se-train loop.rounds=1", "< 6 s", lambda quick: _told("start", first_round, quick)),
+        Figure("start", WORK["start"], "se-train loop.rounds=1", "< 6 s",
+               lambda quick: _told("start", first_round, quick)),
         Figure("import", WORK["import"], "python -c 'import se_framework'", "< 0.3 s",
                lambda quick: _told("import", imported, quick)),
     ]  # fmt: skip
