@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.speed import report
+from benchmarks.speed import gpu, report
 from benchmarks.speed.__main__ import all_rows
 from benchmarks.speed.adversarial import LATENT
 from benchmarks.speed.contest import (
@@ -152,3 +152,8 @@ def test_the_table_has_a_line_for_every_row():
         isinstance(row, Row | Figure) and lines
         for row, lines in zip(all_rows().values(), expected.values(), strict=True)
     )
+
+
+def test_loops_for_a_gpu_play_the_same_game_on_a_cpu():
+    differences = gpu.convolutional("tiny", device="cpu").agree()
+    assert differences["tutorial"] < 1e-9 and differences["hand"] < 1e-9 and differences["bf16"] < 0.1

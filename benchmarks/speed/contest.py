@@ -97,6 +97,7 @@ class Row:
         clock: which clock decides.
         pairs: turns.
         quick_pairs: turns in ``make bench-quick``; 0 to leave the row out there.
+        warmup: turns before those that count.
         gpu: needs one.
         verdicts: what the times say, where it is not the ratios of ``goals``.
         expected_lines: against what, and goal, of such verdicts.
@@ -110,6 +111,7 @@ class Row:
     clock: Clock = "process"
     pairs: int = 30
     quick_pairs: int = 9
+    warmup: int = 2
     gpu: bool = False
     verdicts: Callable[[Row, Times], list[Verdict]] = field(default=lambda row, times: ratios(row, times))
     expected_lines: tuple[tuple[str, str], ...] = ()
@@ -155,10 +157,10 @@ def measure(row: Row, quick: bool = False) -> tuple[list[Verdict], dict[str, Any
     torch.manual_seed(0)
     contest = row.make("full")
     differences = contest.agree()
-    times = take_turns(contest.sides, row.quick_pairs if quick else row.pairs, gpu=row.gpu)
+    times = take_turns(contest.sides, row.quick_pairs if quick else row.pairs, row.warmup, row.gpu)
     verdicts = row.verdicts(row, times)
     record = {
-        "work": row.work, "threads": row.threads, "decides": row.clock, "notes": contest.notes,
+        "work": row.work, "pairs": times.pairs, "threads": row.threads, "decides": row.clock, "notes": contest.notes,
         "largest_difference": differences,
         "milliseconds": {
             side: {clock: _rounded(times.of(side, clock), 1e3) for clock in ("wall", "process")}  # type: ignore[arg-type]

@@ -98,9 +98,9 @@ def table(expected: dict[str, list[dict[str, Any]]]) -> str:
 def _rows(rows: dict[str, Any]) -> list[str]:
     lines = ["| row | work | against | goal | measured | | |", "|---|---|---|---|---|---|---|"]
     for name, row in rows.items():
-        threads = f", {row['threads']} thread{'s' * (row['threads'] > 1)}" if "threads" in row else ""
+        how = f" ({row['threads']} thread{'s' * (row['threads'] > 1)}, {row['pairs']} pairs)" if "pairs" in row else ""
         for line in row["verdicts"]:
-            cells = (f"`{name}`", line["work"] + threads, line["against"], line["goal"], line["measured"],
+            cells = (f"`{name}`", line["work"] + how, line["against"], line["goal"], line["measured"],
                      WORDS[line["met"]] if line["value"] is not None else "", line["note"])  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -65,6 +65,11 @@ class Times:
     def __init__(self, seconds: Mapping[str, Mapping[Clock, list[float]]]) -> None:
         self.seconds = seconds
 
+    @property
+    def pairs(self) -> int:
+        """The number of turns."""
+        return len(next(iter(self.seconds.values()))["wall"])
+
     def of(self, side: str, clock: Clock) -> Spread:
         """Return the seconds per round of a side."""
         return spread(self.seconds[side][clock])
