@@ -179,11 +179,13 @@ def ratios(row: Row, times: Times) -> list[Verdict]:
     """Return a line for each goal."""
     lines = []
     for goal in row.goals:
-        rival = times.fastest(goal.sides, row.clock)
-        found, met, note = times.ratio(OURS, rival, row.clock), None, ""
-        met = found.median <= goal.at_most
-        if len(goal.sides) > 1:
-            note = f"fastest: {rival}"
+        present = tuple(side for side in goal.sides if side in times.seconds)
+        rival = times.fastest(present, row.clock)
+        found = times.ratio(OURS, rival, row.clock)
+        met: bool | None = found.median <= goal.at_most
+        note = f"fastest: {rival}" if len(goal.sides) > 1 else ""
+        if absent := set(goal.sides) - set(present):
+            met, note = None, f"{note}; not installed: {', '.join(sorted(absent))}"
         if goal.counts_if is not None:
             other, least = goal.counts_if
             gained = times.ratio(rival, other, row.clock).median
