@@ -11,11 +11,26 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Union
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol, Union
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from se_framework.errors import ConfigError, SEError, nearest
+
+
+class Gate(Protocol):
+    """Who says which names may become objects; see :mod:`se_framework.trust`."""
+
+    def before_import(self, path: str, key: str) -> None:
+        """Refuse a path by its text."""
+
+    def after_import(self, found: Any, path: str, key: str) -> None:
+        """Refuse what a path has led to."""
+
+
+gate: ContextVar[Gate | None] = ContextVar("gate", default=None)
+"""The gate every name passes; None where all names are the user's own."""
 
 # What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
 _MAY_BE_OFF = ("data.labels",)
@@ -30,6 +45,9 @@ def locate(path: str, key: str) -> Any:
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    guard = gate.get()
+    if guard is not None:
+        guard.before_import(path, key)
     found: Any = None
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
@@ -46,6 +64,8 @@ def locate(path: str, key: str) -> Any:
                 public = [n for n in vars(found) if not n.startswith("_")]
                 raise ConfigError(f"{key}: {path!r} does not exist, no {name!r} in {module}: {nearest(name, public)}")
             found = getattr(found, name)
+        if guard is not None:
+            guard.after_import(found, path, key)
         return found
     raise ConfigError(
         f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory"

@@ -6,6 +6,7 @@ On a line: the density of the data, that of the model, the critic's log-ratio (o
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
+from se_framework.files import write_atomically
 from se_framework.plots import Critic, picture
 from se_framework.randomness import generator
 from se_framework.state import TrainState
@@ -70,4 +72,6 @@ def animate(directory: Path, path: Path) -> None:
         with Image.open(file) as image:
             images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
-        images[0].save(path, save_all=True, append_images=images[1:], duration=250, loop=0)
+        buffer = io.BytesIO()
+        images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=250, loop=0)
+        write_atomically(path, buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,10 @@ from se_framework.composing import compose as compose_config
 from se_framework.errors import RunDirectoryError
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
+from se_framework.trust import strangers
+
+LARGEST_CONFIG = 2**20
+"""Bytes of a run's configuration at most."""
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -34,23 +39,40 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated.
+    """Return a run's own configuration, validated. It may be a stranger's: it is plain data, and resolves nothing.
 
     Raises:
-        RunDirectoryError: there is none, or it is no mapping in YAML.
+        RunDirectoryError: there is none, or it is none that we wrote.
         ConfigError: a key or type in it is wrong.
     """
     file = run.require().config_file
     try:
-        config = OmegaConf.load(file)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        text = file.read_text(encoding="utf-8") if file.stat().st_size <= LARGEST_CONFIG else None
+        if text is None or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise RunDirectoryError(
+                f"{file} is no configuration of ours: it is too large, or refers to parts of itself"
+            )
+        config = OmegaConf.create(text)
+        plain = json.dumps(OmegaConf.to_container(config, resolve=False))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        if isinstance(error, RunDirectoryError):
+            raise
         raise RunDirectoryError(f"{file} cannot be read ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(config, DictConfig):
         raise RunDirectoryError(f"{file} is no configuration of a run: it must be a mapping")
+    if "${" in plain:
+        raise RunDirectoryError(f"{file} is no configuration of ours: a run keeps no interpolations")
+    config.trust = []  # who is trusted is said by the caller, never by the run
     return validate(config)
 
 
-def load(run_dir: str | Path, device: str | None = None, data: Any = None, checkpoint: str | int = "last") -> Assembly:
+def load(
+    run_dir: str | Path,
+    device: str | None = None,
+    data: Any = None,
+    checkpoint: str | int = "last",
+    trust: Sequence[str] = (),
+) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
 
     ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.
@@ -60,14 +82,17 @@ def load(run_dir: str | Path, device: str | None = None, data: Any = None, check
         device: a torch device; None for cuda where there is one, else cpu.
         data: in the place of the configured data.
         checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
 
     Raises:
         RunDirectoryError: no such run, or no checkpoint of it can be read.
+        ConfigError: the run names code that is neither ours nor torch's nor trusted.
     """
     run = RunDirectory(run_dir)
     config = saved_config(run)
     config.device = device or "auto"
-    assembly = assembly_of(config, data)
+    with strangers(trust):
+        assembly = assembly_of(config, data)
     restored = restore(assembly, run, str(checkpoint))
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")

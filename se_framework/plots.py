@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import textwrap
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor
 from se_framework.data.base import Data
 from se_framework.data.rows import RowData
 from se_framework.errors import RunDirectoryError
+from se_framework.files import write_atomically
 from se_framework.randomness import generator
 
 if TYPE_CHECKING:
@@ -335,4 +337,6 @@ def _save(figure: Figure, path: str | Path, title: str | None, note: str | None)
     if note:
         lines = textwrap.fill(note, int(figure.get_figwidth() * 14))
         figure.supxlabel(lines, fontsize=9, color=WARN)
-    figure.savefig(path, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(Path(path), buffer.getvalue())

@@ -12,7 +12,7 @@ from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.notebook import saved_config
 from se_framework.run_directory import RunDirectory
 
-OF_THE_CALL = ("resume", "resume_allow", "dry_run")
+OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
 """Keys that say what one call does; a run keeps none of them."""
 MAY_CHANGE = (
     "progress", "score", "device", "threads",

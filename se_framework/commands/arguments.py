@@ -1,4 +1,4 @@
-"""Arguments of ``se-sample`` and ``se-eval``: the run directory, then ``key=value`` split at the first ``=``."""
+"""Arguments of the commands that take a run: the run directory, then ``key=value`` split at the first ``=``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,35 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from se_framework.errors import ConfigError, SEError, nearest
 
+if TYPE_CHECKING:
+    from se_framework.assembly import Assembly
 
-def parse(arguments: list[str], known: dict[str, type], usage: str) -> tuple[Path, dict[str, Any]]:
+
+def packages(text: str) -> tuple[str, ...]:
+    """Return the names in PACKAGE,... or [PACKAGE,...]."""
+    return tuple(name.strip() for name in text.strip("[]").split(",") if name.strip())
+
+
+OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": packages}
+"""Arguments of every command that loads a run."""
+OF_A_RUN_HELP = """
+  device=cpu                  auto: cuda where there is one
+  checkpoint=last|best|ROUND  of those that were kept
+  trust=PACKAGE,...           packages whose code the run may use besides ours and torch"""
+
+
+def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
+    """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
+    from se_framework.notebook import load
+
+    return load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
+
+
+def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: str) -> tuple[Path, dict[str, Any]]:
     """Return the run directory and the typed values.
 
     Raises:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from se_framework.commands.arguments import parse, run_command
+from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
 from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
-USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto] [checkpoint=last|best|ROUND]
+USAGE = (
+    """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K]
 
 Draw n samples of the run's trained (averaged) model, in the units of its data.
   out=FILE.npy   an array of shape (n, *event)
   out=FILE.png   a picture of the samples beside held-out data
   label=K        samples of class K, where the data has labels"""
+    + OF_A_RUN_HELP
+)
 
 
 def main() -> None:
@@ -24,11 +27,8 @@ def main() -> None:
 
 def _sample(arguments: list[str]) -> None:
     prepare_imports()
-    run_dir, values = parse(
-        arguments,
-        {"n": int, "seed": int, "out": str, "label": int, "device": str, "checkpoint": str},
-        USAGE.splitlines()[0],
-    )
+    known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
+    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
@@ -38,9 +38,8 @@ def _sample(arguments: list[str]) -> None:
 
     from se_framework.commands.train import draw
     from se_framework.files import write_atomically
-    from se_framework.notebook import load
 
-    assembly = load(run_dir, values.get("device"), checkpoint=values.get("checkpoint", "last"))
+    assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     if out.suffix == ".png":
         draw(assembly, out, samples)

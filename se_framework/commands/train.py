@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
 from se_framework.run_directory import RunDirectory
+from se_framework.trust import strangers
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     be_deterministic(config.deterministic)
-    assembly = assembly_of(config)
+    with strangers(config.trust) if resumed else nullcontext():
+        assembly = assembly_of(config)
     if config.dry_run:
         print(describe(assembly))
         return Outcome("dry run", None, run.path)
@@ -140,8 +143,8 @@ def as_kept(config: DictConfig) -> str:
     """Return the text of a run's configuration: all but what belongs to one call."""
     kept = config.copy()
     for key in OF_THE_CALL:
-        kept[key] = {"resume": None, "resume_allow": [], "dry_run": False}[key]
-    return OmegaConf.to_yaml(kept)
+        kept[key] = False if key == "dry_run" else None if key == "resume" else []
+    return OmegaConf.to_yaml(kept, resolve=True)
 
 
 def say(sentence: str) -> None:

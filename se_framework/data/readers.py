@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from se_framework.data.guards import RATIO, SMALL, refuse_bombs
 from se_framework.errors import DataError, nearest
 
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
@@ -46,6 +47,7 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
         raise DataError(f"{option}: {str(file)!r} is empty; give a file with at least 4 rows")
     what = f"{option}: {str(file)!r}"
     try:
+        refuse_bombs(file, what)
         if extension == ".csv":
             return _read_csv(file, what)
         if extension == ".pt":
@@ -108,6 +110,11 @@ def _read_torch(file: Path, what: str) -> Tensor:
         ) from error
     if not isinstance(loaded, Tensor):
         raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
+    values = loaded.numel() * loaded.element_size()  # more than the storage where strides are zero, or zeros left out
+    if values > max(SMALL, RATIO * file.stat().st_size):
+        raise DataError(
+            f"{what} has {file.stat().st_size} bytes and would unfold to {values}; save a contiguous tensor"
+        )
     return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
 
 
