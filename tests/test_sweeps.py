@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import Process
 
 import pytest
 
@@ -100,18 +99,24 @@ def test_resume_of_one_run_cannot_be_swept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def _record(folder, job):
-    record_job(folder / str(job), job, [f"seed={job}"], "finished", job / 3)
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from se_framework.sweeps import record_job
+sweep, job, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+time.sleep(max(0.0, start - time.time()))
+for k in range(10):
+    record_job(sweep / f"{job}-{k}", 10 * job + k, [f"seed={job}"], "finished", job / 3)
+"""
 
 
 def test_jobs_that_end_together_are_all_in_the_table(tmp_path):
-    jobs = [Process(target=_record, args=(tmp_path, job)) for job in range(12)]
-    for process in jobs:
-        process.start()
-    for process in jobs:
-        process.join()
+    start = str(time.time() + 3)
+    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
+    jobs = [subprocess.Popen([*command, str(job), start], cwd=ROOT) for job in range(4)]
+    assert [job.wait() for job in jobs] == [0] * 4
     rows = results(tmp_path)
-    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(k, k / 3) for k in range(12)]
+    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(k, k // 10 / 3) for k in range(40)]
 
 
 def test_a_lock_refuses_or_waits_and_is_given_back(tmp_path):
