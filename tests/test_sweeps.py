@@ -99,24 +99,28 @@ def test_resume_of_one_run_cannot_be_swept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-TOGETHER = """
+SLOW = """
 import sys, time
 from pathlib import Path
-from se_framework.sweeps import record_job
-sweep, job, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-time.sleep(max(0.0, start - time.time()))
-for k in range(10):
-    record_job(sweep / f"{job}-{k}", 10 * job + k, [f"seed={job}"], "finished", job / 3)
+from se_framework import sweeps
+make = sweeps.table
+def slowly(results):
+    made = make(results)
+    print("read", flush=True)
+    time.sleep(1.5)
+    return made
+sweeps.table = slowly
+sweeps.record_job(Path(sys.argv[1]) / "0", 0, ["seed=0"], "finished", 0.0)
 """
 
 
 def test_jobs_that_end_together_are_all_in_the_table(tmp_path):
-    start = str(time.time() + 3)
-    command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
-    jobs = [subprocess.Popen([*command, str(job), start], cwd=ROOT) for job in range(4)]
-    assert [job.wait() for job in jobs] == [0] * 4
+    """One has read the others' results and not yet written the table when the next one ends."""
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"read\n"
+        record_job(tmp_path / "1", 1, ["seed=1"], "finished", 1 / 3)
     rows = results(tmp_path)
-    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(k, k // 10 / 3) for k in range(40)]
+    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(0, 0.0), (1, 1 / 3)]
 
 
 def test_a_lock_refuses_or_waits_and_is_given_back(tmp_path):
