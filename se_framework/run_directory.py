@@ -151,6 +151,24 @@ class RunDirectory:
             raise RunDirectoryError(f"no checkpoint in {self.path} can be read ({'; '.join(problems)})")
         return None
 
+    @property
+    def failure(self) -> Path:
+        """What is known of a step in which something was not finite."""
+        return self.path / "failure"
+
+    def save_state(self, path: Path, content: dict[str, Any]) -> Path:
+        """Write tensors, numbers and strings, nested in dicts and lists, to one file and return it."""
+        path = path.with_suffix(".pt")
+        path.parent.mkdir(exist_ok=True)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getvalue())
+        return path
+
+    def load_state(self, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Return what :meth:`save_state` wrote."""
+        return torch.load(path.with_suffix(".pt"), map_location=device, weights_only=True)
+
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
