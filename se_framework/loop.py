@@ -12,6 +12,7 @@ from se_framework.errors import ConfigError
 from se_framework.failure import explained
 from se_framework.frames import frame
 from se_framework.interrupts import Interrupts
+from se_framework.monitors import watch
 from se_framework.progress import Progress
 from se_framework.randomness import generator
 from se_framework.run_directory import RunDirectory
@@ -84,6 +85,8 @@ def train(
                 row = measure(state, data, batch_size) | figures
                 seconds = time.monotonic() - started
                 row |= {"seconds": seconds, "samples_per_second": (state.round - first) * batch_size / seconds}
+                for warning in watch(state, data, row):
+                    bar.say(f"WARNING, {warning}")
                 state.history.append(row)
                 bar.show(row)
                 if run is not None:

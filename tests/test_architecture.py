@@ -17,8 +17,8 @@ LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"},
-    {"frames", "failure", "monitors"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"verify"}, {"commands"},
-    {"__main__"},
+    {"frames", "failure", "monitors"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"},
+    {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
