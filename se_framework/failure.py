@@ -102,7 +102,7 @@ def _offences(
     equation, k = state.equation, offence.step
     like = next(equation.model.parameters())
     if offence.term == AFTER:  # the update has been applied: evaluating again would only see what it left
-        yield from _tensors("", state, player)
+        yield from _tensors("", state)
         yield f"the sum of {player.name}'s weights overflows", ADVICE
     batch = found["batch"] = draw(data, offence.batch_size, state.seed, offence.batch, like)
     yield from _rows("the batch of data", batch.x, f"clean the data: batch {offence.batch} holds these rows")
@@ -121,7 +121,7 @@ def _offences(
         yield from _rows(f"the metric{name} on data", problem.v_data)
         if part.auxiliary.uses != "primal" and problem.v_data is not None:
             values = part.f(problem.v_data, view)
-            yield from _rows(f"f on data{name}, where the metric gives {_range(problem.v_data)},", values)
+            yield from _rows(f"f on data{name}, where the metric gives {_range(problem.v_data)}", values)
         minimum = part.auxiliary.minimum(problem)
         reads = "" if problem.v is None else f", where the metric gives {_range(problem.v)} on samples,"
         yield from _rows(f"{part.auxiliary.minimum_name}{name}{reads}", minimum)
@@ -137,7 +137,7 @@ def _offences(
     names = {id(t): name for name, t in player.module.named_parameters()}
     for parameter in player.parameters:
         yield from _rows(f"the gradient of {player.name}'s {names[id(parameter)]}", parameter.grad, of="entries")
-    largest = max(float(t.grad.abs().max()) for t in player.parameters if t.grad is not None)
+    largest = max(float(t.grad.abs().max()) for t in player.parameters if t.grad is not None and t.numel())
     if offence.term == "gradient":
         yield f"no entry of the gradient, the largest is {largest:.3g}, but their norm overflows", ADVICE
     if offence.term == "learning rate":
@@ -147,15 +147,14 @@ def _offences(
         yield from _rows(owner, value, "resume from an earlier checkpoint", "entries")
 
 
-def _tensors(start: str, state: TrainState, player: Player | None = None) -> Iterator[tuple[str, str]]:
-    """Yield weights and buffers of a part of the equation that are not finite."""
+def _tensors(start: str, state: TrainState) -> Iterator[tuple[str, str]]:
+    """Yield weights and buffers that are not finite, of the part of the equation whose name starts so."""
     advice = f"resume from an earlier checkpoint; {ADVICE}"
-    module = state.equation if player is None else player.module
-    for kind, named in (("weight", module.named_parameters()), ("buffer", module.named_buffers())):
+    for kind, named in (("weight", state.equation.named_parameters()), ("buffer", state.equation.named_buffers())):
         for name, value in named:
             if name.startswith(start):
-                owner, _, rest = name.partition(".") if player is None else (player.name, "", name)
-                yield from _rows(f"{kind} {rest or name} of the {owner}", value, advice, "entries")
+                owner, _, rest = name.partition(".")
+                yield from _rows(f"{kind} {rest} of the {owner}", value, advice, "entries")
 
 
 def _rows(what: str, value: Tensor | None, advice: str = ADVICE, of: str = "rows") -> Iterator[tuple[str, str]]:
@@ -163,14 +162,13 @@ def _rows(what: str, value: Tensor | None, advice: str = ADVICE, of: str = "rows
     if value is None or not value.is_floating_point() or bool(torch.isfinite(value).all()):
         return
     value = value.detach()
-    kind = "NaN" if bool(value.isnan().any()) else "inf"
     if value.dim() == 0:
         yield f"{what} is {float(value)}", advice
         return
-    bad = ~torch.isfinite(value)
-    bad = bad.flatten(1).any(1) if of == "rows" and value.dim() > 1 else bad.flatten()
+    kind, bad = "NaN" if bool(value.isnan().any()) else "inf", ~torch.isfinite(value)
+    bad = bad.flatten(1).any(1) if of == "rows" else bad.flatten()
     first = int(bad.nonzero()[0])
-    yield f"{what} holds {kind} in {int(bad.sum())} of {len(bad)} {of}, first in {first}", advice
+    yield f"{kind} in {int(bad.sum())} of {len(bad)} {of} of {what}, the first of them {first}", advice
 
 
 def _range(v: Tensor) -> str:

@@ -60,21 +60,21 @@ def watch(state: TrainState, data: Data, row: Row) -> list[str]:
         data: p_d.
         row: of this round.
     """
-    rows, mark, found = [*state.history, row], state.mark(), []
-    said = tuple(warnings_in(rows))
+    found: dict[str, str] = {}
+    mark = state.mark()
     # What a monitor cannot look at (a network that takes whole batches only) is not looked at: the run goes on.
     with suppress(Exception):
-        for name, text in findings(state, data, rows):
-            if not any(sentence.startswith(name) for sentence in said):
-                found.append(f"{name} in round {state.round}: {text}")
+        for name, text in findings(state, data, [*state.history[1 - ROWS :], row]):
+            if not any(sentence.startswith(name) for sentence in warnings_in(state.history)):
+                found.setdefault(name, f"{name} in round {state.round}: {text}")
     state.rewind(mark)
-    row["note"] = SEPARATOR.join([*filter(None, [row.get("note", "")]), *(PREFIX + text for text in found)])
-    return found
+    row["note"] = SEPARATOR.join([*filter(None, [row.get("note", "")]), *(PREFIX + text for text in found.values())])
+    return list(found.values())
 
 
 def warnings_in(rows: Sequence[Row]) -> list[str]:
     """Return what monitors said in these rows, oldest first."""
-    parts = [part for row in rows for part in str(row.get("note", "")).split(SEPARATOR)]
+    parts = [part for row in rows if row.get("note") for part in str(row["note"]).split(SEPARATOR)]
     return [part.removeprefix(PREFIX) for part in parts if part.startswith(PREFIX)]
 
 

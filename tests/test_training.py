@@ -250,8 +250,8 @@ def test_nan_stops_the_run_and_spares_the_parameters(where, term, fused):
     with pytest.raises(NonFiniteError) as caught:
         train(state, data, rounds=9, batch_size=16, log_every=0, progress=False)
     message = str(caught.value)
-    assert message.startswith(f"{term} of player phi is nan in round 3, step 0 (weight ")
-    assert "holds NaN in " in message and message.endswith(
+    assert message.startswith(f"{term} of player phi is nan in round 3, step 0 (NaN in ")
+    assert f" of the {where}, the first of them 0" in message and message.endswith(
         f"the update was not applied; resume from an earlier checkpoint; {ADVICE}"
     )
     assert state.round == 3
