@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,13 +53,13 @@ def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | N
         offence = error.offence
         if offence is None:
             raise
-        batch, p, source, advice = diagnose(state, data, offence)
+        batch, p, source, advice, again = diagnose(state, data, offence)
         if isinstance(error, StepError):
             if not source:
                 raise
             offence = replace(offence, term=terms_of(state)[0], terms={})
             source += f"; {' '.join(str(error.__cause__).split())}"
-        offence = replace(offence, source=source or "evaluated again it is finite: the step is not reproducible")
+        offence = replace(offence, source=source or f"evaluated again it {again}")
         if run is not None:
             advice += f"; {dump(run, state, offence, horizon, batch, p)}"
         raise non_finite(offence, advice) from error.__cause__
@@ -67,7 +67,23 @@ def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | N
 
 # -- diagnosis --------------------------------------------------------------------------------------------------------
 
-Diagnosis = tuple[Particles | None, Particles | None, str, str]
+
+class Diagnosis(NamedTuple):
+    """What an evaluation piece by piece found.
+
+    Attributes:
+        batch: the batch; None if it could not be drawn.
+        p: the model's samples, where there are any.
+        source: the first that is not finite, in words; empty if nothing is.
+        advice: what to do.
+        again: what became of the evaluation, if it has found nothing.
+    """
+
+    batch: Particles | None
+    p: Particles | None
+    source: str
+    advice: str
+    again: str
 
 
 def diagnose(state: TrainState, data: Data, offence: Offence) -> Diagnosis:
@@ -77,22 +93,18 @@ def diagnose(state: TrainState, data: Data, offence: Offence) -> Diagnosis:
         state: what the failing step saw; it is left as it is.
         data: p_d.
         offence: which step.
-
-    Returns:
-        The batch, the samples (None where there are none), the first that is not finite, in words (empty if nothing
-        is), and what to do.
     """
     player, mark = _player(state, offence), state.mark()
     found: dict[str, Particles | None] = {"batch": None, "p": None}
-    source, advice = "", ADVICE
+    source, advice, again = "", ADVICE, "is finite: the step is no function of state, batch and streams"
     try:
         for source, advice in _offences(state, player, data, offence, found):  # noqa: B007
             break
-    except Exception:  # noqa: BLE001, S110  the piece that cannot be evaluated is the one the error names
-        pass
+    except Exception as error:  # noqa: BLE001  a part that cannot be evaluated is what a StepError names already
+        again = f"raises {type(error).__name__}: {' '.join(str(error).split())}"
     finally:
         state.rewind(mark)
-    return found["batch"], found["p"], source, advice
+    return Diagnosis(found["batch"], found["p"], source, advice, again)
 
 
 def _offences(
@@ -166,7 +178,7 @@ def _rows(what: str, value: Tensor | None, advice: str = ADVICE, of: str = "rows
         yield f"{what} is {float(value)}", advice
         return
     kind, bad = "NaN" if bool(value.isnan().any()) else "inf", ~torch.isfinite(value)
-    bad = bad.flatten(1).any(1) if of == "rows" else bad.flatten()
+    bad = bad.reshape(len(bad), -1).any(1) if of == "rows" else bad.flatten()
     first = int(bad.nonzero()[0])
     yield f"{kind} in {int(bad.sum())} of {len(bad)} {of} of {what}, the first of them {first}", advice
 
