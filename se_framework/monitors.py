@@ -101,7 +101,8 @@ def frozen(state: TrainState, rows: Sequence[Row]) -> Iterator[Finding]:
     if len(rows) < ROWS or not any(rate > 0 for rate in rates):
         return
     last = rows[-ROWS:]
-    watched = ("H_q", "D", "E_q_f", "E_pd_f", "total", "phi_gradient", "theta_gradient")
+    # H(q) and D may be constants by theory (under W1's dual q is p, so D = 0); what players differentiate is none.
+    watched = ("E_q_f", "E_pd_f", "total", "phi_gradient", "theta_gradient")
     names = [name for name in last[-1] if name.rpartition("/")[2].startswith(watched)]
     still = [name for name in names if len({row.get(name) for row in last}) == 1]
     if still:
