@@ -292,9 +292,13 @@ def test_a_warning_stands_above_the_bar(monkeypatch):
 def test_no_healthy_run_is_warned(experiment, soak):
     """Every experiment as shipped, logged often: the rounds in which a game is furthest from its end."""
     node = compose(None, [f"experiment={experiment}"])
-    rounds, small = (1500, []) if soak else (START + 4, ["loop.batch_size=32"])
+    rounds, small = (
+        (1500, [])
+        if soak
+        else (START + 4, ["loop.batch_size=16", f"players.phi.steps={min(node.players.phi.steps, 2)}"])
+    )
     small += ["device=cpu", "progress=false", "loop.picture_every=0"]
-    every = "loop.log_every=50" if soak else "loop.log_every=4"
+    every = "loop.log_every=50" if soak else "loop.log_every=13"
     assembly = se.compose(experiment, [*small, every, f"loop.rounds={rounds}", f"loop.horizon={node.loop.rounds}"])
     assembly.train()
     assert warnings_in(assembly.state.history) == []
