@@ -366,6 +366,10 @@ def test_running_statistics_are_put_back():
     before = snapshot(state)
     assert fails(state, Bad(2)).source.startswith("NaN in 1 of 16 rows of the batch of data")
     assert same(snapshot(state), before)
+    handle = state.players[0].parameters[0].register_hook(spoil)
+    assert "of the gradient of phi's" in fails(state).source  # found after the forward passes
+    handle.remove()
+    assert same(snapshot(state), before)
     norm = state.equation.metric.network[1]
     norm.running_var[2] = NAN
     assert (
@@ -526,6 +530,7 @@ def test_resuming_a_failed_run_meets_the_failure_again(diverging):
     path, error = diverging
     run = RunDirectory(path)
     assert error.offence.term == "-beta D*_p(f/beta)" and "where the metric gives" in error.offence.source
+    assert "the update was not applied; lower the learning rate, penalise" in str(error)
     assert f"the step is in {path / 'failure'}, to be played again by se_framework.reproduce(" in str(error)
     stood = [(p.name, p.read_bytes()) for p in run.checkpoints()]
     before, rows = run.load_state(run.failure / "step"), [r["D"] for r in run.rows()]
