@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import NonFiniteError, RunDirectoryError
+from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
 from se_framework.trust import strangers
@@ -99,6 +100,32 @@ def load(
     if restored.startswith("WARNING"):
         warnings.warn(restored, stacklevel=2)
     return assembly
+
+
+def reproduce(
+    run_dir: str | Path, device: str | None = None, data: Any = None, trust: Sequence[str] = ()
+) -> NonFiniteError:
+    """Play the step again at which a run met a number that was not finite, and return the failure.
+
+    Its ``offence`` names player, round, step, term and source, and holds every term of the step; the folder
+    ``failure`` holds the state that the step saw, its batch and its samples.
+
+    Args:
+        run_dir: the directory of the run.
+        device: a torch device; None for the run's own setting.
+        data: in the place of the configured data.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
+
+    Raises:
+        RunDirectoryError: no such run, it has not failed, or the failure does not occur again.
+    """
+    run = RunDirectory(run_dir)
+    config = saved_config(run)
+    if device is not None:
+        config.device = device
+    with strangers(trust):
+        assembly = assembly_of(config, data)
+    return replay(assembly.state, assembly.data, run)
 
 
 def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:

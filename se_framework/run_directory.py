@@ -215,6 +215,31 @@ class RunDirectory:
             raise RunDirectoryError(f"checkpoint={which}: choose last, best, or a round that was kept ({kept})")
         return [rounds[int(which)]]
 
+    @property
+    def failure(self) -> Path:
+        """What is known of a step in which something was not finite."""
+        return self.path / "failure"
+
+    def save_state(self, path: Path, content: dict[str, Any]) -> Path:
+        """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
+        path = path.with_suffix(".safetensors")
+        with told(path.parent):
+            path.parent.mkdir(exist_ok=True)
+        write_atomically(path, checkpoint.encode(content))
+        return path
+
+    def load_state(self, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Return what :meth:`save_state` wrote.
+
+        Raises:
+            RunDirectoryError: it cannot be read.
+        """
+        path = path.with_suffix(".safetensors")
+        try:
+            return checkpoint.decode(path.read_bytes(), device)
+        except (OSError, checkpoint.DamagedError) as error:
+            raise RunDirectoryError(f"{path} cannot be read ({error})") from error
+
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())

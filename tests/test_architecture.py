@@ -17,7 +17,8 @@ LAYERS = [
     {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
     {"progress", "build"}, {"metric", "data"}, {"run_directory", "auxiliary", "legality", "composing"}, {"equation"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"},
-    {"frames"}, {"loop"}, {"assembly", "trust"}, {"describe", "notebook", "evaluation"}, {"resuming", "sweeps"},
+    {"frames", "failure", "monitors"}, {"loop"}, {"assembly", "trust"}, {"describe", "notebook", "evaluation"},
+    {"resuming", "sweeps"},
     {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 

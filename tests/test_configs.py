@@ -228,8 +228,8 @@ class TwoColumns(torch.nn.Module):
 
 def test_a_part_that_refuses_its_input_is_named_with_player_and_round():
     own = ["metric.network._target_=tests.test_configs.TwoColumns", "~metric.network.width", "~metric.network.depth"]
-    with pytest.raises(StepError, match=r"player phi, round 0: metric.network TwoColumns returned \(16, 1\)"):
+    with pytest.raises(StepError, match=r"player phi, round 0, step 0: metric.network TwoColumns returned \(16, 1\)"):
         play([*own, "~metric.network.activation", "metric.penalty=null"])
-    with pytest.raises(StepError, match=r"player \w+, round \d: the generic form of convex is right for"):
+    with pytest.raises(StepError, match=r"player \w+, round \d, step \d: the generic form of convex is right for"):
         play(["experiment=fgan", "divergence=f", "divergence.h=tests.test_configs.convex", "data=digits",
               "metric=mlp", "optimizer.lr=1e5", "loop.rounds=3"])  # fmt: skip

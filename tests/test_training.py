@@ -27,7 +27,7 @@ from se_framework.penalties import R1
 from se_framework.players import make_players
 from se_framework.randomness import generator
 from se_framework.state import TrainState
-from se_framework.step import play_round
+from se_framework.step import ADVICE, play_round
 from se_framework.units import in_user_units
 from tests.cases import F_DIVERGENCES
 from tests.oracles import divergence, entropy, letters, total_variation
@@ -250,7 +250,10 @@ def test_nan_stops_the_run_and_spares_the_parameters(where, term, fused):
     with pytest.raises(NonFiniteError) as caught:
         train(state, data, rounds=9, batch_size=16, log_every=0, progress=False)
     message = str(caught.value)
-    assert message.startswith(f"{term} of player phi is nan in round 3: the update was not applied; lower the")
+    assert message.startswith(f"{term} of player phi is nan in round 3, step 0 (NaN in ")
+    assert f" of the {where}, the first of them 0" in message and message.endswith(
+        f"the update was not applied; resume from an earlier checkpoint; {ADVICE}"
+    )
     assert state.round == 3
     for key, value in equation.state_dict().items():
         assert torch.equal(value, before[key]) or torch.equal(value.isnan(), before[key].isnan())

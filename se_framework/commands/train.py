@@ -22,6 +22,7 @@ from se_framework.errors import ConfigError, nearest
 from se_framework.evaluation import SCORES, chosen_name, evaluate, log_density, score_lines, score_row
 from se_framework.frames import animate
 from se_framework.lock import locked
+from se_framework.monitors import warnings_in
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
@@ -164,6 +165,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
     last = assembly.state.history[-1] if assembly.state.history else {}
     run.write_json("summary.json", {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
+        "warnings": warnings_in(assembly.state.history),
     })  # fmt: skip
     for line in score_lines(found):
         print(line)
