@@ -1,4 +1,4 @@
-"""Data: toy laws with a density, tensors, files, digits, images."""
+"""Data: toy laws with a density, tensors, files, digits, images, and what is read when it is needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from se_framework.data.base import Data, Kind, Sampler
 from se_framework.data.images import ImageFolder, PixelData
 from se_framework.data.rows import RowData
 from se_framework.data.shapes import Checkerboard, SwissRoll
+from se_framework.data.streamed import StreamedArray, StreamedData, StreamedImages, StreamedRows
 from se_framework.data.tensors import ArrayData, DequantizedDigits, Digits, TensorData, as_data
 from se_framework.data.toys import GaussianMixture, GaussianMixture1d, Gaussians8, Grid25, Moons, Ring8
 from se_framework.data.vision import TorchvisionData
@@ -27,6 +28,10 @@ __all__ = [
     "Ring8",
     "RowData",
     "Sampler",
+    "StreamedArray",
+    "StreamedData",
+    "StreamedImages",
+    "StreamedRows",
     "SwissRoll",
     "TensorData",
     "TorchvisionData",

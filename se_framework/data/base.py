@@ -10,12 +10,15 @@ so that a score or a likelihood is always reported in the units of the file it c
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from se_framework.data import fingerprint
 from se_framework.errors import DataError
 from se_framework.randomness import generator
 
@@ -111,6 +114,24 @@ class Data(ABC):
     def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
         """Return the labels of exactly the rows of ``held_out(n, seed)``, shape (m,), int64, or None as above."""
         return None
+
+    def prefetch(
+        self, n: int, seed: int, index: int, device: torch.device | str = "cpu"
+    ) -> AbstractContextManager[None]:
+        """Return a context within which ``batch(n, seed, i)`` for i = index, index + 1, ... is prepared ahead of its use.
+
+        Batches are the same within and outside, and any of them may be asked for; only their price differs.
+        """
+        return nullcontext()
+
+    def fingerprint(self) -> str:
+        """Return a line that is the same as long as the data is the same.
+
+        A run records it and, resumed, refuses data that gives another. It must not depend on the process, the machine
+        or where files lie. Here, for a law that is computed, type and ``repr``; data with rows hashes them.
+        """
+        cls = type(self)
+        return fingerprint.of_text(f"{cls.__module__}.{cls.__qualname__} {re.sub(r' at 0x[0-9a-f]+', '', repr(self))}")
 
     def to_user(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""
