@@ -2,6 +2,7 @@
 
     config.yaml     the resolved configuration, the only record of it
     versions.json   packages, git commit, device
+    data.json       what the data was: a fingerprint
     metrics.csv     one row per logged round, all terms
     checkpoints/    round_00001000.pt: tensors, numbers and strings only
     samples.png, curves.png, summary.json, eval.json

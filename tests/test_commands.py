@@ -92,6 +92,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     assert names == {
         "config.yaml",
         "versions.json",
+        "data.json",
         "metrics.csv",
         "checkpoints",
         "samples.png",

@@ -19,6 +19,7 @@ from se_framework.evaluation import SCORES, chosen_score, evaluate, log_density,
 from se_framework.frames import animate
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
+from se_framework.provenance import check_fingerprint, record_fingerprint
 from se_framework.run_directory import RunDirectory
 
 MAY_CHANGE = (
@@ -27,6 +28,7 @@ MAY_CHANGE = (
     "loop.log_every",
     "loop.checkpoint_every",
     "loop.picture_every",
+    "data.workers",
     "device",
     "threads",
     "progress",
@@ -67,6 +69,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         return None
 
     if resumed:
+        check_fingerprint(run, assembly.data)
         print(f"se-train: {restore(assembly, run)}", file=sys.stderr)
         if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
             end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at the first start)"
@@ -76,6 +79,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
     else:
         config = assembly.config = settle(config)
         run.start(OmegaConf.to_yaml(config), assembly.device)
+        record_fingerprint(run, assembly.data)
     for warning in assembly.state.equation.warnings:
         print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
 

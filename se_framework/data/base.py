@@ -87,7 +87,7 @@ class Data(ABC):
             Points of shape (n, \*E).
 
         Raises:
-            DataError: the data has fewer than n training rows.
+            DataError: the data has fewer than n training rows, or a row cannot be read.
         """
 
     @abstractmethod
@@ -118,11 +118,16 @@ class Data(ABC):
     def prefetch(
         self, n: int, seed: int, index: int, device: torch.device | str = "cpu"
     ) -> AbstractContextManager[None]:
-        """Return a context within which ``batch(n, seed, i)`` for i = index, index + 1, ... is prepared ahead of its use.
+        """Return a context within which the batches ``batch(n, seed, i)`` from i = index on are prepared ahead.
 
         Batches are the same within and outside, and any of them may be asked for; only their price differs.
         """
         return nullcontext()
+
+    @property
+    def origin(self) -> str:
+        """How a message names the data: the option and the file where it comes from one."""
+        return f"data ({self.name})"
 
     def fingerprint(self) -> str:
         """Return a line that is the same as long as the data is the same.

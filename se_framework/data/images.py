@@ -108,9 +108,11 @@ class ImageFolder(PixelData):
         folder, files = files_of(path, size)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
+        count = 0
         for file in files:
             try:
-                pixels[sum(readable)] = torch.from_numpy(read_image(folder / file, size, grey))
+                pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
+                count += 1
                 readable.append(True)
             except DataError:
                 if not skip_broken:
@@ -121,6 +123,11 @@ class ImageFolder(PixelData):
         train, rest = split(len(found.files), held_out_fraction)
         classes = 0 if found.labels is None else len(found.class_names)
         super().__init__(pixels[: len(found.files)], train, rest, found.name, found.labels, classes)
+
+    @property
+    def origin(self) -> str:
+        """How a message names the data."""
+        return f"data.path: {str(self.images.folder)!r}"
 
     def fingerprint(self) -> str:
         """Return a hash of the names and bytes of the image files."""

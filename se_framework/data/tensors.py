@@ -125,6 +125,11 @@ class ArrayData(TensorData):
         )
         self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
 
+    @property
+    def origin(self) -> str:
+        """How a message names the data."""
+        return f"data.path: {str(self._files[0])!r}"
+
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
         return fingerprint.of_files(Path(), self._files)
@@ -204,7 +209,7 @@ def as_data(source: Any) -> Data:
     if isinstance(source, torch.utils.data.TensorDataset):
         return TensorData(source.tensors[0])
     if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
-        from se_framework.data.streamed import StreamedData
+        from se_framework.data.datasets import StreamedData
 
         return StreamedData(source)
     raise DataError(
@@ -241,7 +246,7 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
 
 
 def _moments(rows: Tensor, rest_index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation over the rows that are not held out, in the order of the file, as a stream sees them."""
+    """Return mean and deviation over the rows that are not held out, in the order in which a stream has them."""
     moments, held = Moments(), torch.zeros(len(rows), dtype=torch.bool)
     held[rest_index] = True
     for start, stop in chunks(len(rows), tuple(rows.shape[1:])):

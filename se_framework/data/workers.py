@@ -24,6 +24,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -38,25 +39,23 @@ GRACE = 2.0
 
 
 @contextmanager
-def ahead(
-    source: Source, requests: Iterable[Request], workers: int, pinned: bool = False
-) -> Iterator[Iterator[Stored]]:
+def ahead(source: Source, requests: Iterable[Request], workers: int, pin: bool = False) -> Iterator[Iterator[Stored]]:
     """Yield an iterator over the rows of the requests, in order, which workers read ahead of their use.
 
     Args:
         source: the rows.
         requests: may be endless; two per worker are under way.
         workers: number of processes, at least 1.
-        pinned: return tensors in page-locked memory, for copies to a GPU that nobody waits for.
+        pin: return tensors in page-locked memory, for copies to a GPU that nobody waits for.
 
     Raises:
         DataError: a row could not be read, or a worker ended.
     """
     loader = DataLoader(
         _Requested(source), sampler=requests, batch_size=None, collate_fn=_as_it_is, num_workers=workers,
-        multiprocessing_context=START, worker_init_fn=partial(_begin, torch.get_default_dtype()), pin_memory=pinned,
+        multiprocessing_context=START, worker_init_fn=partial(_begin, torch.get_default_dtype()), pin_memory=pin,
         generator=torch.Generator(),  # torch's global generator is left alone
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     before, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
     with _signals_blocked():
         loaded: Any = iter(loader)
@@ -64,7 +63,7 @@ def ahead(
         signal.signal(signal.SIGCHLD, handler)
     started = [p for p in multiprocessing.active_children() if p not in before]
     # A worker that hangs in a row is not waited for.
-    killer = threading.Timer(GRACE, lambda: [process.kill() for process in started])
+    killer = threading.Timer(GRACE, _kill, [started])
     try:
         yield map(_checked, loaded)
     except RuntimeError as error:
@@ -77,7 +76,8 @@ def ahead(
     finally:
         killer.daemon = True
         killer.start()
-        loaded._shutdown_workers()  # by name: an exception under way keeps the loader alive, so deleting it would not do
+        # By name: an exception under way keeps the loader alive, so that deleting it here would not do.
+        loaded._shutdown_workers()
         killer.cancel()
 
 
@@ -99,6 +99,11 @@ def _checked(found: Stored | str | list) -> Stored:
         raise DataError(found)
     x, y = found  # pinning makes a list of the pair
     return x, y
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _as_it_is(found: Any) -> Any:
