@@ -76,6 +76,7 @@ class Config:
     seed: int = MISSING
     device: str = MISSING
     threads: int | None = MISSING
+    workers: int = 0
     dry_run: bool = MISSING
     resume: str | None = MISSING
     allow: list[str] = MISSING
@@ -88,6 +89,7 @@ KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or fals
 AT_LEAST = {
     "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
+    "workers": 0,
 }  # fmt: skip
 
 

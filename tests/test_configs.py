@@ -59,7 +59,7 @@ def extra(group, choice, table_file, image_folder):
     if (group, choice) == ("data", "array_streamed"):
         return [f'data.path="{table_file.with_suffix(".npy")}"']
     if (group, choice) == ("data", "image_folder_streamed"):
-        return [f'data.path="{image_folder}"', "data.size=4", "data.workers=1"]
+        return [f'data.path="{image_folder}"', "data.size=4", "workers=1"]
     if (group, choice) == ("data", "dataset"):
         return ["data.dataset=tests.test_configs.rows"]
     return ["divergence.h=tests.test_configs.convex"] if (group, choice) == ("divergence", "f") else []
@@ -146,7 +146,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
         (
             ["data.path=x.npy"],
-            "unknown key 'data.path': it belongs to data=array or array_streamed or image_folder or .*, add that",
+            "unknown key 'data.path': it belongs to data=array or array_streamed or .*, add",
         ),
         (["allow=lipschitz"], r"allow must be a list, got 'lipschitz': write allow=\[lipschitz\]"),
         (["experiment=wgan_gp", "metric.penalty.weight=0"], "needs a 1-Lipschitz metric, got an unrestricted one"),

@@ -21,8 +21,8 @@ from se_framework.data.readers import as_floats
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, split
 from se_framework.data.sources import Request, Source, Stored
 from se_framework.data.tensors import image_shape_of
-from se_framework.data.workers import ahead
 from se_framework.errors import DataError
+from se_framework.workers import ahead
 
 MANY = 256
 """Rows of one call from which on workers share it."""
@@ -46,7 +46,7 @@ class StreamedRows(RowData):
 
     def __init__(self, source: Source, held_out_fraction: float, workers: int) -> None:
         if workers < 0:
-            raise DataError(f"data.workers must be at least 0, got {workers}")
+            raise DataError(f"workers must be at least 0, got {workers}")
         if len(source) < MIN_ROWS:
             raise DataError(
                 f"{source.name} has {len(source)} rows of shape {source.event_shape}; give at least {MIN_ROWS} rows"

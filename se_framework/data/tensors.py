@@ -191,13 +191,14 @@ class DequantizedDigits(TensorData):
         return (rows + _uniform(rows, seed, index, "dequantize")).to(device, dtype or torch.get_default_dtype())
 
 
-def as_data(source: Any) -> Data:
+def as_data(source: Any, workers: int = 0) -> Data:
     """Return ``source`` as :class:`Data`.
 
     Args:
         source: a Data, a tensor, an array, or a map-style torch Dataset whose items are tensors, or tuples that begin
             with one (the rest, such as a label, is left out). A Dataset is read item by item in every epoch, so that
             what is random in it stays random; a TensorDataset is its first tensor.
+        workers: processes that read the items of a Dataset ahead.
 
     Raises:
         DataError: the source is anything else, or its rows are malformed.
@@ -211,7 +212,7 @@ def as_data(source: Any) -> Data:
     if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
         from se_framework.data.datasets import StreamedData
 
-        return StreamedData(source)
+        return StreamedData(source, workers)
     raise DataError(
         f"data is a {type(source).__name__}; give a Data, a tensor or array of shape (rows, ...), "
         "or a torch Dataset with a length whose items are tensors"

@@ -71,7 +71,7 @@ def ahead(source: Source, requests: Iterable[Request], workers: int, pin: bool =
             raise
         raise DataError(
             f"a process that reads {source.name} ended ({' '.join(str(error).split())}): the memory, or its shared "
-            "part /dev/shm, may be too small; lower data.workers or loop.batch_size, and resume"
+            "part /dev/shm, may be too small; lower workers or loop.batch_size, and resume"
         ) from error
     finally:
         killer.daemon = True
