@@ -57,7 +57,7 @@ class StreamedArray(StreamedRows):
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
-        return fingerprint.of_files(Path(), self._files)
+        return fingerprint.of_files(self._files)
 
     def _look_through(self, source: MappedRows, standardize: bool) -> None:
         finite, moments = Finite(), Moments()
@@ -135,4 +135,4 @@ class StreamedImages(StreamedRows):
 
     def fingerprint(self) -> str:
         """Return a hash of the names and bytes of the image files."""
-        return fingerprint.of_files(self.images.folder, self.images.files)
+        return self.images.fingerprint()

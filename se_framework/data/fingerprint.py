@@ -26,28 +26,27 @@ def of_text(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def of_files(folder: Path, files: Sequence[Path]) -> str:
-    """Return the fingerprint of files by their bytes; their names count where there are several.
+def of_files(files: Sequence[Path], names: Sequence[str] = ()) -> str:
+    """Return the fingerprint of files by their bytes, wherever they lie.
 
     Args:
-        folder: names are relative to it, so a folder may be moved.
-        files: relative to the folder, in a fixed order.
+        files: in a fixed order.
+        names: what else counts, e.g. the names of the files where they say something (a class).
 
     Raises:
         DataError: a file cannot be read.
     """
     try:
-        sizes = [(folder / file).stat().st_size for file in files]
-        names = [file.as_posix() for file in files] if len(files) > 1 else []
+        sizes = [file.stat().st_size for file in files]
 
         def read(index: int, start: int, stop: int) -> bytes:
-            with open(folder / files[index], "rb") as file:
+            with open(files[index], "rb") as file:
                 file.seek(start)
                 return file.read(stop - start)
 
         return _of_pieces(sizes, read, names)
     except OSError as error:
-        raise DataError(f"data.path: {str(error.filename or folder)!r} cannot be read ({error.strerror})") from error
+        raise DataError(f"data.path: {str(error.filename)!r} cannot be read ({error.strerror})") from error
 
 
 def of_tensors(tensors: Sequence[Tensor]) -> str:

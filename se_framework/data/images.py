@@ -131,7 +131,7 @@ class ImageFolder(PixelData):
 
     def fingerprint(self) -> str:
         """Return a hash of the names and bytes of the image files."""
-        return fingerprint.of_files(self.images.folder, self.images.files)
+        return self.images.fingerprint()
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,10 @@ class Images:
     def name(self) -> str:
         """Return the name of the folder."""
         return self.folder.resolve().name or "images"
+
+    def fingerprint(self) -> str:
+        """Return a hash of the names and bytes of the files."""
+        return fingerprint.of_files([self.folder / f for f in self.files], [f.as_posix() for f in self.files])
 
 
 def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: bool) -> Images:

@@ -21,8 +21,8 @@ from se_framework.data.readers import as_floats
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, split
 from se_framework.data.sources import Request, Source, Stored
 from se_framework.data.tensors import image_shape_of
+from se_framework.data.workers import ahead
 from se_framework.errors import DataError
-from se_framework.workers import ahead
 
 MANY = 256
 """Rows of one call from which on workers share it."""

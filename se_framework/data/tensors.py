@@ -132,7 +132,7 @@ class ArrayData(TensorData):
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
-        return fingerprint.of_files(Path(), self._files)
+        return fingerprint.of_files(self._files)
 
 
 class Digits(TensorData):
