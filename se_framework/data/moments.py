@@ -9,8 +9,8 @@ from torch import Tensor
 
 from se_framework.errors import DataError
 
-CHUNK = 2**20
-"""Numbers in a chunk: 8 MiB in float64."""
+CHUNK = 2**18
+"""Numbers in a chunk: 2 MiB in float64."""
 
 
 def chunks(count: int, event_shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

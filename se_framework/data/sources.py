@@ -161,7 +161,7 @@ class DatasetRows(Source):
 class MappedRows(Source):
     """The rows of a .npy file, of which only those asked for are read.
 
-    The file is mapped anew for every batch (60 microseconds), so that its pages do not pile up in this process.
+    The file is mapped anew for every batch (60 microseconds), so that its pages (64 KiB around a row) do not pile up.
 
     Args:
         path: the file; ``~`` is expanded.
