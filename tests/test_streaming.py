@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from se_framework import compose
 from se_framework.data import ArrayData, ImageFolder, StreamedArray, StreamedData, StreamedImages, TensorData, as_data
 from se_framework.data import workers as workers_module
 from se_framework.data.moments import Moments
@@ -81,9 +82,17 @@ class Augmented(Plain):
 class Slow(Plain):
     """A row takes a millisecond."""
 
+    seconds = 1e-3
+
     def __getitem__(self, i):
-        time.sleep(1e-3)
+        time.sleep(self.seconds)
         return self.x[i]
+
+
+class Slower(Slow):
+    """A run waits for its rows nearly all the time."""
+
+    seconds = 20e-3
 
 
 def the_pairs(array_file, image_files, workers):
@@ -98,7 +107,7 @@ def the_pairs(array_file, image_files, workers):
 
 
 # What a run asks for: batches in order, the next one twice (a logged round), and now and then another.
-ORDER = [0, 1, 2, 2, 3, 1, 4, 5, 17, 6, 7, 7, 8, 9, 40, 41, 10, 11, 12]
+ORDER = [0, 1, 2, 2, 3, 2, 1, 4, 5, 17, 6, 7, 7, 8, 9, 40, 41, 10, 11, 12]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -143,6 +152,18 @@ def test_workers_serve_what_is_asked_for_in_order(monkeypatch):
         data.batch(5, 0, 7)
 
 
+def test_the_loop_reads_ahead(monkeypatch):
+    """Every batch of a run comes from a worker, those of logged rounds included."""
+    data, here = StreamedData(Plain(), workers=2), []
+    read = data.source.read
+    counted = lambda request: (multiprocessing.parent_process() or here.append(request), read(request))[1]  # noqa: E731
+    monkeypatch.setattr(data.source, "read", counted)
+    compose("vanilla_gan", ["loop.rounds=6", "loop.batch_size=5", "loop.log_every=2", "progress=false"], data).train()
+    assert not here
+    data.batch(5, 0, 0)
+    assert len(here) == 1  # the count can fail
+
+
 # -- randomness of an item --------------------------------------------------------------------------------------------
 
 
@@ -152,8 +173,8 @@ def test_augmentation_is_a_function_of_seed_epoch_and_row(workers):
     data = StreamedData(Augmented(), workers)
     torch.manual_seed(5), np.random.seed(6), random.seed(7)
     states = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    with data.prefetch(7, 11, 0):
-        epochs = torch.cat([data.batch(7, 11, i, dtype=F64) for i in range(6)]).split(21)
+    with data.prefetch(6, 11, 0):  # batch 3 crosses the end of the first epoch
+        epochs = torch.cat([data.batch(6, 11, i, dtype=F64) for i in range(7)]).split(21)
     assert torch.equal(states[0], torch.random.get_rng_state()) and states[2] == random.getstate()
     assert (states[1] == np.random.get_state()[1]).all()
     for epoch, rows in enumerate(epochs):
@@ -165,7 +186,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_row(workers):
             assert torch.equal(x[2:], want.double())  # the item is made in float32
     noise = [{tuple(x) for x in rows[:, 3:].tolist()} for rows in epochs]
     assert [len(part) for part in noise] == [21, 21] and not noise[0] & noise[1]
-    assert data.batch(7, 12, 0)[0, 3] != data.batch(7, 11, 0)[0, 3]
+    assert data.batch(6, 12, 0)[0, 3] != data.batch(6, 11, 0)[0, 3]
     assert torch.equal(data.held_out(9), data.held_out(9))
 
 
@@ -347,6 +368,16 @@ def test_a_killed_worker_is_named_and_nothing_hangs():
     assert time.monotonic() - started < 20 and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_the_signals_of_their_group(number):
+    data = StreamedData(Plain(), workers=2)
+    with data.prefetch(5, 0, 0):
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, number)
+        batches = [data.batch(5, 0, i) for i in range(20)]
+    assert all(torch.equal(x, data.batch(5, 0, i)) for i, x in enumerate(batches))
+
+
 class Stuck(Plain):
     def __getitem__(self, i):
         if multiprocessing.parent_process() is not None:
@@ -463,8 +494,8 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
 
 
 def test_sigterm_to_the_group_finishes_the_round_and_leaves_nobody(tmp_path):
-    """A cluster signals every process: workers ignore it, the main process saves, all are gone."""
-    typed = ["experiment=vanilla_gan", "data=dataset", "data.dataset=tests.test_streaming.Slow", "workers=2",
+    """A cluster signals every process: the round under way gets its rows, the run is saved, and nobody is left."""
+    typed = ["experiment=vanilla_gan", "data=dataset", "data.dataset=tests.test_streaming.Slower", "workers=2",
              "loop.rounds=100000", "loop.batch_size=5", "loop.checkpoint_every=2", "hydra.run.dir=run"]  # fmt: skip
     command = [sys.executable, "-m", "se_framework", *typed]
     process = subprocess.Popen(

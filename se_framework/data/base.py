@@ -38,6 +38,7 @@ class Data(ABC):
         loc: shift from model space to user units, broadcastable to E.
         scale: factor from model space to user units, broadcastable to E.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
+        resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
     """
 
@@ -50,6 +51,7 @@ class Data(ABC):
     loc: Tensor | float = 0.0
     scale: Tensor | float = 1.0
     image_shape: tuple[int, ...] | None = None
+    resident: bool = True
     classes: int = 0
 
     @property

@@ -22,7 +22,8 @@ class StreamedData(StreamedRows):
     r"""A map-style Dataset, whose items are read when they are needed and random in every epoch anew.
 
     An item's random numbers (an augmentation that draws on torch's CPU generator, numpy's or Python's) are a function
-    of (seed, epoch, row); a generator that the Dataset keeps for itself is refused.
+    of (seed, epoch, row); a generator that the Dataset keeps for itself is refused. A Dataset that reads a file opens
+    it in its first ``__getitem__``, not before: forked workers would share the place where it is read.
 
     Args:
         dataset: items are tensors of one shape, or tuples that begin with one; in a configuration the dotted path of

@@ -34,10 +34,8 @@ class RowData(Data):
         rest_size: number of held-out rows.
         train_labels: labels of the training rows, shape (train_size,), int64; None where they are not known.
         rest_labels: labels of the held-out rows, shape (rest_size,), int64; None where they are not known.
-        resident: whether the rows are in memory, so that looking at all of them is cheap.
     """
 
-    resident: bool = True
     train_size: int
     rest_size: int
     train_labels: Tensor | None = None

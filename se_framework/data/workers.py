@@ -7,7 +7,8 @@ How they end is what needs care:
   never see either.
 * The end. Workers are asked to leave, and killed after :data:`GRACE` seconds where a slow row keeps them.
 * A killed worker. torch's handler of SIGCHLD would raise in the middle of whatever the main process does, and tear a
-  round; without it the loader notices within 5 seconds, when it waits for that worker's batch.
+  round; it is taken off again (torch sets it once per process, so a loader of the user's own, made later, goes
+  without), and the loader notices within 5 seconds, when it waits for that worker's batch.
 * A killed main process. Workers look every 5 seconds whether their parent lives.
 
 Workers are forked on Linux: they start in milliseconds, share the Dataset's memory, and need neither a Dataset that
