@@ -124,7 +124,8 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
         IncompatibleError: the choices do not form a legal equation.
     """
     device = choose_device(config.device)
-    chosen = as_data(data if data is not None else build(config.data, "data"))
+    source = build(config.data, "data", workers=config.workers) if data is None else data
+    chosen = as_data(source, config.workers)
     if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
         raise DataError(
             f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "

@@ -34,7 +34,8 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     like = next(state.equation.model.parameters())
-    rows = min(SAMPLES, data.train_size or SAMPLES)
+    wanted = SAMPLES if data.resident else SAMPLES // 10
+    rows = min(wanted, data.train_size or wanted)
     batch = draw(data, rows, 0, 0, like)
     with torch.no_grad():
         law = state.equation.model(batch.context)

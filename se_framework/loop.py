@@ -65,11 +65,18 @@ def train(
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.round
-    devices = [like.device for like in [next(state.equation.model.parameters())] if like.device.type == "cuda"]
 
     if run is not None and picture_every > 0 and state.round == 0:
         frame(state, data, run.frame_file(0))
-    with Interrupts() as interrupt, Progress(rounds, state.round, show=progress) as bar, torch.random.fork_rng(devices):
+    device = next(state.equation.model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    ahead = data.prefetch(batch_size, state.seed, state.batches, device)
+    with (
+        Interrupts() as interrupt,
+        ahead,
+        Progress(rounds, state.round, show=progress) as bar,
+        torch.random.fork_rng(devices),
+    ):
         stop = interrupt.requested
         while state.round < rounds and stop is None:
             with explained(state, data, horizon, run):

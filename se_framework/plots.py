@@ -164,10 +164,12 @@ def _images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     if isinstance(data, RowData) and len(chosen):
         # In model space, as rows are handed out, and in parts: a training set may be larger than the memory in floats.
         inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
-        parts = torch.arange(data.train_size).split(_POINTS)
+        count = data.train_size if data.resident else min(_POINTS, data.train_size)
+        parts = torch.arange(count).split(_POINTS)
         distance = torch.cat([torch.cdist(inner, data.rows("train", part).flatten(1)) for part in parts], 1)
         found = data.rows("train", distance.argmin(1), dtype=torch.float64)
-        panels.append(("training images nearest to the samples", data.to_user(found).flatten(1)))
+        among = "" if count == data.train_size else f", of {count:,}"
+        panels.append((f"training images nearest to the samples{among}", data.to_user(found).flatten(1)))
     figure = _figure(3.4 * len(panels), 3.9)
     for axes, (name, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.imshow(image_grid(images, data.image_shape, low, high), interpolation="antialiased")

@@ -15,7 +15,7 @@ from se_framework.run_directory import RunDirectory
 OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
 """Keys that say what one call does; a run keeps none of them."""
 MAY_CHANGE = (
-    "progress", "score", "device", "threads",
+    "progress", "score", "device", "threads", "workers",
     "loop.rounds", "loop.log_every", "loop.checkpoint_every", "loop.picture_every", "loop.evaluate_every",
     "loop.keep_last", "loop.keep_best",
 )  # fmt: skip

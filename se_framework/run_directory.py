@@ -2,6 +2,7 @@
 
     config.yaml     the resolved configuration, the only record of it
     versions.json   packages, git commit, device
+    data.json       what the data was: a fingerprint
     metrics.csv     one row per logged round, all terms
     scores.csv      one row per evaluated round
     checkpoints/    round_00001000.safetensors, see checkpoint.py

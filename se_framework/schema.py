@@ -80,6 +80,7 @@ class Config:
     device: str = MISSING
     threads: int | None = MISSING
     deterministic: bool = False
+    workers: int = 0
     dry_run: bool = MISSING
     resume: str | None = MISSING
     resume_allow: list[str] = field(default_factory=list)
@@ -95,6 +96,7 @@ AT_LEAST = {
     "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
     "loop.evaluate_every": 0, "loop.keep_last": 1, "loop.keep_best": 0,
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
+    "workers": 0,
 }  # fmt: skip
 
 

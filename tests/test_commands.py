@@ -93,6 +93,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
         ".lock",
         "config.yaml",
         "versions.json",
+        "data.json",
         "metrics.csv",
         "checkpoints",
         "samples.png",

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ def table_file(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(64, 3, generator=generator) * 5 + 1000
     path.write_text("a,b,c\n" + "\n".join(",".join(f"{v:.6f}" for v in row) for row in rows.tolist()))
+    np.save(path.with_suffix(".npy"), rows.numpy())
     return path
 
 
@@ -54,6 +56,12 @@ def extra(group, choice, table_file, image_folder):
         return [f'data.path="{image_folder}"', "data.size=4"]
     if (group, choice) == ("data", "torchvision"):
         return ["data.name=MNIST", f'data.root="{image_folder}"']
+    if (group, choice) == ("data", "array_streamed"):
+        return [f'data.path="{table_file.with_suffix(".npy")}"']
+    if (group, choice) == ("data", "image_folder_streamed"):
+        return [f'data.path="{image_folder}"', "data.size=4", "workers=1"]
+    if (group, choice) == ("data", "dataset"):
+        return ["data.dataset=tests.test_configs.rows"]
     return ["divergence.h=tests.test_configs.convex"] if (group, choice) == ("divergence", "f") else []
 
 
@@ -136,7 +144,10 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
         (["model=null"], "model=null: no such choice"),
         (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
-        (["data.path=x.npy"], "unknown key 'data.path': it belongs to data=array or image_folder, add that"),
+        (
+            ["data.path=x.npy"],
+            "unknown key 'data.path': it belongs to data=array or array_streamed or .*, add",
+        ),
         (["allow=lipschitz"], r"allow must be a list, got 'lipschitz': write allow=\[lipschitz\]"),
         (["experiment=wgan_gp", "metric.penalty.weight=0"], "needs a 1-Lipschitz metric, got an unrestricted one"),
         (["data._target_=tests.test_configs.broken"], "data: RuntimeError: no luck"),

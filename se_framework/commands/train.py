@@ -25,6 +25,7 @@ from se_framework.lock import locked
 from se_framework.monitors import warnings_in
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
+from se_framework.provenance import check_fingerprint, record_fingerprint
 from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
 from se_framework.run_directory import RunDirectory
 from se_framework.trust import strangers
@@ -82,6 +83,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     run.make()
     with locked(run.path):
         if resumed:
+            other_data = any(key.partition(".")[0] == "data" for key in config.resume_allow)
+            (record_fingerprint if other_data else check_fingerprint)(run, assembly.data)
             say(restore(assembly, run) or f"{run.path} has no checkpoint yet: starting at round 0")
             if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
                 end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
@@ -92,6 +95,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
             config = assembly.config = settle(config, choices | {"loop.horizon": config.loop.rounds})
             run.start(as_kept(config), assembly.device)
+            record_fingerprint(run, assembly.data)
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, allowed: {warning}")
         state = assembly.train(run, evaluate=partial(score_row, assembly))
