@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def saved_config(run: RunDirectory) -> DictConfig:
             raise RunDirectoryError(
                 f"{file} is no configuration of ours: it is too large, or refers to parts of itself"
             )
-        config = OmegaConf.create(text)
+        config = OmegaConf.load(io.StringIO(text))
         plain = json.dumps(OmegaConf.to_container(config, resolve=False))
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         if isinstance(error, RunDirectoryError):

@@ -16,9 +16,9 @@ VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
     {"progress", "build"}, {"metric", "data"}, {"run_directory", "auxiliary", "legality", "composing"},
-    {"equation", "provenance"}, {"transported", "players", "units", "checks"}, {"state"},
-    {"step", "frechet", "densities"}, {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"},
-    {"assembly", "trust"}, {"describe", "notebook", "evaluation"}, {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
+    {"equation", "provenance"}, {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities"},
+    {"frechet"}, {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"assembly", "trust"},
+    {"describe", "notebook", "evaluation"}, {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
