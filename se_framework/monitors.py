@@ -137,7 +137,7 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
     compared with the mean where v = 0 everywhere, and the critic must tell data from samples at that.
     """
     theta = state.player("theta")
-    summands = [("", state.equation, None)]
+    summands = [("", state.equation, None if theta is None else theta.view)]
     summands += [(f" of plus.{name}", other, None) for name, _, other in state.equation.summands()]
     for name, equation, view in summands:
         if equation.auxiliary.uses != "dual" or equation.metric is None:
