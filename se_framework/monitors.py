@@ -136,7 +136,8 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
     nothing where v is far below zero; for W1 a constant, so a potential does not saturate. Its mean over samples is
     compared with the mean where v = 0 everywhere, and the critic must tell data from samples at that.
     """
-    summands = [("", state.equation, None)]
+    theta = state.player("theta")
+    summands = [("", state.equation, None if theta is None else theta.view)]
     summands += [(f" of plus.{name}", other, None) for name, _, other in state.equation.summands()]
     for name, equation, view in summands:
         if equation.auxiliary.uses != "dual" or equation.metric is None:

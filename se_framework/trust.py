@@ -5,7 +5,7 @@ object named in it is accepted only if, once resolved, it is
 
 * a class of ours that fills a place of the equation (it subclasses a base of :data:`PLACES`), or
 * a network, optimiser or schedule that torch defines, or
-* something of a package the user trusts by name (``trust=[PACKAGE]``).
+* something of a package the user trusts by name (``trust=[PACKAGE]``), or what the user types again.
 
 Importing is running, so a path that does not even begin in one of these packages is refused before it is imported; and
 what a path leads to is judged by where it was defined, so that ``divergences.base.torch.hub.load`` is what it is.
@@ -14,7 +14,7 @@ what a path leads to is judged by where it was defined, so that ``divergences.ba
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,13 +35,14 @@ OF_TORCH = (torch.nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRS
 
 
 @contextmanager
-def strangers(trust: Sequence[str] = ()) -> Iterator[None]:
+def strangers(trust: Sequence[str] = (), typed: Mapping[str, Any] | None = None) -> Iterator[None]:
     """While active, objects are built only from what may be named by a stranger.
 
     Args:
         trust: packages whose classes and functions the user vouches for.
+        typed: what the user's own command line says, by dotted key: a name that stands there too is the user's own.
     """
-    token = gate.set(_Gate(tuple(trust)))
+    token = gate.set(_Gate(tuple(trust), typed or {}))
     try:
         yield
     finally:
@@ -49,18 +50,18 @@ def strangers(trust: Sequence[str] = ()) -> Iterator[None]:
 
 
 class _Gate:
-    def __init__(self, trust: tuple[str, ...]) -> None:
-        self.trust = trust
+    def __init__(self, trust: tuple[str, ...], typed: Mapping[str, Any]) -> None:
+        self.trust, self.typed = trust, typed
 
     def before_import(self, path: str, key: str) -> None:
         """Refuse a path that begins elsewhere."""
-        if path.partition(".")[0] not in (*OURS, "torch", *self.trust):
+        if path.partition(".")[0] not in (*OURS, "torch", *self.trust) and self.typed.get(key) != path:
             raise self._refusal(path, key, path.partition(".")[0])
 
     def after_import(self, found: Any, path: str, key: str) -> None:
         """Refuse what is no class for a place of the equation, wherever the path went along."""
         home = _home(found)
-        if home is not None and home.partition(".")[0] in self.trust:
+        if self.typed.get(key) == path or (home is not None and home.partition(".")[0] in self.trust):
             return
         if isinstance(found, type) and home is not None:
             if home.partition(".")[0] in OURS and issubclass(found, PLACES):

@@ -176,6 +176,15 @@ def test_a_run_grants_itself_nothing(finished, tmp_path, sentinel, monkeypatch):
     assert OmegaConf.load(finished / "config.yaml").trust == []
 
 
+def test_what_the_user_types_again_is_the_users_own(finished, tmp_path, sentinel):
+    """The same key with the same name; the stranger's other names stay refused."""
+    with strangers(typed={"divergence.h": "evil.run", "model._target_": "evil.Net"}):
+        assert building.locate("evil.run", "divergence.h") and building.locate("evil.Net", "model._target_")
+        for key in ("model._target_", "divergence.g"):
+            with pytest.raises(ConfigError, match="was not called"):
+                building.locate("evil.run", key)
+
+
 def test_every_shipped_choice_passes_the_gate():
     """A run of ours needs no trust, whatever it chose."""
     from se_framework.composing import config_dir

@@ -439,9 +439,9 @@ for kind, data in json.loads(sys.argv[1]).items():
     whole, cut, early = (Path("runs", kind) / name for name in ("whole", "cut", "early"))
     assert child(whole, [*typed, "workers=0"]) == 0
     assert child(cut, [*typed, "workers=2"], kill_at=7) == -signal.SIGKILL
-    assert child(cut, [f"resume={cut}", "workers=1", "loop.log_every=1"]) == 0
+    assert child(cut, [f"resume={cut}", "trust=[tests]", "workers=1", "loop.log_every=1"]) == 0
     assert child(early, [*typed, "workers=1"], kill_at=2) == -signal.SIGKILL
-    assert child(early, [f"resume={early}", "workers=2"]) == 0
+    assert child(early, [f"resume={early}", "trust=[tests]", "workers=2"]) == 0
 """
 
 
