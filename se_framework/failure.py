@@ -22,12 +22,10 @@ from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
 from se_framework.step import (
     ADVICE,
-    AFTER,
     draw,
     located,
     non_finite,
     penalties,
-    play_round,
     play_step,
     read,
     sample,
@@ -113,9 +111,6 @@ def _offences(
     """Yield what is not finite and what to do about it, in the order in which a step evaluates."""
     equation, k = state.equation, offence.step
     like = next(equation.model.parameters())
-    if offence.term == AFTER:  # the update has been applied: evaluating again would only see what it left
-        yield from _tensors("", state)
-        yield f"the sum of {player.name}'s weights overflows", ADVICE
     batch = found["batch"] = draw(data, offence.batch_size, state.seed, offence.batch, like)
     yield from _rows("the batch of data", batch.x, f"clean the data: batch {offence.batch} holds these rows")
     yield from _tensors("model", state)
@@ -152,11 +147,6 @@ def _offences(
     largest = max(float(t.grad.abs().max()) for t in player.parameters if t.grad is not None and t.numel())
     if offence.term == "gradient":
         yield f"no entry of the gradient, the largest is {largest:.3g}, but their norm overflows", ADVICE
-    if offence.term == "learning rate":
-        yield f"players.{player.name}.lr or optimizer.lr at this round", "set a finite learning rate"
-    for (number, name), value in player.moments().items():
-        owner = f"the optimiser's {name} of {player.name}'s {names[id(player.parameters[number])]}"
-        yield from _rows(owner, value, "resume from an earlier checkpoint", "entries")
 
 
 def _tensors(start: str, state: TrainState) -> Iterator[tuple[str, str]]:
@@ -234,15 +224,13 @@ def dump(
     return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"
 
 
-def replay(state: TrainState, data: Data, run: RunDirectory) -> NonFiniteError:
+def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     """Play the failed step of a run again and return its failure.
 
-    The step is played on the dumped state and batch. Only where the *update* made weights that are not finite the state
-    before it is gone: then the rounds since the last checkpoint are played again, or all of them.
+    The step is played on the dumped state and batch.
 
     Args:
         state: fresh objects of the run's configuration; is overwritten.
-        data: p_d; read in that last case only.
         run: its directory.
 
     Raises:
@@ -258,17 +246,9 @@ def replay(state: TrainState, data: Data, run: RunDirectory) -> NonFiniteError:
     device, threads = next(state.equation.model.parameters()).device, torch.get_num_threads()
     torch.set_num_threads(report["threads"])
     try:
-        if offence.term == AFTER:
-            found = run.load_checkpoint(device)
-            if found is not None and found[0]["round"] <= offence.round:
-                state.load_state_dict(found[0])
-            while state.round <= offence.round:
-                with explained(state, data, horizon, None):
-                    play_round(state, data, offence.batch_size, horizon)
-        else:
-            saved = run.load_state(run.failure / "step", device)
-            state.load_state_dict(saved["state"])
-            _play_one(state, offence, saved, horizon)
+        saved = run.load_state(run.failure / "step", device)
+        state.load_state_dict(saved["state"])
+        _play_one(state, offence, saved, horizon)
     except NonFiniteError as error:
         return error
     finally:

@@ -126,7 +126,7 @@ def reproduce(
         config.device = device
     with strangers(trust):
         assembly = assembly_of(config, data)
-    return replay(assembly.state, assembly.data, run)
+    return replay(assembly.state, run)
 
 
 def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:

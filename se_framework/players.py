@@ -7,9 +7,9 @@ can leak into another player, and nothing needs detaching or freezing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +21,6 @@ from se_framework.errors import ConfigError
 from se_framework.metric import Metric
 
 Decay = Literal["constant", "linear", "cosine"]
-
-
-class Move(NamedTuple):
-    """What came of a step, as scalars on the device: each but the last must be finite.
-
-    Attributes:
-        gradient: norm of the gradient.
-        rate: learning rate.
-        held: sum over everything the player holds before the update: weights, frozen ones too, buffers, moments.
-        weights: sum over the trainable weights after the update.
-        broken: whether this or an earlier step of the round was not finite.
-    """
-
-    gradient: Tensor
-    rate: Tensor
-    held: Tensor
-    weights: Tensor
-    broken: Tensor
 
 
 @dataclass
@@ -104,34 +86,33 @@ class Player:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
 
-    def apply(self, loss: Tensor, checked: Iterable[Tensor], broken: Tensor | None = None) -> Move:
+    def apply(self, loss: Tensor, checked: Iterable[Tensor], broken: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Back-propagate into this player's parameters and step, unless something is or was not finite.
 
         The decision is taken on the device where the optimiser is fused, without waiting for it.
 
         Args:
             loss: what the player minimises, shape ().
-            checked: scalars that must be finite besides gradient, learning rate, weights and moments.
+            checked: scalars that must be finite besides the gradient.
             broken: whether an earlier step of the round was not finite, shape (); None for no.
+
+        Returns:
+            The norm of the gradient, and ``broken`` with this step's offence, shapes ().
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.parameters)
-        gradient = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        rate = gradient.new_full((), sum(group["lr"] for group in self.optimizer.param_groups))
-        held = total([*self.parameters, *self._fixed, *self.moments().values()])
-        offence = ~torch.stack([torch.isfinite(t.detach()) for t in (gradient, rate, held, *checked)]).all()
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        offence = ~torch.isfinite(torch.stack([norm, *(t.detach() for t in checked)])).all()
         broken = offence if broken is None else broken | offence
         if all(group.get("fused") for group in self.optimizer.param_groups):
             self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not bool(broken):
             self.optimizer.step()
-        weights = total(self.parameters)
-        broken = broken | ~torch.isfinite(weights)
         if self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
             self._settle_unless(broken)
         self.steps_taken += 1
-        return Move(gradient, rate, held, weights, broken)
+        return norm, broken
 
     @torch.no_grad()
     def _settle_unless(self, broken: Tensor) -> None:
@@ -142,20 +123,6 @@ class Player:
             settle()
         for tensor, old in zip(tensors, before, strict=True):
             tensor.copy_(torch.where(broken, old, tensor))
-
-    def moments(self) -> dict[tuple[int, str], Tensor]:
-        """Return what the optimiser remembers by number of the parameter and name, step counters apart."""
-        return {
-            (number, name): value
-            for number, p in enumerate(self.parameters)
-            for name, value in self.optimizer.state.get(p, {}).items()
-            if torch.is_tensor(value) and value.is_floating_point() and name != "step"
-        }
-
-
-def total(tensors: Sequence[Tensor]) -> Tensor:
-    """Return a number that is finite if every entry is, shape (): their sum (a norm is slower, squares overflow)."""
-    return torch.stack([t.detach().sum() for t in tensors]).sum()
 
 
 def _settlers(module: nn.Module) -> list[Callable[[], None]]:

@@ -18,8 +18,6 @@ from se_framework.players import Player
 from se_framework.randomness import generator, seed_global
 from se_framework.state import Mark, TrainState
 
-AFTER = "weights after the update"
-"""The one term that is known only when the update has been applied."""
 ADVICE = "lower the learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
 
 
@@ -39,8 +37,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         Per player the scalar it saw last, its penalty and the norm of its gradient.
 
     Raises:
-        NonFiniteError: a term, penalty, gradient, learning rate, weight or moment was not finite; its update was not
-            applied.
+        NonFiniteError: a term, penalty or gradient was not finite; its update was not applied.
         StepError: a part of the equation could not be evaluated.
         DataError: the data cannot give a batch.
     """
@@ -75,7 +72,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         player.update_average()
     state.round += 1
     figures_row: dict[str, float] = {}
-    for (here, _), (minimum, f_data, penalty, gradient, *_) in zip(played, rows, strict=True):
+    for (here, _), (minimum, f_data, penalty, gradient) in zip(played, rows, strict=True):
         name = here.player  # of several steps the last stays
         figures_row |= {f"{name}_scalar": minimum + f_data, f"{name}_gradient": gradient}
         figures_row |= {"penalty": penalty} if name == "phi" else {}
@@ -93,20 +90,19 @@ def play_step(state: TrainState, player: Player, k: int, batch: Particles, broke
         broken: whether an earlier step of the round was not finite, shape (): then nothing moves.
 
     Returns:
-        The figures, shape (7,), in the order of :func:`terms_of`, and ``broken`` with this step's offence.
+        The figures, shape (4,), in the order of :func:`terms_of`, and ``broken`` with this step's offence.
     """
     p = sample(state, player, k, batch)
     minimum, f_data = state.equation.parts(batch, p, player.view)
     penalty = sum(penalties(state, player, k, batch, p), torch.zeros_like(minimum))
     loss = penalty - player.sign * (minimum + f_data)
-    move = player.apply(loss, (minimum, f_data, penalty), broken)
-    return torch.stack([minimum, f_data, penalty, *move[:-1]]).detach(), move.broken
+    gradient, broken = player.apply(loss, (minimum, f_data, penalty), broken)
+    return torch.stack([minimum, f_data, penalty, gradient]).detach(), broken
 
 
 def terms_of(state: TrainState) -> tuple[str, ...]:
     """Return the names of what is checked in a step, in the order of evaluation."""
-    held = "weights and moments"
-    return (state.equation.auxiliary.minimum_name, "E_pd_f", "penalty", "gradient", "learning rate", held, AFTER)
+    return (state.equation.auxiliary.minimum_name, "E_pd_f", "penalty", "gradient")
 
 
 def draw(data: Data, n: int, seed: int, index: int, like: Tensor) -> Particles:
@@ -160,17 +156,13 @@ def read(state: TrainState, played: Sequence[tuple[Offence, Mark]], figures: Seq
     """Return the figures of the steps played.
 
     Raises:
-        NonFiniteError: the first that is not finite; the state is put back to what its step saw, or to what its update
-            made of it.
+        NonFiniteError: the first that is not finite; the state is put back to what its step saw.
     """
     names, rows = terms_of(state), torch.stack(list(figures)).tolist() if figures else []
-    marks: list[Mark | None] = [*(mark for _, mark in played), None]
-    for i, ((here, _), row) in enumerate(zip(played, rows, strict=True)):
+    for (here, mark), row in zip(played, rows, strict=True):
         for name, value in zip(names, row, strict=True):
             if not math.isfinite(value):
-                mark = marks[i + 1] if name == AFTER else marks[i]
-                if mark is not None:
-                    state.rewind(mark)
+                state.rewind(mark)
                 raise non_finite(replace(here, term=name, value=value, terms=dict(zip(names, row, strict=True))))
     return rows
 
@@ -179,7 +171,6 @@ def non_finite(offence: Offence, advice: str = ADVICE) -> NonFiniteError:
     """Return the error of an offence, in one sentence."""
     what = f"{offence.term} of player {offence.player} is {offence.value} in round {offence.round}, step {offence.step}"
     source = f" ({offence.source})" if offence.source else ""
-    applied = "the update was applied" if offence.term == AFTER else "the update was not applied"
-    error = NonFiniteError(f"{what}{source}: {applied}; {advice}")
+    error = NonFiniteError(f"{what}{source}: the update was not applied; {advice}")
     error.offence = offence
     return error
