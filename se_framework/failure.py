@@ -63,6 +63,31 @@ def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | N
         raise non_finite(offence, advice) from error.__cause__
 
 
+def check_whole(state: TrainState) -> None:
+    """Refuse to save a state that holds what is not finite: weights, averages, buffers, moments.
+
+    An update may overflow, and a round reads its weights only in the next; a checkpoint must be good whatever comes.
+
+    Raises:
+        NonFiniteError: see above; nothing was saved.
+    """
+    for player in state.players:
+        names = {id(t): name for name, t in player.module.named_parameters()}
+        named = list(player.module.state_dict().items())
+        if player.average is not None:
+            named += [(f"average of {name}", t) for name, t in player.average.module.state_dict().items()]
+        named += [
+            (f"optimiser's {what} of {names[id(p)]}", value)
+            for p, moments in player.optimizer.state.items()
+            for what, value in moments.items()
+            if isinstance(value, Tensor)
+        ]
+        for name, value in named:
+            for found, _ in _rows(f"{player.name}'s {name}", value, of="entries"):
+                after = f"after {state.round} rounds: not saved, the last checkpoint stands"
+                raise NonFiniteError(f"{found}, {after}; {ADVICE}")
+
+
 # -- diagnosis --------------------------------------------------------------------------------------------------------
 
 

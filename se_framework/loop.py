@@ -10,7 +10,7 @@ import torch
 
 from se_framework.data import Data, as_data
 from se_framework.errors import ConfigError
-from se_framework.failure import explained
+from se_framework.failure import check_whole, explained
 from se_framework.frames import frame
 from se_framework.interrupts import Interrupts
 from se_framework.monitors import watch
@@ -115,6 +115,7 @@ def train(
             if picture_due and run is not None:
                 frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:
+                check_whole(state)
                 run.save_checkpoint(state.state_dict(), state.round)
         state.stopped_by = stop
     return state

@@ -225,7 +225,7 @@ class RunDirectory:
         """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
         path = path.with_suffix(".safetensors")
         with told(path.parent):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, checkpoint.encode(content))
         return path
 
