@@ -82,9 +82,11 @@ def check(arguments: list[str]) -> None:
         if any(o.startswith("resume=") for o in overrides):
             raise ConfigError("resume cannot be swept: resume one run at a time, without -m")
     elif not any(a.split("=")[0] in INFORMATION for a in arguments):
-        resume = compose(None, overrides, dirs).resume
+        config = compose(None, overrides, dirs)
+        resume = config.resume
         if resume is not None and not (Path(resume) / "config.yaml").is_file():
             raise ConfigError(f"resume={resume}: not a run directory (it has no config.yaml)")
+        prepare_imports(own=resume is None or bool(config.trust))
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")

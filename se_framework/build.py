@@ -10,7 +10,9 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, Union
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
@@ -21,15 +23,25 @@ from se_framework.errors import ConfigError, SEError, nearest
 _MAY_BE_OFF = ("data.labels",)
 
 
-def locate(path: str, key: str) -> Any:
-    """Return the object a dotted path names.
+def names_of(path: str, key: str) -> list[str]:
+    """Return the names of a dotted path.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    names = path.split(".")
+    if len(names) < 2 or not all(name.isidentifier() for name in names):
+        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    return names
+
+
+def find(path: str, key: str) -> Any:
+    """Return the object a dotted path names, whatever it is.
 
     Raises:
         ConfigError: no such module or no such name in it; the message names the key and the nearest name.
     """
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    parts = names_of(path, key)
     found: Any = None
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
@@ -50,6 +62,28 @@ def locate(path: str, key: str) -> Any:
     raise ConfigError(
         f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory"
     )
+
+
+_LOCATOR: ContextVar[Callable[[str, str], Any]] = ContextVar("locator", default=find)
+
+
+@contextmanager
+def locating(locator: Callable[[str, str], Any]) -> Iterator[None]:
+    """Let ``locator(path, key)`` turn every dotted path into its object; :func:`find` does where nothing is said."""
+    token = _LOCATOR.set(locator)
+    try:
+        yield
+    finally:
+        _LOCATOR.reset(token)
+
+
+def locate(path: str, key: str) -> Any:
+    """Return the object a dotted path names: the one way from a text of the configuration to an object.
+
+    Raises:
+        ConfigError: it does not exist, or may not be named here.
+    """
+    return _LOCATOR.get()(path, key)
 
 
 def build(node: Any, key: str, **context: Any) -> Any:

@@ -10,8 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
+from se_framework.errors import RunDirectoryError
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
+from se_framework.trust import Trust, no_links_out, packages, read_config
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -30,13 +32,23 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated."""
-    config = OmegaConf.load(run.require().config_file)
-    assert isinstance(config, DictConfig)
-    return validate(config)
+    """Return a run's own configuration, validated; what it says of trust is not heard.
+
+    Raises:
+        ConfigError: a key or value of it is wrong.
+        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
+    """
+    no_links_out(run.require().path)
+    config = validate(read_config(run.config_file))
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
+    config.trust = []
+    return config
 
 
-def load(run_dir: str | Path, device: str | None = None, data: Any = None) -> Assembly:
+def load(
+    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
+) -> Assembly:
     """Return the objects of a run with the weights of its newest checkpoint.
 
     ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.
@@ -45,15 +57,17 @@ def load(run_dir: str | Path, device: str | None = None, data: Any = None) -> As
         run_dir: the directory a run was written to.
         device: a torch device; None for the run's own setting.
         data: in the place of the configured data.
+        trust: packages whose classes and functions the run may name, besides ours and torch's: those of your own.
 
     Raises:
+        ConfigError: the run names what is not trusted.
         RunDirectoryError: no such run, or no checkpoint of it can be read.
     """
     run = RunDirectory(run_dir)
     config = saved_config(run)
     if device is not None:
         config.device = device
-    assembly = assembly_of(config, data)
+    assembly = assembly_of(config, data, Trust(packages(trust)))
     restore(assembly, run)
     return assembly
 

@@ -78,6 +78,7 @@ class Config:
     threads: int | None = MISSING
     dry_run: bool = MISSING
     resume: str | None = MISSING
+    trust: Any = field(default_factory=list)
     allow: list[str] = MISSING
     score: str | None = MISSING
     progress: bool = MISSING

@@ -15,7 +15,7 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
-    {"run_directory", "auxiliary", "legality", "composing"}, {"equation"},
+    {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "trust"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"},
     {"frames"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip

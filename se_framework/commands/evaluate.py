@@ -5,11 +5,11 @@ from __future__ import annotations
 from se_framework.commands.arguments import parse, run_command
 from se_framework.composing import prepare_imports
 
-USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto]
+USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto] [trust=PACKAGE]
 
 Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are known, held-out
 NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the equation's value T on
-held-out data with its standard error and the direction of the bound."""
+held-out data with its standard error and the direction of the bound. A run of your own classes needs trust=PACKAGE, the package they lie in."""
 
 
 def main() -> None:
@@ -18,13 +18,13 @@ def main() -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    prepare_imports()
-    run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str}, USAGE.splitlines()[0])
+    run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str, "trust": str}, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     from se_framework.evaluation import evaluate, score_lines
     from se_framework.notebook import load
     from se_framework.run_directory import RunDirectory
 
-    assembly = load(run_dir, values.get("device"))
+    assembly = load(run_dir, values.get("device"), trust=values.get("trust", ()))
     found = evaluate(assembly, values.get("n", 10_000), values.get("seed", 0))
     for line in score_lines(found):
         print(line)

@@ -9,12 +9,13 @@ from se_framework.commands.arguments import parse, run_command
 from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
-USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto]
+USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto] [trust=PACKAGE]
 
 Draw n samples of the run's trained (averaged) model, in the units of its data.
   out=FILE.npy   an array of shape (n, *event)
   out=FILE.png   a picture of the samples beside held-out data
-  label=K        samples of class K, where the data has labels"""
+  label=K        samples of class K, where the data has labels
+  trust=PACKAGE  packages of your own whose classes the run may name"""
 
 
 def main() -> None:
@@ -23,10 +24,9 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> None:
-    prepare_imports()
-    run_dir, values = parse(
-        arguments, {"n": int, "seed": int, "out": str, "label": int, "device": str}, USAGE.splitlines()[0]
-    )
+    known = {"n": int, "seed": int, "out": str, "label": int, "device": str, "trust": str}
+    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
@@ -38,7 +38,7 @@ def _sample(arguments: list[str]) -> None:
     from se_framework.notebook import load
     from se_framework.run_directory import write_atomically
 
-    assembly = load(run_dir, values.get("device"))
+    assembly = load(run_dir, values.get("device"), trust=values.get("trust", ()))
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     if out.suffix == ".png":
         draw(assembly, out, samples)

@@ -20,6 +20,7 @@ from se_framework.frames import animate
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.run_directory import RunDirectory
+from se_framework.trust import Trust, packages
 
 MAY_CHANGE = (
     "resume",
@@ -32,6 +33,7 @@ MAY_CHANGE = (
     "progress",
     "score",
     "dry_run",
+    "trust",
 )
 """Keys a resumed run may change. All but device and threads leave the trajectory as it was; those change rounding,
 and a GPU draws other noise than a CPU."""
@@ -50,6 +52,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
     resumed = config.resume is not None
+    granted = packages(config.trust)
+    trust = Trust(granted) if resumed else None
     run = RunDirectory(Path(config.resume).absolute() if resumed else directory)
     if config.score is not None and config.score not in SCORES:
         raise ConfigError(f"score={config.score}: no such score; {nearest(config.score, SCORES)}")
@@ -61,7 +65,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
         )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    assembly = assembly_of(config)
+    assembly = assembly_of(config, trust=trust)
     if config.dry_run:
         print(describe(assembly))
         return None
@@ -72,10 +76,10 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str]) -> 
             end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at the first start)"
             print(f"se-train: WARNING: {end}: later rounds change nothing", file=sys.stderr)
         run.truncate_rows(assembly.state.round)
-        run.write_config(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None})))
+        run.write_config(OmegaConf.to_yaml(OmegaConf.merge(config, {"resume": None, "trust": []})))
     else:
         config = assembly.config = settle(config)
-        run.start(OmegaConf.to_yaml(config), assembly.device)
+        run.start(OmegaConf.to_yaml(config, resolve=True), assembly.device)
     for warning in assembly.state.equation.warnings:
         print(f"se-train: WARNING, allowed: {warning}", file=sys.stderr)
 
@@ -95,6 +99,7 @@ def settle(config: DictConfig, horizon: int | None = None) -> DictConfig:
         horizon: what an unset ``loop.horizon`` means; by default ``loop.rounds``, as at a first start.
     """
     config = config.copy()
+    config.trust = []
     config.loop.horizon = config.loop.horizon or horizon or config.loop.rounds
     if isinstance(config.data, DictConfig) and isinstance(config.data.get("path"), str):
         config.data.path = str(Path(config.data.path).expanduser().absolute())
