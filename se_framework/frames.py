@@ -67,7 +67,7 @@ def animate(directory: Path, path: Path) -> None:
 
     images = []
     for file in sorted(directory.glob("*.png")):
-        with Image.open(file) as image:
+        with Image.open(file, formats=("PNG",)) as image:
             images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
         images[0].save(path, save_all=True, append_images=images[1:], duration=250, loop=0)

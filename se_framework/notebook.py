@@ -46,9 +46,7 @@ def saved_config(run: RunDirectory) -> DictConfig:
     return config
 
 
-def load(
-    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
-) -> Assembly:
+def load(run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()) -> Assembly:
     """Return the objects of a run with the weights of its newest checkpoint.
 
     ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.

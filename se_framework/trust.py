@@ -197,7 +197,10 @@ def _in_module(path: str, key: str) -> Any:
             module = None
         found = getattr(module, name, None)
     if found is None:
-        raise ConfigError(f"{key}: the run directory names {path!r}, and there is no such name; {_remedy('torch')}")
+        raise ConfigError(
+            f"{key}: the run directory names {path!r}, and no module of ours or of torch defines that; "
+            f"{_remedy(where.partition('.')[0])}"
+        )
     return found
 
 

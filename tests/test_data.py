@@ -430,7 +430,7 @@ def _write(path, content):
         ("a.npy", np.array([0, 1, np.nan, 2, np.inf]), "has 2 NaN or infinite values, the first in row 3 of 5"),
         ("a.pt", [Bomb()], "nothing else is unpickled"),
         ("a.pt", b"garbage", "holds no plain tensor or is damaged"),
-        ("a.pt", {"x": torch.zeros(5)}, "holds a dict; it must hold one tensor"),
+        ("a.pt", {"x": torch.zeros(5)}, "holds no plain tensor .*write it by torch.save"),
         ("a.csv", "a,b\n", "is empty"),
         ("a.csv", "a,b\n1,2\n3,x\n", "has 'x' in line 3, column 2"),
         ("a.csv", "a,b\nc,d\n1,2\n", "has 'c' in line 2, column 1"),

@@ -1,4 +1,4 @@
-"""Arguments of ``se-sample``, ``se-eval`` and ``se-export``: the run directory, then ``key=value`` split at the first ``=``."""
+"""Arguments of the commands on a run: the run directory, then ``key=value`` split at the first ``=``."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto] [trust=PACKAGE]
 
 Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are known, held-out
 NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the equation's value T on
-held-out data with its standard error and the direction of the bound. A run of your own classes needs trust=PACKAGE, the package they lie in."""
+held-out data with its standard error and the direction of the bound.
+  trust=PACKAGE  packages of your own whose classes the run may name"""
 
 
 def main() -> None:

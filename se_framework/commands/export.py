@@ -10,6 +10,8 @@ from se_framework.composing import prepare_imports
 from se_framework.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from se_framework.assembly import Assembly
 
 USAGE = """se-export RUN_DIR [out=weights.safetensors] [device=auto] [trust=PACKAGE]
@@ -57,7 +59,7 @@ def exported(assembly: Assembly) -> bytes:
     from se_framework.run_directory import versions
 
     equation = assembly.equation
-    modules = {"model": equation.model}
+    modules: dict[str, Module] = {"model": equation.model}
     modules |= {"metric" if name == OWN else f"plus.{name}.metric": m for name, m in equation.metrics().items()}
     # Cloned: safetensors refuses two names of one memory, which tied weights are.
     tensors = {

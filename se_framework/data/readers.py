@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.errors import DataError, nearest
+from se_framework.data.formats import check_dtype, read_npy, read_npz, read_pt
+from se_framework.errors import DataError
 
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
+DAMAGED = (
+    ValueError, EOFError, KeyError, SyntaxError, RuntimeError, NotImplementedError, OverflowError, RecursionError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What the readers of a file raise that holds something else, or part of it."""
 
 
 def read_array(path: str | Path, key: str | None = None, option: str = "data.path") -> Tensor:
@@ -53,6 +60,8 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
         return _read_numpy(file, key, what)
     except OSError as error:
         raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
+    except MemoryError as error:
+        raise DataError(f"{option}: {str(file)!r} does not fit into the memory of this machine") from error
 
 
 def as_tensor(array: np.ndarray, what: str) -> Tensor:
@@ -65,9 +74,7 @@ def as_tensor(array: np.ndarray, what: str) -> Tensor:
     Raises:
         DataError: the array holds objects, text, records or dates.
     """
-    if array.dtype.kind not in "biufc":
-        kind = "Python objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
-        raise DataError(f"{what} holds {kind}; give an array of real numbers")
+    check_dtype(array.dtype, what)
     if array.dtype.kind in "fc" and array.dtype.itemsize > (8 if array.dtype.kind == "f" else 16):
         array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
@@ -75,40 +82,26 @@ def as_tensor(array: np.ndarray, what: str) -> Tensor:
 
 def _read_numpy(file: Path, key: str | None, what: str) -> Tensor:
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return as_tensor(loaded, what)
-        with loaded as archive:
-            names = list(archive.files)
-            if not names:
-                raise DataError(f"{what} holds no array; give a file with at least 4 rows")
-            if key is None and len(names) > 1:
-                choose = "choose one with data.key" if what.startswith("data.path") else "give a file with one array"
-                raise DataError(f"{what} holds {len(names)} arrays ({', '.join(names)}); {choose}")
-            if key is not None and key not in names:
-                raise DataError(f"data.key: no array {key!r} in {str(file)!r}; {nearest(key, names)}")
-            return as_tensor(archive[names[0] if key is None else key], what)
+        with file.open("rb") as stream:
+            zipped = stream.read(4) == b"PK\x03\x04"
+        # An archive without members begins otherwise; numpy too looks at the content, not at the name.
+        zipped = zipped or file.suffix.lower() == ".npz"
+        return as_tensor(read_npz(file, key, what) if zipped else read_npy(file, what), what)
     except DataError:
         raise
-    except (ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        if "allow_pickle" in str(error) or "pickled" in str(error):
-            message = f"{what} holds Python objects, which are never unpickled; give an array of numbers"
-        else:
-            message = f"{what} is not a readable {file.suffix} file ({_first_line(error)}); write it again"
+    except (*DAMAGED, TypeError) as error:
+        message = f"{what} is not a readable {file.suffix} file ({_first_line(error)}); write it again"
         raise DataError(message) from error
 
 
 def _read_torch(file: Path, what: str) -> Tensor:
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        return read_pt(file)
+    except DAMAGED as error:
         raise DataError(
-            f"{what} holds no plain tensor or is damaged, and nothing else is unpickled; "
+            f"{what} holds no plain tensor or is damaged ({_first_line(error)}), and nothing else is unpickled; "
             "write it by torch.save(tensor, path)"
         ) from error
-    if not isinstance(loaded, Tensor):
-        raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
-    return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
 
 
 def _read_csv(file: Path, what: str) -> Tensor:
