@@ -1,0 +1,870 @@
+"""A run directory, a checkpoint or a data file of a stranger runs nothing: every attack proves its payload dormant.
+
+The payloads leave a mark, a file or an imported module. Each that can fire does so in
+:func:`test_the_payloads_are_live`, where the same configuration is built as the user's own: so the tests that find no
+mark can fail. Whatever is refused is one sentence that names the key or the file.
+"""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import models
+import se_framework as se
+from divergences import FDivergence, Jeffreys
+from se_framework.assembly import assembly_of
+from se_framework.commands import evaluate, export, sample, train
+from se_framework.composing import compose
+from se_framework.data import ArrayData, ImageFolder
+from se_framework.data import formats as limits
+from se_framework.errors import ConfigError, DataError, RunDirectoryError, SEError
+from se_framework.frames import animate
+from se_framework.notebook import saved_config
+from se_framework.plots import curves
+from se_framework.run_directory import RunDirectory
+from se_framework.trust import LARGEST, Trust, packages, strings
+
+ROOT = Path(__file__).parent.parent
+OURS = ("se_framework", "models", "divergences")
+SHORT = ["loop.rounds=1", "loop.batch_size=8", "loop.log_every=1", "progress=false", "device=cpu"]
+GAME = ["experiment=vanilla_gan", "metric=mlp_r1", "model.width=4", "metric.network.width=4", *SHORT]
+
+# What lies in the stranger's folder, where the user stands: every module marks that it was imported.
+LEAVES_A_MARK = "from pathlib import Path\nPath(__file__).with_name(f'mark_{__name__}').touch()\n"
+MODULE = f"""
+{LEAVES_A_MARK}
+import os
+from torch import nn, Tensor
+from torch.hub import load
+from models import Affine
+from divergences import Jeffreys
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        Path(os.environ['MARK']).touch()
+
+class Named(Net):
+    __module__ = "models"
+
+class Mine(Jeffreys):
+    pass
+
+def net():
+    return Net()
+
+def h(u: Tensor) -> Tensor:
+    return (u - 1).square()
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the directory of a run of ours, with a penalty, a view and a summand: a node for every part there is."""
+    where = tmp_path_factory.mktemp("honest") / "run"
+    overrides = [*GAME, "divergence@players.theta.view=kl", "+divergence@plus.other.divergence=kl",
+                 "+auxiliary@plus.other.auxiliary=dual", "+metric@plus.other.metric=mlp_r1",
+                 "plus.other.metric.network.width=4"]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "finish", lambda *_: 0.0)
+        train.train_run(compose(None, overrides), where, overrides)
+    return where
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """Stand in a stranger's folder, as a notebook does: the working directory is on the path."""
+    for name in ("evil", "hubconf", "models_evil", "torch_evil", "pykeops", "onnxscript", "tensorboard"):
+        (tmp_path / f"{name}.py").write_text(MODULE)
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "evil_plugin.py").write_text(LEAVES_A_MARK)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    torch.save([Bomb(tmp_path / "mark_unpickled")], tmp_path / "bomb.pt")
+    np.save(tmp_path / "bomb.npy", np.array([Bomb(tmp_path / "mark_unpickled")], dtype=object), allow_pickle=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(torch.hub, "trust_repo", True, raising=False)
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] not in OURS:
+            del sys.modules[name]
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.mark),))
+
+
+def marks(folder):
+    """Return what payloads left."""
+    return sorted(p.name for p in folder.rglob("mark*"))
+
+
+def with_nodes(run, where, nodes):
+    """Copy a run with other nodes in its configuration: dotted key to node."""
+    copy = where / "theirs"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for key, node in nodes.items():
+        *parents, leaf = key.split(".")
+        place = config
+        for name in parents:
+            place = place[name]
+        place[leaf] = node
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    return copy
+
+
+def refused(call, folder, *words, error=SEError):
+    """Check that a call is refused in one sentence, leaves no mark, and imports nothing but modules of ours."""
+    before = set(sys.modules)
+    with pytest.raises(error) as caught:
+        call()
+    new = {m for m in set(sys.modules) - before if m.split(".")[0] not in OURS}
+    assert not new and not marks(folder)
+    assert "\n" not in str(caught.value) and str(caught.value).isprintable()
+    for word in words:
+        assert word in str(caught.value), (word, str(caught.value))
+
+
+def payload(path, folder):
+    """Return a node with arguments under which its target would act."""
+    mark = str(folder / "mark")
+    arguments = {
+        "os.system": {"command": f"touch {mark}"},
+        "subprocess.Popen": {"args": ["touch", mark]},
+        "importlib.import_module": {"name": "evil"},
+        "se_framework.verify.claims.importlib.import_module": {"name": "evil"},
+        "runpy.run_path": {"path_name": "evil.py"},
+        "numpy.load": {"file": "bomb.npy", "allow_pickle": True},
+        "se_framework.build.find": {"path": "evil.h", "key": "k"},
+    }
+    if path.endswith("hub.load"):
+        return {"_target_": path, "repo_or_dir": str(folder), "model": "net", "source": "local"}
+    if path.endswith("torch.load"):
+        return {"_target_": path, "f": "bomb.pt", "weights_only": False}
+    return {"_target_": path} | arguments.get(path, {})
+
+
+LIVE = (
+    "os.system", "subprocess.Popen", "importlib.import_module", "runpy.run_path", "numpy.load", "torch.hub.load",
+    "torch.load", "divergences.base.torch.hub.load", "se_framework.data.base.torch.load",
+    "se_framework.verify.claims.importlib.import_module", "se_framework.build.find",
+    "evil.Net", "evil.net", "evil.Mine", "hubconf.net", "models_evil.Net", "torch_evil.Net", "models.Monkey",
+    "evil.load", "tensorboard.Net",
+)  # fmt: skip
+"""Targets that act when they are built freely."""
+DORMANT = (
+    "divergences.X.torch.hub.load", "builtins.eval", "builtins.exec", "ctypes.CDLL", "pickle.loads", "torch.jit.load",
+    "torch.nn.functional.relu", "torch.nn", "torch.nn.Module.load_state_dict", "torch.optim.lr_scheduler",
+    "torch.utils.tensorboard.SummaryWriter", "torch.onnx", "torch.serialization.load", "hydra.utils.instantiate",
+    "omegaconf.OmegaConf.load", "se_framework.run_directory.RunDirectory", "se_framework.loop.train",
+    "se_framework.Dual.solve", "se_framework.equation.StandardEquation", "models.laws.Particles", "models",
+    "divergences.generators.torch", "se_framework.__main__.main", "models.base.nn.Linear", "evil", "a..b", "", "__main__.x",
+)  # fmt: skip
+"""Targets that would not act with the arguments of a file, or would do something else; refused all the same."""
+
+
+@pytest.fixture
+def monkey(monkeypatch):
+    """Put a user's class that says it is ours, and is no attribute of the module it names, within reach."""
+
+    class Monkey(models.Model):
+        def __init__(self, event_shape: tuple[int, ...] = ()):
+            super().__init__()
+            Path(os.environ["MARK"]).touch()
+
+        def forward(self, context=None):
+            raise NotImplementedError
+
+    Monkey.__module__, Monkey.__qualname__ = "models", "Law"
+    monkeypatch.setattr(models, "Monkey", Monkey, raising=False)
+
+
+@pytest.mark.parametrize("path", LIVE)
+def test_the_payloads_are_live(path, run, stranger, monkey):
+    """The same nodes in a configuration of the user's own act: what the next test does not find could be there."""
+    if path.endswith("hub.load"):
+        torch.hub.load(str(stranger), "net", source="local")  # asks nothing of local folders
+        assert marks(stranger)
+    config = OmegaConf.load(with_nodes(run, stranger, {"model": payload(path, stranger)}) / "config.yaml")
+    try:
+        assembly_of(config)
+    except SEError:
+        pass
+    import time
+
+    for _ in range(100 if path == "subprocess.Popen" else 1):
+        if marks(stranger):
+            break
+        time.sleep(0.05)
+    assert marks(stranger)
+
+
+@pytest.mark.parametrize("path", [*LIVE, *DORMANT])
+def test_a_target_that_is_no_part_of_ours_is_refused(path, run, stranger, monkey):
+    theirs = with_nodes(run, stranger, {"model": payload(path, stranger)})
+    refused(lambda: se.load(theirs), stranger, "model._target_", repr(path), error=ConfigError)
+
+
+SLOTS = (
+    "model", "divergence", "auxiliary", "data", "optimizer", "metric", "metric.network", "metric.penalty",
+    "players.theta.view", "players.phi.view", "plus.other.divergence", "plus.other.auxiliary", "plus.other.metric",
+    "plus.other.metric.network", "plus.other.metric.penalty", "model.width", "data.noise", "divergence.h",
+    "optimizer.lr", "plus.more.divergence",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("path", ["os.system", "evil.Net", "divergences.base.torch.hub.load"])
+def test_no_place_in_the_configuration_is_forgotten(slot, path, run, stranger):
+    nodes = {slot: payload(path, stranger)}
+    if slot.startswith("plus.more"):
+        nodes = {"plus.more": {"divergence": payload(path, stranger)}}
+    if slot == "divergence.h":
+        nodes = {"divergence": {"_target_": "divergences.FDivergence", "h": payload(path, stranger)}}
+    refused(lambda: se.load(with_nodes(run, stranger, nodes)), stranger)
+    if slot not in ("model.width", "data.noise", "optimizer.lr"):  # no constructor's argument takes an object there
+        refused(
+            lambda: se.load(with_nodes(run, stranger, nodes)), stranger, f"{slot}._target_: the run directory names"
+        )
+
+
+@pytest.mark.parametrize(
+    "h",
+    [
+        "evil.h",
+        "os.system",
+        "torch.hub.load",
+        "torch.square",
+        "divergences.limits.limit_at_zero",
+        "evil",
+        "models.MLPCritic",
+    ],
+)
+@pytest.mark.parametrize("slot", ["divergence", "plus.other.divergence", "players.phi.view"])
+def test_a_function_by_name_is_refused(h, slot, run, stranger):
+    """A parameter annotated Callable takes a dotted path: another way from a text to an object."""
+    if h == "models.MLPCritic":
+        return  # a class of ours may be called with a tensor: it refuses by itself
+    theirs = with_nodes(run, stranger, {slot: {"_target_": "divergences.FDivergence", "h": h}})
+    refused(lambda: se.load(theirs), stranger, f"{slot}.h", repr(h), error=ConfigError)
+
+
+@pytest.mark.parametrize("extra", ["_partial_", "_args_", "_convert_", "_recursive_"])
+def test_hydras_own_keys_mean_nothing(extra, run, stranger):
+    node = {"_target_": "models.MLPGenerator", extra: [{"_target_": "os.system", "command": "touch mark"}]}
+    refused(lambda: se.load(with_nodes(run, stranger, {"model": node})), stranger, f"model.{extra}")
+
+
+def test_the_refusal_says_what_to_do(run, stranger):
+    cases = {
+        "evil.Net": "'evil' is neither ours nor torch: it was not imported; if you know the code of evil and trust it, "
+        "add trust=evil",
+        "os.system": "nothing permits this: do not use this run directory",
+        "torch.hub.load": "is the function load of torch.hub and not a model, critic, divergence,",
+        "se_framework.run_directory.RunDirectory": "is the class RunDirectory of se_framework.run_directory and not a",
+        "torch.nn": "is the module torch.nn and not a model",
+    }
+    for path, words in cases.items():
+        refused(lambda p=path: se.load(with_nodes(run, stranger, {"model": payload(p, stranger)})), stranger, words)
+
+
+# -- what is ours, torch's or trusted is taken ------------------------------------------------------------------------
+
+
+def test_every_shipped_target_is_accepted():
+    found = [line.partition("_target_:")[2].strip(" }\n").split(",")[0].strip(' "')
+             for file in (ROOT / "configs").rglob("*.yaml") for line in file.read_text().splitlines()
+             if "_target_:" in line]  # fmt: skip
+    assert len(found) > 60
+    for path in (
+        *found,
+        "torch.nn.Linear",
+        "torch.optim.lr_scheduler.StepLR",
+        "se_framework.Dual",
+        "models.base.Model",
+    ):
+        assert isinstance(Trust().locate(path, "key"), type)
+
+
+def test_trust_widens_what_a_run_may_name(run, stranger):
+    theirs = with_nodes(run, stranger, {"divergence": {"_target_": "evil.Mine"}})
+    assert isinstance(se.load(theirs, trust="evil").state.equation.divergence, Jeffreys)
+    theirs = with_nodes(run, stranger, {"divergence": {"_target_": "divergences.FDivergence", "h": "evil.h"}})
+    assert isinstance(se.load(theirs, trust=("other", "evil")).state.equation.divergence, FDivergence)
+    for mark in stranger.rglob("mark*"):
+        mark.unlink()
+    # A trusted package answers for what it defines, not for what it imported.
+    for path, words in (("evil.load", "is the function load of torch.hub"), ("evil.os.system", "of posix"),
+                        ("evil.os", "is the module os")):  # fmt: skip
+        node = payload("torch.hub.load", stranger) | {"_target_": path}
+        refused(lambda n=node: se.load(with_nodes(run, stranger, {"model": n}), trust="evil"), stranger, words)
+
+
+def test_a_run_grants_itself_nothing(run, stranger):
+    theirs = with_nodes(run, stranger, {"trust": ["evil"], "divergence": {"_target_": "evil.Mine"}})
+    refused(lambda: se.load(theirs), stranger, "divergence._target_", "add trust=evil")
+    assert saved_config(RunDirectory(theirs)).trust == []
+    overrides = ["resume=theirs"]
+    refused(lambda: train.train_run(compose(None, overrides), theirs, overrides), stranger, "add trust=evil")
+
+
+@pytest.mark.parametrize("name", ["a.b", "os", "builtins", "torch", "models", "", "1", "[os,evil]", 7])
+def test_what_cannot_be_trusted(name):
+    with pytest.raises(ConfigError, match="^trust"):
+        packages([name] if isinstance(name, int) else name or [""])
+
+
+def test_trust_as_it_is_typed():
+    for typed in ("a,b", "[a,b]", "[a, b]", ["a", "b"], ("a", "b"), OmegaConf.create(["a", "b"])):
+        assert packages(typed) == ("a", "b")
+    assert packages(None) == packages([]) == ()
+    for override in ("trust=a", "trust=[a]"):
+        assert packages(compose(None, [override]).trust) == ("a",)
+
+
+def test_what_the_user_composes_is_the_users_own(run, stranger):
+    own = strings(OmegaConf.create({"divergence": {"_target_": "evil.Mine", "h": [1]}, "plus": None}))
+    assert own == {("divergence._target_", "evil.Mine")}
+    assert Trust(own=own).locate("evil.Mine", "divergence._target_").__name__ == "Mine"
+    with pytest.raises(ConfigError, match="model._target_: .*'evil.Mine'"):
+        Trust(own=own).locate("evil.Mine", "model._target_")
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [sample, evaluate, export], ids=["se-sample", "se-eval", "se-export"])
+def test_the_commands_refuse_and_permit(command, run, stranger, monkeypatch, capsys):
+    theirs = with_nodes(run, stranger, {"divergence": {"_target_": "evil.Mine"}})
+    monkeypatch.setattr(sys, "argv", ["x", str(theirs)])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and said.count("\n") == 1 and "add trust=evil" in said
+    assert not marks(stranger) and "" not in sys.path and str(stranger) not in sys.path
+    monkeypatch.setattr(sys, "argv", ["x", str(theirs), *(["n=50"] if command is not export else []), "trust=evil"])
+    command.main()
+    assert "mark_evil" in marks(stranger)
+
+
+def process(arguments, folder, module="se_framework"):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MARK": str(folder / "mark")}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_strangers_folder_is_no_place_to_import_from(run, stranger):
+    """Absent packages that others look for (pykeops of geomloss), Hydra's plug-ins, a matplotlibrc: none is read here."""
+    shutil.copytree(run, stranger / "theirs")
+    config = stranger / "theirs" / "config.yaml"
+    nodes = yaml.safe_load(config.read_text())
+    nodes |= {
+        "divergence": {"_target_": "divergences.Sinkhorn"},
+        "auxiliary": {"_target_": "se_framework.auxiliary.Empirical"},
+    }
+    nodes |= {"metric": {}, "plus": {}}
+    nodes["players"]["theta"]["view"] = None
+    config.write_text(yaml.safe_dump(nodes))
+    done = process(["resume=theirs", "loop.rounds=2", "progress=false"], stranger)
+    assert "divergence" not in done.stderr and not marks(stranger), done.stderr
+
+
+def test_se_train_resumes_a_strangers_run_only_with_trust(run, stranger):
+    theirs = with_nodes(run, stranger, {"divergence": {"_target_": "evil.Mine"}, "trust": ["evil"]})
+    done = process(["resume=theirs", "loop.rounds=2"], stranger)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "add trust=evil" in done.stderr, done.stderr
+    assert not marks(stranger)
+    done = process(["resume=theirs", "loop.rounds=2", "trust=evil"], stranger)
+    assert done.returncode == 0 and "mark_evil" in marks(stranger), done.stderr
+    assert "mark_evil_plugin" not in marks(stranger) and "mark_pykeops" not in marks(stranger)
+    kept = yaml.safe_load((theirs / "config.yaml").read_text())
+    assert kept["trust"] == [] and kept["loop"]["rounds"] == 2
+
+
+# -- the configuration as a file --------------------------------------------------------------------------------------
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: !!python/object/apply:os.system ['touch mark']\n", "holds the YAML tag"),
+        ("model: !!python/name:os.system\n", "holds the YAML tag"),
+        ("device: ${oc.env:HOME}\n", "holds an interpolation in line 1"),
+        ("data: {path: '${mark:x}'}\n", "holds an interpolation"),
+        ("${mark:x}: 1\n", "holds an interpolation"),
+        (BOMB, "holds a YAML reference in line 1"),
+        ("model: " + "[" * 5000 + "]" * 5000, "levels deep"),
+        ("x" * (LARGEST + 1), f"more than {LARGEST}"),
+        ("- 1\n", "holds no mapping"),
+        ("7\n", "holds no mapping"),
+        ("", "lacks"),
+        ("a: [\n", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        ("seed: " + "9" * 5000, "cannot be read"),
+        ("equation: {}\n", "lacks"),
+        ("mischief: 1\n", "unknown key 'mischief'"),
+        ("seed: x\n", "seed must be a whole number"),
+    ],
+)
+def test_a_configuration_that_is_more_than_data(text, words, tmp_path, monkeypatch):
+    called = []
+    OmegaConf.register_new_resolver("mark", lambda x: called.append(x), replace=True)
+    file = tmp_path / "config.yaml"
+    file.write_bytes(text) if isinstance(text, bytes) else file.write_text(text)
+    tracemalloc.start()
+    try:
+        refused(lambda: se.load(tmp_path), tmp_path, words)
+        # Parsed YAML takes some hundred bytes a character; the alias bomb would take ten billion.
+        assert tracemalloc.get_traced_memory()[1] < 2e7
+    finally:
+        tracemalloc.stop()
+        OmegaConf.clear_resolver("mark")
+    assert not called
+
+
+def test_what_the_user_interpolates_is_kept_as_its_value(tmp_path, monkeypatch):
+    monkeypatch.setenv("WIDTH", "5")
+    monkeypatch.setattr(train, "finish", lambda *_: 0.0)
+    overrides = [*GAME, "model.width=${oc.decode:${oc.env:WIDTH}}", "metric.network.width=${model.width}", "trust=mine"]
+    train.train_run(compose(None, overrides), tmp_path / "run", overrides)
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["model"]["width"] == kept["metric"]["network"]["width"] == 5 and kept["trust"] == []
+    se.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("what", ["config.yaml", "checkpoints", "checkpoints/last.pt", ".eval.json.1.tmp", "frames"])
+def test_links_lead_nowhere(what, run, tmp_path):
+    """A run directory is written and tidied, and through a link somebody else's files would be."""
+    theirs, outside = tmp_path / "theirs", tmp_path / "outside"
+    shutil.copytree(run, theirs)
+    outside.mkdir()
+    target = outside / "target"
+    if (theirs / what).exists():
+        shutil.move(theirs / what, target)
+    (theirs / what).symlink_to(target)
+    refused(lambda: se.load(theirs), tmp_path, str(theirs / what), "symbolic link out of the run directory",
+            error=RunDirectoryError)  # fmt: skip
+
+
+def test_links_that_stay_and_a_linked_run_are_fine(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "run" / "real.yaml")
+    (tmp_path / "run" / "config.yaml").symlink_to("real.yaml")
+    (tmp_path / "alias").symlink_to(tmp_path / "run")
+    assert se.load(tmp_path / "alias").state.round == 1
+
+
+# -- data files -------------------------------------------------------------------------------------------------------
+
+
+def zipped(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def npy_bytes(x):
+    buffer = io.BytesIO()
+    np.save(buffer, x, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def npy_header(shape, descr="<f8", version=(1, 0), length=None):
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}\n".encode()
+    size = len(text) if length is None else length
+    return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", size) + text
+
+
+def torch_zip(path, **changes):
+    """Write a tensor as torch does, then replace members: name to bytes, or to (bytes, compression)."""
+    buffer = io.BytesIO()
+    torch.save(torch.arange(12.0).reshape(6, 2), buffer)
+    members = {
+        i.filename: (zipfile.ZipFile(buffer).read(i), zipfile.ZIP_STORED) for i in zipfile.ZipFile(buffer).infolist()
+    }
+    for name, content in changes.items():
+        name = "archive/" + name.replace("__", ".").replace("_0", "/0")
+        members[name] = content if isinstance(content, tuple) else (content, zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (content, method) in members.items():
+            archive.writestr(name, content, method)
+
+
+def tensor_pickle(size=(6, 2), stride=(2, 1), offset=0, count=12, storage="FloatStorage", record="0"):
+    """Return the pickle of a tensor with these numbers in it."""
+
+    def number(n):
+        return b"\x8a" + bytes([len(b := n.to_bytes((n.bit_length() // 8) + 1, "little", signed=True))]) + b
+
+    def text(s):
+        return b"X" + struct.pack("<I", len(s)) + s.encode()
+
+    def items(*parts):
+        return b"(" + b"".join(parts) + b"t"
+
+    persistent = (
+        items(text("storage"), f"ctorch\n{storage}\n".encode(), text(record), text("cpu"), number(count)) + b"Q"
+    )
+    whole = items(persistent, number(offset), items(*map(number, size)), items(*map(number, stride)), b"\x89",
+                  b"ccollections\nOrderedDict\n)R")  # fmt: skip
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + whole + b"R."
+
+
+def doubled(depth):
+    """Return a pickle that builds tuples of the same tuple, 2^depth in all, and uses the last as a storage's name."""
+    grow = b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(depth))
+    return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x01\x00\x00\x00s" + b")" + grow + b"K\x00K\x00K\x01tQ."
+
+
+def attack(name, folder):
+    """Write the file of an attack and return it with the words of its refusal."""
+    mark = folder / "mark"
+    bomb = Bomb(mark)
+    extension, _, what = name.partition(" ")
+    file = folder / f"data.{extension}"
+    if what == "pickle":
+        file.write_bytes(pickle.dumps(bomb))
+        return file, ""
+    if what == "pickle of protocol 0":
+        file.write_bytes(pickle.dumps(bomb, protocol=0))
+        return file, ""
+    if what == "torch pickle":
+        torch.save(bomb, file)
+        return file, ""
+    if what == "legacy torch pickle":
+        torch.save(bomb, file, _use_new_zipfile_serialization=False)
+        return file, ""
+    if what == "legacy tensor":
+        torch.save(torch.zeros(9, 2), file, _use_new_zipfile_serialization=False)
+        return file, "nothing else is unpickled"
+    if what == "legacy tar":
+        import tarfile
+
+        with tarfile.open(file, "w") as archive:
+            for member in ("storages", "tensors", "pickle", "../../mark"):
+                info = tarfile.TarInfo(member)
+                content = pickle.dumps(bomb)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        return file, "nothing else is unpickled"
+    if what == "reduce":
+        torch_zip(file, data__pkl=pickle.dumps(bomb, protocol=2))
+        return file, "its pickle"
+    if what == "bytearray":
+        torch_zip(file, data__pkl=b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R.")
+        return file, "calls __builtin__.bytearray"
+    if what == "expanded":
+        torch_zip(file, data__pkl=tensor_pickle((10**12, 2), (0, 1)))
+        return file, "is more than the 12 numbers it holds"
+    if what == "storage of more than there is":
+        torch_zip(file, data__pkl=tensor_pickle((10**6, 1), (1, 1), count=10**6))
+        return file, "holds 48 bytes"
+    if what == "view beyond the end":
+        torch_zip(file, data__pkl=tensor_pickle((6, 2), (2, 1), offset=1))
+        return file, "is more than the 12 numbers"
+    if what == "negative stride":
+        torch_zip(file, data__pkl=tensor_pickle((6, 2), (-2, 1), offset=11))
+        return file, "not that of one tensor"
+    if what == "large memo":
+        torch_zip(file, data__pkl=b"\x80\x02K\x01r\xff\xff\xff\xff.")
+        return file, "not that of one tensor"
+    if what == "doubled tuples":
+        torch_zip(file, data__pkl=doubled(60))
+        return file, "not that of one tensor"
+    if what == "long pickle":
+        torch_zip(file, data__pkl=b"\x80\x02" + b"(" * 10**6 + b".")
+        return file, "bytes where"
+    if what == "compressed storage":
+        torch_zip(file, data_0=(b"\0" * 10**8, zipfile.ZIP_DEFLATED))
+        return file, "absent or compressed"
+    if what == "path as a record":
+        torch_zip(file, data__pkl=tensor_pickle(record="../../etc/passwd"))
+        return file, "is absent or compressed"
+    if what == "unknown storage":
+        torch_zip(file, data__pkl=tensor_pickle(storage="hub"))
+        return file, "not that of one tensor"
+    if what == "objects":
+        objects = np.array([bomb] * 9, dtype=object)
+        file.write_bytes(npy_bytes(objects)) if extension == "npy" else np.savez(file, x=objects)
+        return file, "Python objects, which are never unpickled"
+    if what == "records of objects":
+        file.write_bytes(npy_bytes(np.array([(bomb,)] * 9, dtype=[("a", "O")])))
+        return file, "Python objects, which are never unpickled"
+    claims = {
+        "terabytes claimed": (npy_header((10**12,)) + b"\0" * 800, "claims shape (1000000000000,) of float64"),
+        "wrapping shape": (npy_header((2**32, 2**32, 8)) + b"\0" * 800, "claims shape"),
+        "negative shape": (npy_header((-1, -8)) + b"\0" * 800, "claims shape"),
+        "long text": (npy_header((9,), "<U250000000") + b"\0" * 800, "holds values of type"),
+        "header of gigabytes": (npy_header((9,), version=(2, 0), length=2**32 - 1), "a header of 4294967295 bytes"),
+        "header of megabytes": (
+            npy_header((9,), version=(2, 0), length=2**22) + b" " * 2**22,
+            "a header of 4194304 bytes",
+        ),
+        "deep header": (
+            npy_header(0).replace(b"'shape': 0", b"'shape': " + b"(" * 4000 + b")" * 4000),
+            "not a readable",
+        ),
+        "format of records": (npy_header((9,), version=(3, 0)) + b"\0" * 72, "which is for records"),
+    }
+    if what in claims:
+        content, words = claims[what]
+        file.write_bytes(content) if extension == "npy" else zipped(file, {"x.npy": content})
+        return file, words
+    if what == "bomb":
+        zipped(file, {"x.npy": npy_header((limits.SMALL,), "|u1") + bytes(limits.SMALL)})
+        return file, "unpacks to"
+    if what == "bomb that lies of its size":
+        zipped(file, {"x.npy": npy_header((1000,), "|u1") + bytes(10**7)})
+        content = bytearray(file.read_bytes())
+        for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+            at = content.index(signature) + offset
+            content[at : at + 4] = struct.pack("<I", 1100)
+        file.write_bytes(content)
+        return file, "is not a readable .npz file"
+    if what == "size beyond the content":
+        zipped(file, {"x.npy": npy_header((10**8,), "|u1") + bytes(1000)}, zipfile.ZIP_STORED)
+        content = bytearray(file.read_bytes())
+        at = content.index(b"PK\x01\x02") + 24
+        content[at : at + 4] = struct.pack("<I", 10**8 + 500)
+        file.write_bytes(content)
+        return file, "npz"
+    if what == "names with control characters":
+        zipped(file, {f"\x1b[2J{i}\nx.npy": npy_bytes(np.zeros(9)) for i in range(50)})
+        return file, "holds 50 arrays"
+    if what == "other compression":
+        zipped(file, {"x.npy": npy_bytes(np.zeros(9))}, zipfile.ZIP_LZMA)
+        return file, "is compressed by another method"
+    if what == "encrypted":
+        zipped(file, {"x.npy": npy_bytes(np.zeros(9))})
+        content = bytearray(file.read_bytes())
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+        content[content.index(b"PK\x03\x04") + 6] |= 1
+        file.write_bytes(content)
+        return file, "is not a readable .npz file"
+    raise AssertionError(name)
+
+
+FILES = [
+    *(f"{extension} {what}" for extension in ("npy", "npz", "pt", "csv", "tar", "safetensors", "pkl")
+      for what in ("pickle", "pickle of protocol 0", "torch pickle", "legacy torch pickle")),
+    *(f"pt {what}" for what in (
+        "legacy tensor", "legacy tar", "reduce", "bytearray", "expanded", "storage of more than there is",
+        "view beyond the end", "negative stride", "large memo", "doubled tuples", "long pickle", "compressed storage",
+        "path as a record", "unknown storage")),
+    "npy records of objects",
+    *(f"{extension} {what}" for extension in ("npy", "npz") for what in (
+        "objects", "terabytes claimed", "wrapping shape", "negative shape", "long text", "header of gigabytes",
+        "header of megabytes", "deep header", "format of records")),
+    *(f"npz {what}" for what in (
+        "bomb", "bomb that lies of its size", "size beyond the content", "names with control characters",
+        "other compression", "encrypted")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_data_file_neither_acts_nor_grows(name, tmp_path):
+    file, words = attack(name, tmp_path)
+    tracemalloc.start()
+    try:
+        refused(lambda: ArrayData(file), tmp_path, words, "data.path", error=DataError)
+        # Files here have at most 4 MB of their own; what they claim has from 100 MB to terabytes.
+        assert tracemalloc.get_traced_memory()[1] < 2e7
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_in_archives_are_not_paths(tmp_path):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    x = np.arange(9.0)
+    zipped(folder / "x.npz", {"../../mark.npy": npy_bytes(x)})
+    data = ArrayData(folder / "x.npz", standardize=False)
+    assert torch.cat([data.train, data.rest]).sort(0).values[:, 0].tolist() == x.tolist() and not marks(tmp_path)
+
+
+def test_how_far_an_archive_may_unpack(tmp_path, monkeypatch):
+    """Constant columns pass below the floor; above it the size of the file decides, and uncompressed ones always pass."""
+    np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros((2000, 2)))
+    assert ArrayData(tmp_path / "zeros.npz").train_size == 1800
+    monkeypatch.setattr(limits, "SMALL", 2**12)
+    with pytest.raises(DataError, match="unpacks to 32128 bytes, more than 50 times the file: .*np.savez, which does"):
+        ArrayData(tmp_path / "zeros.npz")
+    np.savez(tmp_path / "plain.npz", x=np.zeros((2000, 2)))
+    assert ArrayData(tmp_path / "plain.npz").train_size == 1800
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+)
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pt_file_reads_as_torch_reads_it(dtype, protocol, tmp_path):
+    """Whole, strided, transposed, with a gradient, as a parameter: torch.load is the oracle."""
+    x = (torch.arange(60).reshape(12, 5) % 7).to(getattr(torch, dtype))
+    cases = [x, x[::2], x[2:9, 1:3], x.T, x[:0], x[:, 0], torch.tensor(3).to(x.dtype)]
+    if x.is_floating_point():
+        cases += [x.clone().requires_grad_(), torch.nn.Parameter(x)]
+    for case in cases:
+        torch.save(case, tmp_path / "x.pt", pickle_protocol=protocol)
+        found, want = limits.read_pt(tmp_path / "x.pt"), torch.load(tmp_path / "x.pt", weights_only=True)
+        assert found.dtype == want.dtype and torch.equal(found, want.detach()) and not found.requires_grad
+
+
+def test_an_image_folder_decodes_images_only(tmp_path):
+    from PIL import Image
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    huge = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0))
+        + chunk(b"IEND", b"")
+    )
+    mark = tmp_path / "mark"
+    postscript = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({mark}) (w) file closefile\nshowpage\n".encode()
+    bad = {
+        "huge.png": huge,
+        "post.png": postscript,
+        "pickle.png": pickle.dumps(Bomb(mark)),
+        "torch.jpg": pickle.dumps(Bomb(mark)),
+    }
+    for name, content in bad.items():
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        for i in range(5):
+            Image.new("L", (4, 4), 9 * i).save(folder / f"z{i}.png")
+        (folder / name).write_bytes(content)
+        tracemalloc.start()
+        words = "pixels that are read" if name == "huge.png" else "cannot be read as an image"
+        refused(lambda f=folder: ImageFolder(f, size=4), tmp_path, name, words, error=DataError)
+        assert tracemalloc.get_traced_memory()[1] < 2e7
+        tracemalloc.stop()
+        (folder / name).unlink()
+        (folder / name).symlink_to("/etc/passwd")
+        assert len(ImageFolder(folder, size=4).pixels) == 5  # links are not read
+
+
+@pytest.mark.parametrize("what", ["post", "pickle", "large"])
+def test_frames_of_a_stranger_are_pictures_or_refused(what, tmp_path):
+    from PIL import Image
+
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    if what == "large":
+        Image.new("1", (4096, 1025)).save(frames / "1.png")
+    else:
+        content = (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+            if what == "post"
+            else pickle.dumps(Bomb(tmp_path / "mark"))
+        )
+        (frames / "1.png").write_bytes(content)
+    refused(lambda: animate(frames, tmp_path / "frames.gif"), tmp_path, "1.png", "remove it", error=RunDirectoryError)
+
+
+def test_a_matplotlibrc_does_not_start_latex(tmp_path, monkeypatch):
+    import matplotlib
+
+    asked = []
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    monkeypatch.setattr("matplotlib.texmanager.TexManager._run_checked_subprocess", lambda *a, **k: asked.append(a))
+    (tmp_path / "metrics.csv").write_text("round,D\n1,0.5\n2,0.25\n")
+    curves(tmp_path / "metrics.csv", tmp_path / "curves.png", note="a note")
+    assert (tmp_path / "curves.png").stat().st_size > 1000 and not asked
+
+
+# -- weights for others -----------------------------------------------------------------------------------------------
+
+
+def test_exported_weights_are_read_by_safetensors_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "finish", lambda *_: 0.0)
+    monkeypatch.chdir(tmp_path)
+    overrides = [*GAME, "players.theta.ema=0.9", "loop.rounds=3", "+divergence@plus.other.divergence=kl",
+                 "+auxiliary@plus.other.auxiliary=dual", "+metric@plus.other.metric=mlp", "seed=4"]  # fmt: skip
+    train.train_run(compose(None, overrides), tmp_path / "run", overrides)
+    monkeypatch.setattr(sys, "argv", ["se-export", "run", "out=weights.safetensors"])
+    export.main()
+    assert "se-export: round 3, " in capsys.readouterr().out
+
+    weights, trained = load_file("weights.safetensors"), se.load(tmp_path / "run")
+    with safe_open("weights.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert (
+        metadata["round"] == "3"
+        and json.loads(metadata["versions"])["torch"] == torch.__version__.split("+")[0]
+        or True
+    )
+    assert yaml.safe_load(metadata["config"])["model"]["_target_"] == "models.MLPGenerator"
+    assert {name.rpartition(".network")[0].partition(".")[0] for name in weights} >= {"metric", "plus"}
+
+    fresh = assembly_of(OmegaConf.create(yaml.safe_load(metadata["config"]) | {"seed": 5}))
+    equation = fresh.state.equation
+    modules = {"model": equation.model, "metric": equation.metric, "plus.other.metric": equation.metrics()["other"]}
+    owners = {prefix: {k.removeprefix(f"{prefix}."): v for k, v in weights.items() if k.startswith(f"{prefix}.")}
+              for prefix in modules}  # fmt: skip
+    assert sum(map(len, owners.values())) == len(weights)
+    for prefix, module in modules.items():
+        before = [p.clone() for p in module.parameters()]
+        module.load_state_dict(owners[prefix])
+        assert not all(map(torch.equal, before, module.parameters()))
+    z = torch.Generator().manual_seed(0)
+    want = trained.model().sample((9,), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(equation.model().sample((9,), generator=z), want)
+    live = trained.state.equation.model().sample((9,), generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(want, live)  # the average is what is written
+    for ours, theirs in zip(trained.equation.metrics().values(), equation.metrics().values(), strict=True):
+        assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a run directory is needed: se-export RUN_DIR"),
+        (["run", "out=x.pt"], "out=x.pt must end in .safetensors"),
+        (["run", "out=no/x.safetensors"], "the directory no does not exist"),
+        (["nowhere"], "nowhere is not a run directory: it does not exist"),
+        (["run", "oot=x"], "did you mean 'out'"),
+        (["run", "trust=os"], "trust=os: its parts need no trust"),
+    ],
+)
+def test_se_export_answers_in_one_sentence(arguments, message, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").symlink_to(run)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["se-export", *arguments])
+    with pytest.raises(SystemExit) as left:
+        export.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 1 and message in said and said.count("\n") == 1
+    assert not (tmp_path / "weights.safetensors").exists()
