@@ -76,7 +76,9 @@ def animate(directory: Path, path: Path) -> None:
             raise RunDirectoryError(f"{file} is no picture of a round ({error}): remove it") from error
         with image:
             if image.width * image.height > PIXELS:
-                raise RunDirectoryError(f"{file} has {image.width} x {image.height} pixels, ours are smaller: remove it")
+                raise RunDirectoryError(
+                    f"{file} has {image.width} x {image.height} pixels, ours are smaller: remove it"
+                )
             images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
         images[0].save(path, save_all=True, append_images=images[1:], duration=250, loop=0)

@@ -26,7 +26,9 @@ SMALL = 2**28
 """Bytes (256 MB) that a compressed array may always unpack to: constant columns and masks shrink without limit."""
 PACKED = 50
 """Above :data:`SMALL`, how many times its file an array may be: measured numbers shrink 2 to 10 times, small labels in
-64 bits 20 to 40 times; what deflate can do at most is 1032."""
+64 bits 20 to 40 times."""
+DEFLATED_AT_MOST = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+"""How many bytes one byte of a member can stand for, by the methods numpy writes: 258 per two bits, deflate's limit."""
 HEADER = 10_000
 """Bytes of an .npy header: those of arrays of numbers have about a hundred."""
 PICKLE = 2**12
@@ -79,9 +81,13 @@ def read_npz(file: Path, key: str | None, what: str) -> np.ndarray:
             raise DataError(f"{what} holds {len(members)} arrays ({_listed(members)}); {choose}")
         if key is not None and key not in members:
             raise DataError(f"data.key: no array {key!r} in {str(file)!r}; {nearest(key, map(_shown, members))}")
-        info = members[key] if key is not None else next(iter(members.values()))
-        allowed = max(SMALL, PACKED * file.stat().st_size)
-        if info.file_size > allowed:
+        info, size = members[key] if key is not None else next(iter(members.values())), file.stat().st_size
+        if info.compress_type not in DEFLATED_AT_MOST:
+            raise DataError(f"{what} is compressed by another method than numpy's; write it by np.savez")
+        packed = min(info.compress_size, size)
+        if info.file_size > max(DEFLATED_AT_MOST[info.compress_type] * packed, 2000):
+            raise DataError(f"{what} claims {info.file_size} bytes where {packed} are stored; write it again")
+        if info.file_size > max(SMALL, PACKED * size):
             raise DataError(
                 f"{what} unpacks to {info.file_size} bytes, more than {PACKED} times the file: numbers do not shrink "
                 "so far; if they are yours, write them by np.savez, which does not compress"
@@ -114,8 +120,11 @@ def check_header(head: bytes, size: int, what: str) -> None:
     length = int.from_bytes(head[8 : 8 + width], "little")
     if length > HEADER:
         raise ValueError(f"a header of {length} bytes")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    try:
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    except Exception as error:  # noqa: BLE001  numpy gives the text to Python's parser, which may raise anything
+        raise ValueError(f"its header is damaged: {type(error).__name__}") from error
     check_dtype(dtype, what)
     claimed = stream.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed > size:
