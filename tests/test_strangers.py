@@ -197,13 +197,10 @@ DORMANT = (
 def monkey(monkeypatch):
     """Put a user's class that says it is ours, and is no attribute of the module it names, within reach."""
 
-    class Monkey(models.Model):
-        def __init__(self, event_shape: tuple[int, ...] = ()):
-            super().__init__()
+    class Monkey(models.Affine):
+        def __init__(self, event_shape: tuple[int, ...] = (2,)):
+            super().__init__(event_shape)
             Path(os.environ["MARK"]).touch()
-
-        def forward(self, context=None):
-            raise NotImplementedError
 
     Monkey.__module__, Monkey.__qualname__ = "models", "Law"
     monkeypatch.setattr(models, "Monkey", Monkey, raising=False)
@@ -823,11 +820,7 @@ def test_exported_weights_are_read_by_safetensors_alone(tmp_path, monkeypatch, c
     weights, trained = load_file("weights.safetensors"), se.load(tmp_path / "run")
     with safe_open("weights.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert (
-        metadata["round"] == "3"
-        and json.loads(metadata["versions"])["torch"] == torch.__version__.split("+")[0]
-        or True
-    )
+    assert metadata["round"] == "3" and json.loads(metadata["versions"])["torch"] in torch.__version__
     assert yaml.safe_load(metadata["config"])["model"]["_target_"] == "models.MLPGenerator"
 
     fresh = assembly_of(OmegaConf.create(yaml.safe_load(metadata["config"]) | {"seed": 5}))
