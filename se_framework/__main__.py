@@ -83,9 +83,11 @@ def check(arguments: list[str]) -> None:
         if any(o.startswith("resume=") and o != "resume=auto" for o in overrides):
             raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
     elif not any(a.split("=")[0] in INFORMATION for a in arguments):
-        resume = compose(None, overrides, dirs).resume
+        config = compose(None, overrides, dirs)
+        resume = config.resume
         if resume not in (None, "auto") and not (Path(resume) / "config.yaml").is_file():
             raise ConfigError(f"resume={resume}: not a run directory (it has no config.yaml)")
+        prepare_imports(own=resume in (None, "auto") or bool(config.trust))
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -96,8 +98,8 @@ def _hydra_main(composed: DictConfig) -> float | None:
     overrides = list(runtime.overrides.task)
     job = runtime.job.num if runtime.mode == RunMode.MULTIRUN else None
     try:
-        prepare_imports()  # a launcher may have started this process
         config = validate(composed)
+        prepare_imports(own=config.resume in (None, "auto") or bool(config.trust))  # a launcher may have started us
         from se_framework.commands.train import train_run
 
         outcome = train_run(config, directory, overrides, job)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from se_framework import legality
-from se_framework.build import assemble, build, conform, resolve
+from se_framework.build import assemble, build, conform, find, locating, resolve
 from se_framework.data import Data, as_data
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
@@ -21,6 +21,7 @@ from se_framework.players import make_players
 from se_framework.randomness import generator, stream_seed
 from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
+from se_framework.trust import Trust
 
 
 @dataclass
@@ -111,18 +112,25 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
+def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
     Args:
         config: validated by :func:`se_framework.schema.validate`.
         data: a tensor, Dataset or Data in the place of the configured one.
+        trust: what the configuration may name, if it was read from a run directory; None for one of the user's own,
+            which names anything.
 
     Raises:
-        ConfigError: a plug-in's arguments are wrong.
+        ConfigError: a plug-in's arguments are wrong, or it may not be named.
         DataError: the data is missing or malformed, or smaller than a batch.
         IncompatibleError: the choices do not form a legal equation.
     """
+    with locating(find if trust is None else trust.locate):
+        return _assembly_of(config, data)
+
+
+def _assembly_of(config: DictConfig, data: Any) -> Assembly:
     device = choose_device(config.device)
     source = build(config.data, "data", workers=config.workers) if data is None else data
     chosen = as_data(source, config.workers)

@@ -10,44 +10,38 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Union
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from se_framework.errors import ConfigError, SEError, nearest
 
-
-class Gate(Protocol):
-    """Who says which names may become objects; see :mod:`se_framework.trust`."""
-
-    def before_import(self, path: str, key: str) -> None:
-        """Refuse a path by its text."""
-
-    def after_import(self, found: Any, path: str, key: str) -> None:
-        """Refuse what a path has led to."""
-
-
-gate: ContextVar[Gate | None] = ContextVar("gate", default=None)
-"""The gate every name passes; None where all names are the user's own."""
-
 # What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
 _MAY_BE_OFF = ("data.labels",)
 
 
-def locate(path: str, key: str) -> Any:
-    """Return the object a dotted path names.
+def names_of(path: str, key: str) -> list[str]:
+    """Return the names of a dotted path.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    names = path.split(".")
+    if len(names) < 2 or not all(name.isidentifier() for name in names):
+        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    return names
+
+
+def find(path: str, key: str) -> Any:
+    """Return the object a dotted path names, whatever it is.
 
     Raises:
         ConfigError: no such module or no such name in it; the message names the key and the nearest name.
     """
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
-    guard = gate.get()
-    if guard is not None:
-        guard.before_import(path, key)
+    parts = names_of(path, key)
     found: Any = None
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
@@ -64,12 +58,32 @@ def locate(path: str, key: str) -> Any:
                 public = [n for n in vars(found) if not n.startswith("_")]
                 raise ConfigError(f"{key}: {path!r} does not exist, no {name!r} in {module}: {nearest(name, public)}")
             found = getattr(found, name)
-        if guard is not None:
-            guard.after_import(found, path, key)
         return found
     raise ConfigError(
         f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory"
     )
+
+
+_LOCATOR: ContextVar[Callable[[str, str], Any]] = ContextVar("locator", default=find)
+
+
+@contextmanager
+def locating(locator: Callable[[str, str], Any]) -> Iterator[None]:
+    """Let ``locator(path, key)`` turn every dotted path into its object; :func:`find` does where nothing is said."""
+    token = _LOCATOR.set(locator)
+    try:
+        yield
+    finally:
+        _LOCATOR.reset(token)
+
+
+def locate(path: str, key: str) -> Any:
+    """Return the object a dotted path names: the one way from a text of the configuration to an object.
+
+    Raises:
+        ConfigError: it does not exist, or may not be named here.
+    """
+    return _LOCATOR.get()(path, key)
 
 
 def build(node: Any, key: str, **context: Any) -> Any:

@@ -16,6 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,17 +40,23 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
 
 
-def prepare_imports() -> None:
+def prepare_imports(own: bool = True) -> None:
     """Let users' modules in the working directory be found, after ours, and refuse others of our packages' names.
 
     A folder ``models/`` in the working directory replaces nothing; one that stands before ours on the path would.
 
+    Args:
+        own: whether modules of the working directory are wanted. Where a run directory is read and no package trusted,
+            they are not: the folder may be the stranger's, and packages look for others that may be absent.
+
     Raises:
         ConfigError: the three packages do not lie beside each other; the message names both paths.
     """
-    here = str(Path.cwd())
-    sys.path[:] = [p for p in sys.path if p not in ("", ".", here)] + [here]
-    home = Path(__file__).resolve().parent.parent
+    here, home = Path.cwd(), Path(__file__).resolve().parent.parent
+    sys.path[:] = [p for p in sys.path if p not in ("", ".", str(here))]
+    Plugins.instance()  # Hydra imports every hydra_plugins that it sees, once: those installed, not those lying here
+    if own or here.resolve() == home:
+        sys.path.append(str(here))
     for name in ("models", "divergences"):
         spec = importlib.util.find_spec(name)
         where = [Path(p).resolve() for p in (spec.submodule_search_locations or [spec.origin or "."])] if spec else []

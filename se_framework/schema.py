@@ -84,7 +84,7 @@ class Config:
     dry_run: bool = MISSING
     resume: str | None = MISSING
     resume_allow: list[str] = field(default_factory=list)
-    trust: list[str] = field(default_factory=list)
+    trust: Any = None
     allow: list[str] = MISSING
     score: str | None = MISSING
     progress: bool = MISSING

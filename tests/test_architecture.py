@@ -16,8 +16,8 @@ VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
     {"progress", "build"}, {"metric", "data"}, {"run_directory", "auxiliary", "legality", "composing"},
-    {"equation", "provenance"}, {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities"},
-    {"frechet"}, {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"assembly", "trust"},
+    {"equation", "provenance", "trust"}, {"transported", "players", "units", "checks"}, {"state"},
+    {"step", "densities", "frechet"}, {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"assembly"},
     {"describe", "notebook", "evaluation"}, {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 

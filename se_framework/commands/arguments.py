@@ -14,12 +14,7 @@ if TYPE_CHECKING:
     from se_framework.assembly import Assembly
 
 
-def packages(text: str) -> tuple[str, ...]:
-    """Return the names in PACKAGE,... or [PACKAGE,...]."""
-    return tuple(name.strip() for name in text.strip("[]").split(",") if name.strip())
-
-
-OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": packages}
+OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str}
 """Arguments of every command that loads a run."""
 OF_A_RUN_HELP = """
   device=cpu                  auto: cuda where there is one

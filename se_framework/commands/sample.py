@@ -26,9 +26,9 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> None:
-    prepare_imports()
     known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     out = Path(values.get("out", "samples.npy")).expanduser()
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
