@@ -138,6 +138,15 @@ def bombs():
     buffer = io.BytesIO()
     torch.save(torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), buffer)
     yield "sparse.pt", buffer.getvalue()
+    for name, pickled in (
+        ("bytes.pt", b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR."),
+        ("large.pt", b"N" * 2**17 + b"."),
+    ):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("x/data.pkl", pickled)
+            archive.writestr("x/version", b"3")
+        yield name, buffer.getvalue()
     inner = io.BytesIO()
     torch.save(torch.zeros(2**22), inner)
     buffer = io.BytesIO()
