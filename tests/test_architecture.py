@@ -14,10 +14,12 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
-    {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build"}, {"metric", "data"},
+    {"errors"}, {"randomness", "penalties", "interrupts", "schema", "progress", "build", "config_files"},
+    {"metric", "data", "refusals"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "frechet", "densities"}, {"scores", "plots"},
-    {"frames"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation"}, {"verify"}, {"commands"}, {"__main__"},
+    {"frames"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation", "command_line"},
+    {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
