@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.composing import check_config_dirs, check_overrides, compose_all, config_dir, groups
@@ -41,10 +41,8 @@ def check(command_line: list[str]) -> None:
     composed = compose_all(arguments.overrides, dirs)
     if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
         return
+    config = validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
     directory = run_directory(composed)
-    with open_dict(composed):
-        del composed["hydra"]
-    config = validate(composed)
     if config.resume is not None and not is_file(Path(config.resume) / "config.yaml"):
         raise ConfigError(f"resume={config.resume}: not a run directory (it has no config.yaml)")
     if config.resume is None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
+from se_framework.config_files import read_yaml
+from se_framework.errors import ConfigError
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
 
@@ -30,10 +33,23 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated."""
-    config = OmegaConf.load(run.require().config_file)
+    """Return a run's own configuration, validated.
+
+    Raises:
+        ConfigError: its file cannot be read, is no configuration, or holds a key or value of the wrong kind.
+        RunDirectoryError: no such run.
+    """
+    file = run.require().config_file
+    read_yaml(file, str(file))  # as YAML it is small, flat and without a key twice: only then OmegaConf reads it
+    try:
+        config = OmegaConf.load(file)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{file} is no configuration: {' '.join(str(error).split())}") from error
     assert isinstance(config, DictConfig)
-    return validate(config)
+    try:
+        return validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def load(run_dir: str | Path, device: str | None = None, data: Any = None) -> Assembly:

@@ -59,8 +59,8 @@ def _check_choice(override: Override, known: dict[str, list[str]]) -> None:
     if not key:
         raise ConfigError(f"{override.input_line!r} is not an override: write KEY=VALUE, e.g. loop.rounds=100")
     if override.is_delete() and key in known and override.package is None:
-        choices = nearest("", known[key])
-        raise ConfigError(f"~{key} deletes a part of the equation: choose another, {key}=CHOICE; {choices}")
+        instead = f"choose another, {key}=CHOICE; {nearest('', known[key])}"
+        raise ConfigError(f"~{key} deletes a part of the equation: {instead}")
     picked = override.value()
     if key not in known:
         # Hydra's own groups (hydra/launcher, ...) take names, and stumble over anything else.
@@ -99,12 +99,13 @@ def explain(error: BaseException, config_dirs: Sequence[Path] = ()) -> str:
 
 def _texts(error: BaseException) -> tuple[str, str]:
     """Return what an error says, on one line, and what the first of its causes says that says anything."""
-    told, seen = [], error
+    told: list[str] = []
+    seen: BaseException | None = error
     while seen is not None and len(told) < 8:
         told.append(" ".join(str(seen).split()))
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
-    spoken = [text for text in told if text] or [""]
-    return spoken[0], spoken[-1] if len(spoken) > 1 else ""
+        seen = seen.__cause__ or seen.__context__
+    spoken = [text for text in told if text not in ("", "None")]
+    return spoken[0] if spoken else "", spoken[1] if len(spoken) > 1 else ""
 
 
 def _of_defaults(text: str, config_dirs: Sequence[Path]) -> str | None:
