@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,22 +87,30 @@ def locate(path: str, key: str) -> Any:
     return _LOCATOR.get()(path, key)
 
 
-def build(node: Any, key: str, **context: Any) -> Any:
+def build(node: Any, key: str, kind: type | None = None, **context: Any) -> Any:
     """Build the object a node describes; nested nodes first.
 
     Args:
         node: a mapping with ``_target_``; None or an empty mapping gives None.
         key: where it stands in the configuration, for messages.
+        kind: the base class of what may stand here; None for anything.
         context: arguments passed to every constructor that has a parameter of that name (``event_shape``, ...).
 
     Raises:
-        ConfigError: an argument is unknown, missing, of a wrong type, or refused by the constructor.
+        ConfigError: an argument is unknown, missing, of a wrong type, or refused by the constructor, or what it makes
+            is of another kind.
     """
-    return assemble(*resolve(node, key, **context))
+    target, arguments, _ = resolve(node, key, kind, **context)
+    made = assemble(target, arguments, key)
+    if kind is not None and made is not None and not isinstance(made, kind):
+        raise ConfigError(f"{key}._target_ must give {_article(kind)}, got {_article(type(made))}")
+    return made
 
 
-def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | None, dict[str, Any], str]:
-    """Return the constructor a node names and its checked arguments, without calling it."""
+def resolve(
+    node: Any, key: str, kind: type | None = None, **context: Any
+) -> tuple[Callable[..., Any] | None, dict[str, Any], str]:
+    """Return the constructor a node names and its checked arguments, without calling it; see :func:`build`."""
     if isinstance(node, (DictConfig, ListConfig)):
         node = OmegaConf.to_container(node, resolve=True)
     if not node:
@@ -111,8 +120,15 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
     target = locate(str(node["_target_"]), f"{key}._target_")
     if not callable(target):
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a class")
+    if isinstance(target, type) and kind is not None and not issubclass(target, kind):
+        raise ConfigError(f"{key}._target_ must be {_article(kind)}, got {_article(target)} ({node['_target_']})")
     given = {k: v for k, v in node.items() if k != "_target_"}
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # built-in types have none
+        raise ConfigError(
+            f"{key}._target_: {node['_target_']!r} tells no signature; give a class of your own"
+        ) from error
     try:
         hints = typing.get_type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009
     except Exception:  # noqa: BLE001  annotations that cannot be evaluated check nothing
@@ -127,8 +143,10 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
             raise ConfigError(f"unknown key {where!r}: {nearest(name, [p for p in parameters if p not in context])}")
         if value == MISSING:
             raise ConfigError(f"{where} is missing: add {where}=VALUE")
+        if context.get(name) is not None:
+            raise ConfigError(f"{where} follows from the data, got {value!r}: leave it out")
         if isinstance(value, Mapping) and "_target_" in value:
-            arguments[name] = build(value, where, **context)
+            arguments[name] = build(value, where, _class_of(hints.get(name)), **context)
         else:
             arguments[name] = conform(value, hints.get(name, Any), where)
     for name, parameter in parameters.items():
@@ -139,6 +157,18 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
         if required and name not in arguments and name not in context and name != "params":
             raise ConfigError(f"{key}.{name} is missing: add {key}.{name}=VALUE")
     return target, arguments, key
+
+
+def _class_of(hint: Any) -> type | None:
+    """Return the class that an annotation ``Class`` or ``Class | None`` names, else None."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    options = [o for o in typing.get_args(hint) if o is not type(None)] if union else [hint]
+    plain = len(options) == 1 and isinstance(options[0], type) and not getattr(options[0], "_is_protocol", False)
+    return options[0] if plain and typing.get_origin(options[0]) is None else None
+
+
+def _article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: str) -> Any:
@@ -186,7 +216,7 @@ def _fit(value: Any, hint: Any, key: str) -> Any:
     if hint is int:
         return value if isinstance(value, int) and not isinstance(value, bool) else _NOTHING
     if hint is float:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
+        return _number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
     if hint is str:
         return value if isinstance(value, str) else _NOTHING
     if origin in (tuple, list, Sequence):
@@ -203,6 +233,13 @@ def _fit(value: Any, hint: Any, key: str) -> Any:
     if isinstance(hint, type):
         return value if isinstance(value, hint) else _NOTHING
     return value
+
+
+def _number(value: int | float) -> Any:
+    try:
+        return _NOTHING if math.isnan(value) else float(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return _NOTHING
 
 
 def _words(hint: Any) -> str:

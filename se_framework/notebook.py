@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
-from se_framework.errors import NonFiniteError, RunDirectoryError
+from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
 from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
@@ -41,7 +41,11 @@ def saved_config(run: RunDirectory) -> DictConfig:
         RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
     """
     no_links_out(run.require().path)
-    config = validate(read_config(run.config_file))
+    config = read_config(run.config_file)
+    try:
+        config = validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{run.config_file}: {error}") from error
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
     config.trust = []

@@ -13,6 +13,8 @@ from se_framework.errors import ConfigError, SEError, nearest
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
 
+LARGEST_N = 10**8
+
 
 OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str}
 """Arguments of every command that loads a run."""
@@ -48,9 +50,25 @@ def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: s
             values[key] = known[key](text)
         except ValueError as error:
             raise ConfigError(f"{key} must be a whole number, got {text!r}") from error
-        if key == "n" and values[key] < 1:
-            raise ConfigError(f"n must be at least 1, got {text}")
-    return Path(arguments[0]).expanduser(), values
+        if key == "n" and not 1 <= values[key] <= LARGEST_N:
+            raise ConfigError(f"n must lie in 1..{LARGEST_N}, got {text}: draw more with other seeds")
+    return expanded(arguments[0], "the run directory"), values
+
+
+def expanded(text: str, what: str) -> Path:
+    """Return the path that a user typed, ``~`` written out.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what} {text!r} is no path here: {' '.join(str(error).split())[:80]}") from error
+    if "\0" in text:
+        raise ConfigError(f"{what} {text!r} is no path here: it holds a NUL")
+    return path
 
 
 def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> None:
@@ -64,5 +82,5 @@ def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> Non
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
