@@ -10,7 +10,7 @@ from functools import cache
 import yaml
 from hypothesis import strategies as st
 
-from se_framework.build import locate
+from se_framework.build import build, locate
 from se_framework.composing import config_dir, groups
 from se_framework.refusals import known_keys
 from se_framework.schema import AT_LEAST, AT_MOST, Config
@@ -438,7 +438,8 @@ def of_combinations():
 
     for choice in GROUPS["divergence"]:
         node = yaml.safe_load((config_dir() / "divergence" / f"{choice}.yaml").read_text())
-        cls, need = locate(node["_target_"], choice), NEEDS.get(choice, ())
+        need = NEEDS.get(choice, ())
+        cls = locate(node["_target_"], choice) if need else build(node, choice)  # Renyi's dual depends on its order
         if cls.has_dual is False:
             yield refused(f"divergence={choice}", *need, "auxiliary=dual")
             yield refused(f"divergence={choice}", *need, "auxiliary=dual_probability")

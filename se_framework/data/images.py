@@ -116,14 +116,14 @@ class ImageFolder(PixelData):
                     raise
                 skipped.append(file)
         self.skipped = tuple(map(str, skipped))
+        if len(read) < MIN_ROWS:
+            raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
         if skipped:
             warnings.warn(
                 f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
                 f"out, the first is {self.skipped[0]!r}",
                 stacklevel=2,
             )
-        if len(read) < MIN_ROWS:
-            raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
         # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
         owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
         self.class_names = tuple(sorted(set(owners) - {""}))
