@@ -60,7 +60,11 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}: se-train --help lists what there is")
+        interrupted = any(
+            "=" in word and not word.startswith("-") for word in message.partition("arguments: ")[2].split()
+        )
+        mend = "flags go before the first KEY=VALUE, or after the last" if interrupted else "se-train --help lists them"
+        raise ConfigError(f"{message}: {mend}")
 
     parser.error = refuse  # type: ignore[method-assign]
     arguments = parser.parse_args(command_line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 
 from hypothesis import strategies as st
 
@@ -48,9 +49,8 @@ EXPERIMENTS = [
     f"{HEAD}defaults:\n - experiment: digits\n", f"{HEAD}defaults:\n - /experiment: mine\n", f"{HEAD}model: 3\n",
     f"{HEAD}hydra: 3\n", f"{HEAD}hydra: {{foo: 3}}\n", f"{HEAD}players: {{theta: {{ema: 2}}}}\n", f"{HEAD}plus: 3\n",
     f"{HEAD}divergence: kl\n", f"{HEAD}data: {{path: x.npy}}\n", f"{HEAD}seed: 1\nseed: 2\n", f"{HEAD}loop: {{decay: no}}\n",
-    f"{HEAD}equation: {{alpha: -1}}\n", f"{HEAD}allow: lipschitz\n", f"{HEAD}device: 3\n", f"{HEAD}\tseed: 3\n",
+    f"{HEAD}equation: {{alpha: -1}}\n", f"{HEAD}allow: lipschitz\n", f"{HEAD}\tseed: 3\n",
 ]  # fmt: skip
-SEPARATORS = ("/", "-", ".")
 
 
 def folder(*files):
@@ -66,8 +66,8 @@ def folder(*files):
 
 def of_config_dir(files, *arguments, names=("mine",), prepare=None):
     """Return a case with a folder of configurations."""
-    what = repr(files)[:200] + f" {hash(repr(files)) % 10**6}" if not prepare else prepare.__name__ + repr(files)
-    return Case("config file", (*SHORT, "--config-dir", "{here}", *arguments), names, prepare or folder(*files), what)
+    what = repr(files)[:200] + f" {zlib.crc32(repr(files).encode())}" if not prepare else prepare.__name__ + repr(files)
+    return Case("config file", ("--config-dir", "{here}", *SHORT, *arguments), names, prepare or folder(*files), what)
 
 
 def directory(here, run):
@@ -110,14 +110,14 @@ special += [
     of_config_dir([("a/b/mine.yaml", KL)], "a/b=mine", names=("a/b",)),
 ]  # fmt: skip
 # A key of a file in a group stands below that group; one that Hydra puts elsewhere is named alone.
-choice_names = ("mine", "divergence", "foo", "_target_", "'a'", "order", "loop", "defaults", "circle")
+choice_names = (mine, "divergence", "foo", "_target_", "'a'", "order", "loop", "defaults", "circle")
 config_files = st.one_of(
-    st.sampled_from(NO_MAPPING).map(lambda t: of_config_dir([(mine, t)], "divergence=mine")),
+    st.sampled_from(NO_MAPPING).map(lambda t: of_config_dir([(mine, t)], "divergence=mine", names=(mine,))),
     st.builds(lambda t, tail: of_config_dir([(mine, t + tail)], "divergence=mine", names=choice_names),
               st.sampled_from(NO_CHOICE), st.sampled_from(["", "# end\n", "\n\n"])),
     st.sampled_from(EXPERIMENTS).map(
         lambda t: of_config_dir([("experiment/mine.yaml", t)], "experiment=mine",
-                                names=("mine", "foo", "loop", "seed", "experiment", "model", "players", "hydra", "plus",
+                                names=("experiment/mine", "foo", "loop", "seed", "experiment", "model", "players", "hydra", "plus",
                                        "divergence", "data", "equation", "allow", "device", "circle"))),
     st.sampled_from(special),
 )  # fmt: skip
@@ -134,6 +134,7 @@ EDITS = [
     ("se_framework.data.Ring8", "se_framework.data.Nope"), ("decay: linear", "decay: x"), ("device: cpu", "device: x"),
     ("lr: 0.001", "lr: .nan"), ("lr: 0.001", "lr: abc"), ("batch_size: 8", "batch_size: 0"), ("labels: false", "labels: 3"),
 ]  # fmt: skip
+PLACES = ("model.", "optimizer", "data.", "divergence.", "device=")
 # A changed width is legal as a configuration: what does not fit then is the checkpoint, and tested with those.
 
 
@@ -171,14 +172,14 @@ KINDS = {
 }  # fmt: skip
 
 
-def of_run(program, prepare, what):
-    """Return a case with a damaged run."""
+def of_run(program, prepare, what, *keys):
+    """Return a case with a damaged run; the sentence names the file, or the key in it."""
     arguments = {
         "se-train": ("resume={here}/run",),
         "se-sample": ("{here}/run", "n=3"),
         "se-eval": ("{here}/run", "n=9"),
     }
-    return Case("run's config", arguments[program], ("{here}/run",), prepare, what, program)
+    return Case("run's config", arguments[program], ("{here}/run", *keys), prepare, what, program)
 
 
 programs = st.sampled_from(["se-train", "se-sample", "se-eval"])
@@ -186,6 +187,6 @@ run_configs = st.one_of(
     st.builds(
         lambda p, t: of_run(p, damaged(t), repr(t)[:99] + str(len(t))), programs, st.sampled_from(["", *NO_MAPPING])
     ),
-    st.builds(lambda p, e: of_run(p, damaged(edit=e), repr(e)), programs, st.sampled_from(EDITS)),
+    st.builds(lambda p, e: of_run(p, damaged(edit=e), repr(e), *PLACES), programs, st.sampled_from(EDITS)),
     st.builds(lambda p, k: of_run(p, damaged(how=KINDS[k]), k), programs, st.sampled_from(sorted(KINDS))),
 )

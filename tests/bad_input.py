@@ -112,7 +112,7 @@ def attempt(case, folder, run, as_process=False):
     return None, seconds
 
 
-def in_process(program, arguments, cwd):
+def in_process(program, arguments, cwd, limit=LIMIT):
     """Return code, stdout, stderr and noise of a command's entry function, called as the console script calls it."""
     from se_framework import __main__ as train
     from se_framework.commands import evaluate, sample
@@ -122,14 +122,14 @@ def in_process(program, arguments, cwd):
     path = list(sys.path)
 
     def alarm(*_):
-        raise Hang(f"still running after {LIMIT} s")
+        raise Hang(f"still running after {limit} s")
 
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", [program, *arguments])
         before = signal.signal(signal.SIGALRM, alarm)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        signal.setitimer(signal.ITIMER_REAL, limit)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 with warnings.catch_warnings(record=True) as caught:

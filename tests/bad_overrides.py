@@ -7,10 +7,11 @@ import inspect
 import typing
 from functools import cache
 
+import numpy as np
 import yaml
 from hypothesis import strategies as st
 
-from se_framework.build import locate
+from se_framework.build import build, locate
 from se_framework.composing import config_dir, groups
 from se_framework.refusals import known_keys
 from se_framework.schema import AT_LEAST, AT_MOST, Config
@@ -21,7 +22,9 @@ PARTS = [g for g in GROUPS if g != "experiment"]
 # What a choice asks of its user before anything else can be wrong with it. Images where the part is for images.
 NEEDS = {
     "f": ("divergence.h=tests.test_configs.convex",), "array": ("data.path={here}/rows.csv",),
-    "image_folder": ("data.path={here}",), "torchvision": ("data.name=MNIST", "data.root={here}"),
+    "image_folder": ("data.path={here}",), "image_folder_streamed": ("data.path={here}",),
+    "array_streamed": ("data.path={here}/rows.npy",), "dataset": ("data.dataset=tests.test_streaming.Plain",),
+    "torchvision": ("data.name=MNIST", "data.root={here}"),
     "conv": ("data=digits",), "conv_r1": ("data=digits",), "conv_generator": ("data=digits",),
 }  # fmt: skip
 HUGE = 10**12  # of anything: 8 terabytes, and more layers than a lifetime builds
@@ -218,6 +221,7 @@ def value_case(family, group, choice, key, value):
 
 def write_rows(here, run):
     (here / "rows.csv").write_text("1,2\n3,4\n5,6\n7,8\n" * 8)
+    np.save(here / "rows.npy", np.arange(64.0).reshape(32, 2))
     from PIL import Image
 
     for i in range(4):
@@ -438,7 +442,8 @@ def of_combinations():
 
     for choice in GROUPS["divergence"]:
         node = yaml.safe_load((config_dir() / "divergence" / f"{choice}.yaml").read_text())
-        cls, need = locate(node["_target_"], choice), NEEDS.get(choice, ())
+        need = NEEDS.get(choice, ())
+        cls = locate(node["_target_"], choice) if need else build(node, choice)  # Renyi's dual depends on its order
         if cls.has_dual is False:
             yield refused(f"divergence={choice}", *need, "auxiliary=dual")
             yield refused(f"divergence={choice}", *need, "auxiliary=dual_probability")

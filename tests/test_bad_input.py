@@ -26,11 +26,11 @@ PROCESSES = (40, 10)
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """A finished run; no case changes it."""
+    """A finished run; no case changes it. It also pays for the imports."""
     cwd = tmp_path_factory.mktemp("finished")
     code, _, stderr, _ = in_process("se-train", [
         "data=ring8", "loop.rounds=2", "loop.batch_size=8", "device=cpu", "progress=false", "hydra.run.dir=run"
-    ], cwd)  # fmt: skip
+    ], cwd, limit=300)  # fmt: skip
     assert code == 0, stderr
     return cwd / "run"
 

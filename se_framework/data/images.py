@@ -170,14 +170,14 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     """
     read = tuple(file for file, good in zip(files, readable, strict=True) if good)
     skipped = tuple(str(file) for file, good in zip(files, readable, strict=True) if not good)
+    if len(read) < MIN_ROWS:
+        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
     if skipped:
         warnings.warn(
             f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
             f"out, the first is {skipped[0]!r}",
             stacklevel=3,
         )
-    if len(read) < MIN_ROWS:
-        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
     # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
     owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
     names = tuple(sorted(set(owners) - {""}))
