@@ -143,7 +143,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["players.theta.ema=1.5"], "players.theta.ema must lie in"),
         (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
         (["model=null"], "model=null: no such choice"),
-        (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
+        (["divergence=kl,pearson"], "divergence=kl,pearson: several values are a sweep, which needs -m"),
         (
             ["data.path=x.npy"],
             "unknown key 'data.path': it belongs to data=array or array_streamed or .*, add",
