@@ -36,13 +36,13 @@ def check_overrides(overrides: Sequence[str], known: dict[str, list[str]], sweep
             override = parser.parse_override(text)
         except (HydraException, RecursionError) as error:
             raise ConfigError(_unreadable(text)) from error
+        _check_choice(override, known)
         if override.is_sweep_override() and not sweep:
             key, _, value = text.partition("=")
             raise ConfigError(
                 f"{key}={value}: several values are a sweep, which needs -m; a list is written {key}=[...], a text "
                 f"quoted, {quoted(key, value)}"
             )
-        _check_choice(override, known)
 
 
 def _unreadable(text: str) -> str:

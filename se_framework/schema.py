@@ -101,6 +101,8 @@ AT_LEAST = {
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
     "workers": 0,
 }  # fmt: skip
+SECTIONS = ("equation", "loop", "players", "players.theta", "players.phi")
+ABSENT = object()
 AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
 """What torch counts in 32 bits, and more threads than a machine starts."""
 
@@ -113,6 +115,10 @@ def validate(composed: DictConfig) -> DictConfig:
             of range; the message names the key.
     """
     schema = OmegaConf.structured(Config)
+    for key in SECTIONS:
+        section = _written(composed, key)
+        if not isinstance(section, dict) and section is not ABSENT:
+            raise ConfigError(f"{key} must be {_words(key)}, got {section!r}")
     try:
         config = OmegaConf.merge(schema, composed)
         assert isinstance(config, DictConfig)
@@ -160,10 +166,10 @@ def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
 
 
 def _written(composed: DictConfig, key: str) -> Any:
-    """Return what stands at a dotted key, interpolations as they were written."""
+    """Return what stands at a dotted key, interpolations as they were written, or ABSENT."""
     node: Any = OmegaConf.to_container(composed, resolve=False)
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
+        node = node.get(part, ABSENT) if isinstance(node, dict) else ABSENT
     return node
 
 

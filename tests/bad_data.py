@@ -31,7 +31,8 @@ def saved(array, kind=".npy"):
 
 WITH_HOLES = np.where(GOOD > 1, np.nan, GOOD)
 ARRAYS = {
-    "no rows": np.zeros((0, 2)), "one row": np.zeros((1, 2)), "three rows": np.zeros((3, 2)), "no columns": np.zeros((5, 0)),
+    "no rows": np.zeros((0, 2)), "one row": np.zeros((1, 2)), "three rows": np.zeros((3, 2)),
+    "no columns": np.zeros((5, 0)),
     "scalar": np.array(3.0), "nan": WITH_HOLES, "inf": np.where(GOOD > 1, np.inf, GOOD), "complex": GOOD + 1j,
     "-inf": np.where(GOOD > 2, -np.inf, GOOD), "empty": np.zeros(0), "no columns 3d": np.zeros((9, 2, 0)),
     "beyond float64's square": GOOD * 1e300,
@@ -49,12 +50,17 @@ TORCH_ONLY = {
 }  # fmt: skip
 TABLES = {
     "empty": "", "blank": "\n\n \n", "headers": "a,b\n", "one row": "1,2\n", "three rows": "1,2\n" * 3,
-    "semicolons": "a;b\n" + "1;2\n" * 20, "mixed": "1,2\n3;4\n" * 10, "tabs": "1\t2\n" * 20, "ragged": "1,2\n1,2,3\n" * 5,
-    "words": "1,2\nfoo,bar\n" * 5, "two headers": "a,b\nc,d\n" + "1,2\n" * 9, "nan": "1,2\nnan,2\n" * 5, "gaps": "1,\n" * 9,
-    "inf": "1e999,2\n" * 9, "hexadecimal": "0x1,2\n" * 9, "decimal commas": '"1,5","2,5"\n' * 9, "NUL": "1,2\n\0,3\n" * 5,
-    "quote": '"1,2\n' * 9, "long cell": "1," + "x" * 200_000 + "\n", "complex": "1+2j,2\n" * 9, "dates": "2020-01-01,2\n" * 9,
+    "semicolons": "a;b\n" + "1;2\n" * 20, "mixed": "1,2\n3;4\n" * 10, "tabs": "1\t2\n" * 20,
+    "ragged": "1,2\n1,2,3\n" * 5,
+    "words": "1,2\nfoo,bar\n" * 5, "two headers": "a,b\nc,d\n" + "1,2\n" * 9, "nan": "1,2\nnan,2\n" * 5,
+    "gaps": "1,\n" * 9,
+    "inf": "1e999,2\n" * 9, "hexadecimal": "0x1,2\n" * 9, "decimal commas": '"1,5","2,5"\n' * 9,
+    "NUL": "1,2\n\0,3\n" * 5,
+    "quote": '"1,2\n' * 9, "long cell": "1," + "x" * 200_000 + "\n", "complex": "1+2j,2\n" * 9,
+    "dates": "2020-01-01,2\n" * 9,
     "spaces": "1 2\n" * 9, "percent": "1%,2\n" * 9, "json": '[{"a": 1}]\n', "html": "<html><body>\n" * 9,
-    "latin-1": "a,\u00e9\n1,2\n".encode("latin-1") * 9, "utf-16": "1,2\n".encode("utf-16") * 9, "binary": b"\x80\x81\x82" * 99,
+    "latin-1": "a,\u00e9\n1,2\n".encode("latin-1") * 9, "utf-16": "1,2\n".encode("utf-16") * 9,
+    "binary": b"\x80\x81\x82" * 99,
 }  # fmt: skip
 
 
@@ -90,7 +96,7 @@ def truncated(draw):
 
 @st.composite
 def flipped(draw):
-    """A good file with a byte changed where its format can notice: the magic, the header, the directory of an archive."""
+    """A good file with a byte changed where its format notices: in the magic, the header, the archive's directory."""
     kind = draw(st.sampled_from([".npy", ".npz"]))
     content = bytearray(saved(GOOD, kind))
     at = draw(st.integers(0, 9)) if kind == ".npy" else draw(st.sampled_from([*range(4), *range(-22, -18)]))
@@ -133,9 +139,12 @@ def special(name, kind):
 
 
 specials = st.builds(special, st.sampled_from(["rows.npy", "rows.npz", "rows.pt", "rows.csv", "rows.png"]),
-                     st.sampled_from(["directory", "pipe", "missing", "dangling", "circle", "device", "null", "here"]))  # fmt: skip
-PATHS = ["null", "''", "3", "true", "[a]", "{a:1}", "a" * 300 + ".npy", '"a\\\\b.npy"', "~nosuchuser/x.npy", ".", "..", "/",
-         "/dev/zero", "/dev/stdin", "/proc/self/mem", "{here}", "{here}/x.npy/y.npy", "nan", "\u4e2d.npy", "???"]  # fmt: skip
+                     st.sampled_from(["directory", "pipe", "missing", "dangling", "circle", "device", "null",
+                     "here"]))  # fmt: skip
+PATHS = ["null", "''", "3", "true", "[a]", "{a:1}", "a" * 300 + ".npy", '"a\\\\b.npy"', "~nosuchuser/x.npy", ".",
+"..", "/",
+         "/dev/zero", "/dev/stdin", "/proc/self/mem", "{here}", "{here}/x.npy/y.npy", "nan", "\u4e2d.npy",
+         "???"]  # fmt: skip
 
 
 def odd_path(group, value):
@@ -146,7 +155,8 @@ paths = st.builds(odd_path, st.sampled_from(["array", "image_folder"]), st.sampl
 
 LABELS = {
     "short": np.zeros(3, int), "negative": -np.ones(50, int), "one class": np.zeros(50, int), "gaps": np.arange(50) * 2,
-    "fractions": np.arange(50) / 2, "nan": np.full(50, np.nan), "texts": np.array(["a"] * 50), "two columns": np.zeros((50, 2)),
+    "fractions": np.arange(50) / 2, "nan": np.full(50, np.nan), "texts": np.array(["a"] * 50),
+    "two columns": np.zeros((50, 2)),
     "complex": np.arange(50) * 1j, "none": np.zeros(0), "scalar": np.array(1), "huge": np.full(50, 2**62),
     "unsigned": np.full(50, 2**64 - 1, dtype=np.uint64), "inf": np.full(50, np.inf), "long": np.arange(51) % 2,
 }  # fmt: skip
@@ -170,8 +180,10 @@ def option_case(option, value):
 
 
 OPTIONS = [("key", v) for v in ("null", "c", "A", "''", "[a]", "../a")] + [("labels", v) for v in (
-    "nope.npy", "{here}", "true", "[1]", "''", "{here}/rows.npy", "{here}/rows.npz")] + [("held_out_fraction", v) for v in (
-    0, 1, -1, 2, "nan", "inf", "x", "null", "[0.1]")] + [("standardize", v) for v in ("x", "3.5", "null", "[true]")]  # fmt: skip
+    "nope.npy", "{here}", "true", "[1]", "''", "{here}/rows.npy", "{here}/rows.npz")] + [("held_out_fraction",
+    v) for v in (
+    0, 1, -1, 2, "nan", "inf", "x", "null", "[0.1]")] + [("standardize", v) for v in ("x", "3.5", "null",
+    "[true]")]  # fmt: skip
 arrays = st.one_of(
     shaped(), shaped(), truncated(), truncated(), flipped(), garbage(), tables, tables, extensions, specials, paths,
     st.sampled_from(sorted(LABELS)).map(label_case), st.sampled_from(OPTIONS).map(lambda o: option_case(*o)),
@@ -214,7 +226,8 @@ def broken_image(draw):
         images(here)
         (here / f"bad{extension}").write_bytes(content)
 
-    return Case("image folder", (*SHORT, "data=image_folder", 'data.path="{here}"', "data.size=8"), ("bad" + extension,),
+    return Case("image folder", (*SHORT, "data=image_folder", 'data.path="{here}"', "data.size=8"),
+    ("bad" + extension,),
                 prepare, f"{extension} {what}")  # fmt: skip
 
 
@@ -251,8 +264,10 @@ FOLDERS = [
     image_case("skipped to nothing", lambda here: (here / "a.png").write_text("x"), "data.skip_broken=true"),
 ]  # fmt: skip
 IMAGE_OPTIONS = [f"data.{o}" for o in (
-    "size=0", "size=-1", "size=x", "size=1.5", "size=1000000000000", "size=null", "size=[8]", "grey=3", "grey=x", "grey=null",
-    "held_out_fraction=0", "held_out_fraction=nan", "held_out_fraction=1.1", "skip_broken=3", "labels=x", "labels=null")]  # fmt: skip
+    "size=0", "size=-1", "size=x", "size=1.5", "size=1000000000000", "size=null", "size=[8]", "grey=3", "grey=x",
+    "grey=null",
+    "held_out_fraction=0", "held_out_fraction=nan", "held_out_fraction=1.1", "skip_broken=3", "labels=x",
+    "labels=null")]  # fmt: skip
 folders = st.one_of(
     broken_image(), broken_image(), st.sampled_from(FOLDERS),
     st.sampled_from(IMAGE_OPTIONS).map(lambda o: image_case(o, images, o, names=(o.partition("=")[0],))),
@@ -263,15 +278,19 @@ files = st.one_of(arrays, arrays, arrays, folders)
 
 # Seeds are any whole number, n may be written in any digits that int() reads.
 COMMON = [
-    (), ("",), ("nope",), ("/dev/null",), ("/dev/zero",), ("/",), ("a" * 300,), ("a" * 5000,), ("a\x1fb",), ("~nosuchuser/x",),
+    (), ("",), ("nope",), ("/dev/null",), ("/dev/zero",), ("/",), ("a" * 300,), ("a" * 5000,), ("a\x1fb",),
+    ("~nosuchuser/x",),
     ("{run}/config.yaml",), ("{run}/checkpoints",), ("{here}",), ("n=3", "{run}"), ("--nope",), ("{run}", "--help"),
-    ("{run}", "{run}"), ("{run}", ""), ("{run}", "="), ("{run}", "=3"), ("{run}", "n"), ("{run}", "--n=3"), ("{run}", "n:3"),
+    ("{run}", "{run}"), ("{run}", ""), ("{run}", "="), ("{run}", "=3"), ("{run}", "n"), ("{run}", "--n=3"), ("{run}",
+    "n:3"),
     ("{run}", "n=3", "n=x"), ("resume={run}",), ("{run}", "device="), ("{run}", "device=x"), ("{run}", "device=meta"),
-    ("{run}", "device=cuda:99"), ("{run}", "device=a\nb"), ("{run}", "seed="), ("{run}", "seed=x"), ("{run}", "seed=1.5"),
+    ("{run}", "device=cuda:99"), ("{run}", "device=a\nb"), ("{run}", "seed="), ("{run}", "seed=x"), ("{run}",
+    "seed=1.5"),
     ("{run}", "seed=nan"), ("{run}", "seed=[1]"), ("{run}", "seed=null"), ("{run}", "seed=1e3"),
 ]  # fmt: skip
 SAMPLING = [f"out={v}" for v in (
-    "", "x", "x.txt", ".npy", "x.NPY", "nope/x.npy", "/dev/null/x.npy", "/proc/x.npy", "/proc/x.png", "a" * 300 + ".npy",
+    "", "x", "x.txt", ".npy", "x.NPY", "nope/x.npy", "/dev/null/x.npy", "/proc/x.npy", "/proc/x.png",
+    "a" * 300 + ".npy",
     "{here}", "{here}/d.npy", "{here}/d.png", "~nosuchuser/x.npy", "x.npz", "x.jpg", "x.npy/", "..")] + [
     f"label={v}" for v in ("1", "0", "-1", "x", "", "1.5", "null")]  # fmt: skip
 NUMBERS = [
@@ -300,7 +319,9 @@ def make_directories(here, run):
 
 
 def argument_case(program, arguments, *names):
-    return Case("arguments", tuple(arguments), names or ("",), make_directories, program=program)
+    last = arguments[-1] if arguments else ""
+    spoken = (last.partition("=")[0], repr(last), "run directory" if len(arguments) < 2 else "")
+    return Case("arguments", tuple(arguments), names or tuple(filter(None, spoken)), make_directories, program=program)
 
 
 @st.composite
