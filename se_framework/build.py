@@ -179,7 +179,7 @@ def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: 
         return target(**arguments)
     except SEError:
         raise
-    except Exception as error:  # noqa: BLE001  a user's class may raise anything
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
         kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
         raise ConfigError(f"{key}: {kind}{' '.join(str(error).split())}") from error
 

@@ -129,6 +129,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
             r"model._target_: 'models.MLPGenerater' does not exist.*'MLPGenerator'",
         ),
         (["model._target_=modelz.Affine"], "model._target_: no module 'modelz'"),
+        (["data._target_=sys.exit"], "data: SystemExit"),
         (["model.width=wide"], "model.width must be a whole number, got 'wide'"),
         (["data.path=a(b.npy"], """quote it, 'data.path="a\\(b.npy"'"""),
         (["data=array"], "data.path is missing: add data.path=VALUE"),
