@@ -12,7 +12,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -168,14 +167,15 @@ def payload(path, folder):
 
 
 LIVE = (
-    "os.system", "subprocess.Popen", "importlib.import_module", "runpy.run_path", "numpy.load", "torch.hub.load",
+    "os.system", "importlib.import_module", "runpy.run_path", "numpy.load", "torch.hub.load",
     "torch.load", "divergences.base.torch.hub.load", "se_framework.data.base.torch.load",
     "se_framework.build.importlib.import_module", "se_framework.build.find",
-    "evil.Net", "evil.net", "evil.Mine", "hubconf.net", "models_evil.Net", "torch_evil.Net", "models.Monkey",
+    "evil.Net", "evil.net", "evil.Mine", "hubconf.net", "models_evil.Net", "torch_evil.Net",
     "evil.load", "tensorboard.Net",
 )  # fmt: skip
 """Targets that act when they are built freely."""
 DORMANT = (
+    "subprocess.Popen", "models.Monkey",  # classes that are no divergence are not called, whoever names them
     "divergences.X.torch.hub.load", "builtins.eval", "builtins.exec", "ctypes.CDLL", "pickle.loads", "torch.jit.load",
     "torch.nn.functional.relu", "torch.nn", "torch.nn.Module.load_state_dict", "torch.optim.lr_scheduler",
     "torch.utils.tensorboard.SummaryWriter", "torch.onnx", "torch.serialization.load", "hydra.utils.instantiate",
@@ -209,10 +209,6 @@ def test_the_payloads_are_live(path, run, stranger, monkey):
     config = OmegaConf.load(with_nodes(run, stranger, {"divergence": payload(path, stranger)}) / "config.yaml")
     with contextlib.suppress(Exception):  # what the payload returns is no divergence
         assembly_of(config)
-    for _ in range(100 if path == "subprocess.Popen" else 1):
-        if marks(stranger):
-            break
-        time.sleep(0.05)
     assert marks(stranger)
 
 
@@ -417,11 +413,11 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("x" * (LARGEST + 1), f"more than {LARGEST}"),
         ("- 1\n", "holds no mapping"),
         ("7\n", "cannot be read"),
-        ("", "lacks"),
+        ("", "has no value"),
         ("a: [\n", "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
         ("seed: " + "9" * 5000, "cannot be read"),
-        ("equation: {}\n", "lacks"),
+        ("equation: {}\n", "has no value"),
         ("mischief: 1\n", "unknown key 'mischief'"),
         ("seed: x\n", "seed must be a whole number"),
     ],
