@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 import models
 import se_framework as se
 from divergences import FDivergence, Jeffreys
+from se_framework.__main__ import check
 from se_framework.assembly import assembly_of
 from se_framework.commands import evaluate, export, sample, train
 from se_framework.composing import compose
@@ -377,6 +378,13 @@ def test_a_strangers_folder_is_no_place_to_import_from(tmp_path_factory, strange
     assert not marks(stranger)
 
 
+def test_se_train_keeps_the_working_directory_for_the_users_own_modules(run, stranger):
+    shutil.copytree(run, stranger / "theirs")
+    for arguments, wanted in (([], True), (["resume=theirs"], False), (["resume=theirs", "trust=evil"], True)):
+        check(arguments)
+        assert "" not in sys.path and (str(stranger) in sys.path) is wanted
+
+
 def test_se_train_resumes_a_strangers_run_only_with_trust(run, stranger, monkeypatch):
     theirs = with_nodes(run, stranger, {"divergence": {"_target_": "evil.Mine"}, "trust": ["evil"]})
     done = process(["resume=theirs", "loop.rounds=2"], stranger)
@@ -396,7 +404,7 @@ def test_se_train_resumes_a_strangers_run_only_with_trust(run, stranger, monkeyp
 # -- the configuration as a file --------------------------------------------------------------------------------------
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(4)
 )
 
 
@@ -430,7 +438,7 @@ def test_a_configuration_that_is_more_than_data(text, words, tmp_path, monkeypat
     tracemalloc.start()
     try:
         refused(lambda: se.load(tmp_path), tmp_path, words)
-        # Parsed YAML takes some hundred bytes a character; the alias bomb would take ten billion.
+        # Parsed YAML takes some hundred bytes a character; the alias bomb, 100,000 nodes, takes 1e8.
         assert tracemalloc.get_traced_memory()[1] < 2e7
     finally:
         tracemalloc.stop()
