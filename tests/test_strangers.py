@@ -417,7 +417,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("data: {path: '${mark:x}'}\n", "holds an interpolation"),
         ("${mark:x}: 1\n", "holds an interpolation"),
         (BOMB, "holds a YAML reference in line 1"),
-        ("model: " + "[" * 5000 + "]" * 5000, "levels deep"),
+        ("model: " + "[" * 200 + "]" * 200, "levels deep"),
         ("x" * (LARGEST + 1), f"more than {LARGEST}"),
         ("- 1\n", "holds no mapping"),
         ("7\n", "cannot be read"),
