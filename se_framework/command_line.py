@@ -81,6 +81,8 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     asked = [name for name, value in actions.items() if value]
     if len(asked) > 1:
         raise ConfigError(f"{' and '.join(asked)} exclude each other: leave one")
+    if arguments.package and not arguments.cfg:
+        raise ConfigError(f"--package {arguments.package} says what --cfg prints: add --cfg job, or leave it out")
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise ConfigError("--resolve says how --cfg prints: add --cfg job, or leave it out")
     return arguments

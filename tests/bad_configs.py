@@ -144,12 +144,13 @@ EDITS = [
     ("width: 128", "width: x"), ("width: 128", "widthh: 128"), ("rounds: 2", "rounds: {a: 1}"), ("rounds: 2",
     "rounds: 0"),
     ("torch.optim.Adam", "torch.optim.LBFGS"), ("torch.optim.Adam", "os.system"), ("alpha: 0.0", "alpha: -1.0"),
-    ("se_framework.data.Ring8", "se_framework.data.Nope"), ("decay: linear", "decay: x"), ("device: cpu", "device: x"),
+    ("se_framework.data.Ring8", "se_framework.data.Nope"), ("decay: linear", "decay: x"),
     ("lr: 0.001", "lr: .nan"), ("lr: 0.001", "lr: abc"), ("batch_size: 8", "batch_size: 0"), ("labels: false",
     "labels: 3"),
 ]  # fmt: skip
-PLACES = ("model.", "optimizer", "data.", "divergence.", "device=")
-# A changed width is legal as a configuration: what does not fit then is the checkpoint, and tested with those.
+PLACES = ("model.", "metric.", "optimizer", "data.", "divergence.", "device=")
+# A changed width is legal as a configuration: what does not fit then is the checkpoint, and tested with those. The
+# device of a run is not that of who samples it.
 
 
 def damaged(content=None, edit=None, how=None):

@@ -291,7 +291,7 @@ COMMON = [
 SAMPLING = [f"out={v}" for v in (
     "", "x", "x.txt", ".npy", "x.NPY", "nope/x.npy", "/dev/null/x.npy", "/proc/x.npy", "/proc/x.png",
     "a" * 300 + ".npy",
-    "{here}", "{here}/d.npy", "{here}/d.png", "~nosuchuser/x.npy", "x.npz", "x.jpg", "x.npy/", "..")] + [
+    "{here}", "{here}/d.npy", "{here}/d.png", "~nosuchuser/x.npy", "x.npz", "x.jpg", "..")] + [
     f"label={v}" for v in ("1", "0", "-1", "x", "", "1.5", "null")]  # fmt: skip
 NUMBERS = [
     "",
@@ -320,7 +320,8 @@ def make_directories(here, run):
 
 def argument_case(program, arguments, *names):
     last = arguments[-1] if arguments else ""
-    spoken = (last.partition("=")[0], repr(last), "run directory" if len(arguments) < 2 else "")
+    key = last.partition("=")[0]
+    spoken = (key, repr(key), repr(last), "run directory" if len(arguments) < 2 else "")
     return Case("arguments", tuple(arguments), names or tuple(filter(None, spoken)), make_directories, program=program)
 
 

@@ -44,6 +44,7 @@ def unknown_keys(draw):
         key = f"{key}.zz"
     prefix = draw(st.sampled_from(["", "+", "++", "~", "+++"]))
     # What is unknown is the key, or the first part of it that does not exist.
+    key = key.lstrip("-") or "zz"  # what begins with a dash is a flag, and a case of those
     parts = key.split(".")
     missing = next((n for n in range(1, len(parts)) if ".".join(parts[:n]) not in known), len(parts))
     first = ".".join(parts[:missing])
@@ -166,7 +167,7 @@ def of_hydra():
     ]
     rows += [("hydra.job.num", "x"), ("hydra.job.chdir", "x"), ("hydra.mode", "x"), ("hydra.searchpath", "3"),
              ("hydra.searchpath", "[nope]"), ("hydra.searchpath", "[{here}/nope]"), ("hydra.searchpath", "[3]"),
-             ("hydra.run.dirr", "x"), ("hydra.Run.dir", "x"), ("+hydra.foo", "x"), ("hydra", "x"), ("hydra.run", "x"),
+             ("hydra.run.dirr", "x"), ("hydra.Run.dir", "x"), ("hydra", "x"), ("hydra.run", "x"),
              ("hydra.run", "[1]"), ("hydra/launcher", "nope"), ("hydra/job_logging", "3"), ("~hydra.run.dir", ""),
              ("hydra.job.env_set", "3"), ("hydra.sweep.dirr", "x"), ("hydra.callbacks", "3")]  # fmt: skip
     for key, value in rows:
@@ -177,17 +178,22 @@ def of_hydra():
         )
 
 
+FLAGS = {"-c": "--config", "-p": "--package"}
+"""Names by which messages call short flags."""
+
+
 def of_flags():
     rows = [["--nope"], ["-x"], ["--cfg"], ["--cfg", "nope"], ["--info", "nope"], ["--multirun=3"], ["--config-dir"],
             ["--config-dir", ""], ["--config-dir="], ["--config-dir", "{here}/nope"], ["--config-dir", "/dev/null"],
             ["-cd", "seed=1"], ["--config-dir", "/dev/zero"], ["--config-name", "nope"], ["--config-name=/etc/passwd"],
             ["-cn", "config"], ["--config-path", "/nope"], ["-cp", "."], ["--experimental-rerun", "nope"],
             ["--resolve"],
+            ["--package", "model"], ["-pmodel"],
             ["--run", "--cfg", "job"], ["--run", "--multirun"], ["-m", "--info"], ["--package"],
             ["--hydra-helpp"]]  # fmt: skip
     for flags in rows[:-2] + rows[-1:]:
         # After the overrides: a flag at the end lacks its value.
-        yield Case("flags", (*SHORT, *flags), (flags[0].partition("=")[0], *flags[1:2]))
+        yield Case("flags", (*SHORT, *flags), (FLAGS.get(flags[0][:2], flags[0]).partition("=")[0], *flags[1:2]))
     for bad, name in (("divergence=klx", "divergence"), ("seed={", "seed"), ("=", "'='"), ("modell=affine", "modell")):
         for flags in (["--cfg", "job"], ["--help"], ["--hydra-help"], ["--info"]):
             yield Case("flags", (bad, *flags), (name,))
@@ -230,7 +236,7 @@ def of_resume():
     ):
         yield Case("resume", (*SHORT, f"resume={value}"), ("resume",), folder_without_run)  # fmt: skip
     for bad in ("seed=3", "divergence=kl", "model.width=7", "loop.batch_size=64", "experiment=fgan", "data=moons"):
-        yield Case("resume", ("resume={run}", bad), (bad.partition("=")[0],))
+        yield Case("resume", ("resume={run}", bad), (bad.partition("=")[0], "would change the run ("))
 
 
 def folder_without_run(here, run):

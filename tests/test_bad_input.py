@@ -18,7 +18,7 @@ from tests.bad_overrides import overrides
 
 FAMILIES = {
     "overrides 1": (overrides, 600, 60), "overrides 2": (overrides, 600, 60), "config files": (config_files, 200, 35),
-    "runs' configs": (run_configs, 150, 25), "data files": (files, 300, 45), "arguments": (bad_arguments(), 150, 25),
+    "configs of runs": (run_configs, 150, 25), "data files": (files, 300, 45), "arguments": (bad_arguments(), 150, 25),
 }  # fmt: skip
 """Strategy, cases in ``make soak``, cases in ``make test``. Two of the largest: tests are what two workers share."""
 PROCESSES = (40, 10)

@@ -42,7 +42,7 @@ def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: s
     values: dict[str, Any] = {}
     for argument in arguments[1:]:
         key, equals, text = argument.partition("=")
-        if not equals:
+        if not equals or not key:
             raise ConfigError(f"{argument!r} is not KEY=VALUE: {usage}")
         if key not in known:
             raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")

@@ -6,7 +6,7 @@ import io
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
 from se_framework.composing import prepare_imports
-from se_framework.errors import ConfigError, SEError
+from se_framework.errors import ConfigError, RunDirectoryError
 
 USAGE = (
     """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K]
@@ -49,10 +49,8 @@ def _sample(arguments: list[str]) -> None:
             buffer = io.BytesIO()
             np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
             write_atomically(out, buffer.getvalue())
-    except OSError as error:
-        if isinstance(error, SEError):
-            raise
-        raise ConfigError(f"out={out} cannot be written ({error.strerror}): choose another file") from error
+    except RunDirectoryError as error:  # "FILE cannot be written (why)"
+        raise ConfigError(f"out={error}") from error
     print(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}")
 
 
