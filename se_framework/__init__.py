@@ -33,6 +33,7 @@ _WHERE = {
     "load": "notebook",
     "make_players": "players",
     "parametrize_with_laws": "checks",
+    "reproduce": "notebook",
     "train": "loop",
 }
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from se_framework.metric import Metric as Metric
     from se_framework.notebook import compose as compose
     from se_framework.notebook import load as load
+    from se_framework.notebook import reproduce as reproduce
     from se_framework.penalties import R1 as R1
     from se_framework.penalties import GradientPenalty as GradientPenalty
     from se_framework.players import Player as Player

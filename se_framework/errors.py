@@ -7,7 +7,8 @@ and lets the other jobs of a sweep go on; ``HYDRA_FULL_ERROR=1`` shows the trace
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from hydra.errors import CompactHydraException
 
@@ -28,12 +29,56 @@ class DataError(SEError, ValueError):
     """The data is missing or malformed."""
 
 
+@dataclass(frozen=True)
+class Offence:
+    """Where and how a round failed.
+
+    Attributes:
+        player: whose step it was.
+        round: the round, from 0.
+        step: the player's step within the round, from 0.
+        batch: index of the batch of data it was played on.
+        batch_size: examples, and model samples.
+        term: what is not finite; empty where the step could not be evaluated.
+        value: its value.
+        terms: everything that was checked in that step, by name, in the order of evaluation.
+        source: what a diagnosis found to be the first that is not finite, in words.
+    """
+
+    player: str
+    round: int
+    step: int
+    batch: int
+    batch_size: int
+    term: str = ""
+    value: float = float("nan")
+    terms: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return player, round and step in words."""
+        return f"player {self.player}, round {self.round}, step {self.step}"
+
+
 class NonFiniteError(SEError, ArithmeticError):
-    """A term of the equation, a penalty or a gradient is not finite."""
+    """A term of the equation, a penalty or a gradient is not finite.
+
+    Attributes:
+        offence: where and how, if it happened while training.
+    """
+
+    offence: Offence | None = None
 
 
 class StepError(SEError, ValueError):
-    """A player's step could not be evaluated."""
+    """A player's step could not be evaluated.
+
+    Attributes:
+        offence: where.
+    """
+
+    offence: Offence | None = None
 
 
 class RunDirectoryError(SEError, OSError):

@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
 def _write_atomically(path: Path, content: bytes | bytearray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_no_link) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -71,8 +71,13 @@ def append_row(file: Path, row: dict[str, float | str]) -> None:
     if not file.exists():
         writer.writerow(row)
     writer.writerow(format_cell(v) for v in row.values())
-    with told(file), open(file, "a", newline="", encoding="utf-8") as stream:
+    with told(file), open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
         stream.write(text.getvalue())
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a link: in a stranger's directory it may lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

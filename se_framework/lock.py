@@ -35,7 +35,8 @@ def locked(directory: Path, wait: bool = False) -> Iterator[None]:
         yield
         return
     try:
-        file = open(place / NAME, "a+")
+        # Not through a link: in a stranger's directory it may lead anywhere.
+        file = open(place / NAME, "a+", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
     except OSError as error:
         raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror})") from error
     with file:

@@ -10,10 +10,12 @@ import torch
 
 from se_framework.data import Data, as_data
 from se_framework.errors import ConfigError
+from se_framework.failure import check_whole, explained
 from se_framework.frames import frame
 from se_framework.interrupts import Interrupts
+from se_framework.monitors import watch
 from se_framework.progress import Progress
-from se_framework.randomness import generator, stream_seed
+from se_framework.randomness import generator
 from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
 from se_framework.step import draw, play_round
@@ -55,24 +57,30 @@ def train(
         The state.
 
     Raises:
-        NonFiniteError: a term, penalty or gradient was not finite; the last good checkpoint stands.
-        StepError: a part of the equation refused its input; player and round are named.
+        NonFiniteError: something in a step was not finite; the last good checkpoint stands, ``run`` holds a dump.
+        StepError: a part of the equation could not be evaluated; player and round are named.
         ConfigError: an argument is out of range.
     """
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.round
-    devices = [like.device for like in [next(state.equation.model.parameters())] if like.device.type == "cuda"]
 
     if run is not None and picture_every > 0 and state.round == 0:
         frame(state, data, run.frame_file(0))
-    with Interrupts() as interrupt, Progress(rounds, state.round, show=progress) as bar, torch.random.fork_rng(devices):
+    device = next(state.equation.model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    ahead = data.prefetch(batch_size, state.seed, state.batches, device)
+    with (
+        Interrupts() as interrupt,
+        ahead,
+        Progress(rounds, state.round, show=progress) as bar,
+        torch.random.fork_rng(devices),
+    ):
         stop = interrupt.requested
         while state.round < rounds and stop is None:
-            # Networks that draw on torch's own generator (dropout) are functions of the round as well.
-            torch.manual_seed(stream_seed(state.seed, state.round, "global"))
-            figures = play_round(state, data, batch_size, horizon)
+            with explained(state, data, horizon, run):
+                figures = play_round(state, data, batch_size, horizon)
             bar.advance(batch_size)
 
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
@@ -92,6 +100,8 @@ def train(
                 row = measure(state, data, batch_size) | figures
                 seconds = time.monotonic() - started
                 row |= {"seconds": seconds, "samples_per_second": (state.round - first) * batch_size / seconds}
+                for warning in watch(state, data, row):
+                    bar.say(f"WARNING, {warning}")
                 state.history.append(row)
                 bar.show(row)
                 if run is not None:
@@ -105,6 +115,7 @@ def train(
             if picture_due and run is not None:
                 frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:
+                check_whole(state)
                 run.save_checkpoint(state.state_dict(), state.round)
         state.stopped_by = stop
     return state

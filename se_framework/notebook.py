@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.assembly import Assembly, assembly_of
 from se_framework.composing import compose as compose_config
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
+from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
+from se_framework.trust import Trust, no_links_out, packages, read_config
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -34,23 +34,31 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated.
+    """Return a run's own configuration, validated; what it says of trust is not heard.
 
     Raises:
-        RunDirectoryError: there is none, or it is no mapping in YAML.
-        ConfigError: a key or type in it is wrong.
+        ConfigError: a key or value of it is wrong.
+        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
     """
-    file = run.require().config_file
+    no_links_out(run.require().path)
+    config = read_config(run.config_file)
     try:
-        config = OmegaConf.load(file)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise RunDirectoryError(f"{file} cannot be read ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(config, DictConfig):
-        raise RunDirectoryError(f"{file} is no configuration of a run: it must be a mapping")
-    return validate(config)
+        config = validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{run.config_file}: {error}") from error
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
+    config.trust = []
+    return config
 
 
-def load(run_dir: str | Path, device: str | None = None, data: Any = None, checkpoint: str | int = "last") -> Assembly:
+def load(
+    run_dir: str | Path,
+    device: str | None = None,
+    data: Any = None,
+    checkpoint: str | int = "last",
+    trust: str | Sequence[str] = (),
+) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
 
     ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.
@@ -60,20 +68,48 @@ def load(run_dir: str | Path, device: str | None = None, data: Any = None, check
         device: a torch device; None for cuda where there is one, else cpu.
         data: in the place of the configured data.
         checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
 
     Raises:
+        ConfigError: the run names what is not trusted.
         RunDirectoryError: no such run, or no checkpoint of it can be read.
+        ConfigError: the run names code that is neither ours nor torch's nor trusted.
     """
     run = RunDirectory(run_dir)
     config = saved_config(run)
     config.device = device or "auto"
-    assembly = assembly_of(config, data)
+    assembly = assembly_of(config, data, Trust(packages(trust)))
     restored = restore(assembly, run, str(checkpoint))
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
     if restored.startswith("WARNING"):
         warnings.warn(restored, stacklevel=2)
     return assembly
+
+
+def reproduce(
+    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
+) -> NonFiniteError:
+    """Play the step again at which a run met a number that was not finite, and return the failure.
+
+    Its ``offence`` names player, round, step, term and source, and holds every term of the step; the folder
+    ``failure`` holds the state that the step saw, its batch and its samples.
+
+    Args:
+        run_dir: the directory of the run.
+        device: a torch device; None for the run's own setting.
+        data: in the place of the configured data.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
+
+    Raises:
+        RunDirectoryError: no such run, it has not failed, or the failure does not occur again.
+    """
+    run = RunDirectory(run_dir)
+    config = saved_config(run)
+    if device is not None:
+        config.device = device
+    assembly = assembly_of(config, data, Trust(packages(trust)))
+    return replay(assembly.state, run)
 
 
 def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:

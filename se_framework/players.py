@@ -58,6 +58,10 @@ class Player:
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
         self._settle = _settlers(self.module)
+        saved = self.module.state_dict(keep_vars=True)
+        self.buffers: list[Tensor] = [b for name, b in self.module.named_buffers() if name in saved]
+        fixed = [*(p for p in self.module.parameters() if not p.requires_grad), *self.buffers]
+        self._fixed = [t for t in fixed if t.is_floating_point()]
 
     @property
     def averaged(self) -> nn.Module:
@@ -82,31 +86,43 @@ class Player:
         for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = lr * factor
 
-    def apply(self, loss: Tensor, checked: Iterable[Tensor]) -> Tensor:
-        """Back-propagate into this player's parameters and step, unless something is not finite.
+    def apply(self, loss: Tensor, checked: Iterable[Tensor], broken: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Back-propagate into this player's parameters and step, unless something is or was not finite.
 
         The decision is taken on the device where the optimiser is fused, without waiting for it.
 
         Args:
             loss: what the player minimises, shape ().
             checked: scalars that must be finite besides the gradient.
+            broken: whether an earlier step of the round was not finite, shape (); None for no.
 
         Returns:
-            The norm of the gradient, shape ().
+            The norm of the gradient, and ``broken`` with this step's offence, shapes ().
         """
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward(inputs=self.parameters)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        broken = ~torch.stack([torch.isfinite(t.detach()) for t in (norm, *checked)]).all()
+        offence = ~torch.isfinite(torch.stack([norm, *(t.detach() for t in checked)])).all()
+        broken = offence if broken is None else broken | offence
         if all(group.get("fused") for group in self.optimizer.param_groups):
             self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif not bool(broken):
             self.optimizer.step()
-        for settle in self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
-            settle()
+        if self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
+            self._settle_unless(broken)
         self.steps_taken += 1
-        return norm
+        return norm, broken
+
+    @torch.no_grad()
+    def _settle_unless(self, broken: Tensor) -> None:
+        """Let the parts settle; clipping would turn an infinite weight into a good one, so a broken step undoes it."""
+        tensors = [*self.parameters, *self._fixed]
+        before = [t.clone() for t in tensors]
+        for settle in self._settle:
+            settle()
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.copy_(torch.where(broken, old, tensor))
 
 
 def _settlers(module: nn.Module) -> list[Callable[[], None]]:

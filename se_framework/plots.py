@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from se_framework.data.base import Data
 from se_framework.data.rows import RowData
 from se_framework.errors import RunDirectoryError
+from se_framework.files import write_atomically
 from se_framework.randomness import generator
 
 if TYPE_CHECKING:
@@ -46,6 +49,16 @@ class Critic(NamedTuple):
     is_log_ratio: bool
 
 
+@contextmanager
+def _without_latex() -> Iterator[None]:
+    """Draw text without LaTeX: a ``matplotlibrc`` in the working directory, whose ever it is, could ask for it."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": False}):
+        yield
+
+
+@_without_latex()
 def picture(
     data: Data,
     samples_user: Tensor,
@@ -89,6 +102,7 @@ def picture(
     _save(figure, path, heading, note)
 
 
+@_without_latex()
 def curves(metrics_csv_path: str | Path, path: str | Path, note: str | None = None) -> None:
     """Draw every numeric column of a metrics file against the round, one small panel each.
 
@@ -162,10 +176,12 @@ def _images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     if isinstance(data, RowData) and len(chosen):
         # In model space, as rows are handed out, and in parts: a training set may be larger than the memory in floats.
         inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
-        parts = torch.arange(data.train_size).split(_POINTS)
+        count = data.train_size if data.resident else min(_POINTS, data.train_size)
+        parts = torch.arange(count).split(_POINTS)
         distance = torch.cat([torch.cdist(inner, data.rows("train", part).flatten(1)) for part in parts], 1)
         found = data.rows("train", distance.argmin(1), dtype=torch.float64)
-        panels.append(("training images nearest to the samples", data.to_user(found).flatten(1)))
+        among = "" if count == data.train_size else f", of {count:,}"
+        panels.append((f"training images nearest to the samples{among}", data.to_user(found).flatten(1)))
     figure = _figure(3.4 * len(panels), 3.9)
     for axes, (name, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.imshow(image_grid(images, data.image_shape, low, high), interpolation="antialiased")
@@ -335,4 +351,6 @@ def _save(figure: Figure, path: str | Path, title: str | None, note: str | None)
     if note:
         lines = textwrap.fill(note, int(figure.get_figwidth() * 14))
         figure.supxlabel(lines, fontsize=9, color=WARN)
-    figure.savefig(path, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(Path(path), buffer.getvalue())

@@ -38,6 +38,10 @@ class Progress:
         """Count one round."""
         self.bar.update(1)
 
+    def say(self, text: str) -> None:
+        """Print a sentence, above the bar where there is one and even where nothing else is shown."""
+        tqdm.write(f"se-train: {text}", file=sys.stderr)
+
     def show(self, row: dict[str, float | str]) -> None:
         """Show a row of terms."""
         terms = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k.startswith(SHOWN) and isinstance(v, float))

@@ -24,6 +24,17 @@ def stream_seed(seed: int, position: int, purpose: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def seed_global(seed: int, position: int, purpose: str, device: torch.device) -> None:
+    """Seed torch's own generators, on which networks may draw (dropout): the CPU's and that of ``device``.
+
+    ``torch.manual_seed`` seeds every device there could be, at a hundred times the time.
+    """
+    number = stream_seed(seed, position, purpose)
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
+
+
 def generator(seed: int, position: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a fresh generator on ``device``, seeded by :func:`stream_seed`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, position, purpose))

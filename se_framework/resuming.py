@@ -12,10 +12,10 @@ from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.notebook import saved_config
 from se_framework.run_directory import RunDirectory
 
-OF_THE_CALL = ("resume", "resume_allow", "dry_run")
+OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
 """Keys that say what one call does; a run keeps none of them."""
 MAY_CHANGE = (
-    "progress", "score", "device", "threads",
+    "progress", "score", "device", "threads", "workers",
     "loop.rounds", "loop.log_every", "loop.checkpoint_every", "loop.picture_every", "loop.evaluate_every",
     "loop.keep_last", "loop.keep_best",
 )  # fmt: skip
@@ -51,7 +51,7 @@ def changes(saved: DictConfig, wanted: DictConfig, typed: Collection[str] | None
         wanted: what is asked for.
         typed: the keys that were asked for; None for all.
     """
-    old, new = _leaves(saved), _leaves(settle(wanted, {key: OmegaConf.select(saved, key) for key in AUTO}))
+    old, new = leaves(saved), leaves(settle(wanted, {key: OmegaConf.select(saved, key) for key in AUTO}))
     pairs = {key: (old.get(key, ABSENT), new.get(key, ABSENT)) for key in sorted({**old, **new})}
     return {
         key: (before, after)
@@ -79,7 +79,7 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
     """
     saved = saved_config(run)
     typed = {text.lstrip("+~").partition("=")[0].split("@")[-1] for text in overrides}
-    known = {**_leaves(saved), **_leaves(config)}
+    known = {**leaves(saved), **leaves(config)}
     for key in config.resume_allow:
         if not any(below(leaf, (key,)) for leaf in known):
             raise ConfigError(f"resume_allow: the run has no key {key!r}: {nearest(key, known)}")
@@ -134,7 +134,7 @@ def below(key: str, tops: Collection[str]) -> bool:
     return any(key == top or key.startswith(f"{top}.") for top in tops)
 
 
-def _leaves(config: DictConfig) -> dict[str, Any]:
+def leaves(config: DictConfig) -> dict[str, Any]:
     """Return every value by its dotted key; lists and empty mappings are values."""
     found: dict[str, Any] = {}
 

@@ -2,6 +2,7 @@
 
     config.yaml     the resolved configuration, the only record of it
     versions.json   packages, git commit, device
+    data.json       what the data was: a fingerprint
     metrics.csv     one row per logged round, all terms
     scores.csv      one row per evaluated round
     checkpoints/    round_00001000.safetensors, see checkpoint.py
@@ -67,7 +68,10 @@ class RunDirectory:
     @property
     def is_run(self) -> bool:
         """Whether the directory holds a run."""
-        return self.config_file.is_file()
+        try:
+            return self.config_file.is_file()
+        except OSError:  # no file can have that name
+            return False
 
     def require(self) -> RunDirectory:
         """Return self, or refuse a directory that holds no run.
@@ -214,6 +218,31 @@ class RunDirectory:
             kept = ", ".join(map(str, sorted(rounds))) or "none"
             raise RunDirectoryError(f"checkpoint={which}: choose last, best, or a round that was kept ({kept})")
         return [rounds[int(which)]]
+
+    @property
+    def failure(self) -> Path:
+        """What is known of a step in which something was not finite."""
+        return self.path / "failure"
+
+    def save_state(self, path: Path, content: dict[str, Any]) -> Path:
+        """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
+        path = path.with_suffix(".safetensors")
+        with told(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, checkpoint.encode(content))
+        return path
+
+    def load_state(self, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Return what :meth:`save_state` wrote.
+
+        Raises:
+            RunDirectoryError: it cannot be read.
+        """
+        path = path.with_suffix(".safetensors")
+        try:
+            return checkpoint.decode(path.read_bytes(), device)
+        except (OSError, checkpoint.DamagedError) as error:
+            raise RunDirectoryError(f"{path} cannot be read ({error})") from error
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
 from torch.nn import ModuleDict
 
 from se_framework.equation import StandardEquation
@@ -12,6 +14,15 @@ from se_framework.errors import RunDirectoryError
 from se_framework.players import Player, make_players
 
 FORMAT = 2
+
+
+class Mark(NamedTuple):
+    """Where a step starts: counters, and copies of the buffers that forward passes may move."""
+
+    batches: int
+    samples: int
+    steps_taken: list[int]
+    buffers: list[list[Tensor]]
 
 
 @dataclass
@@ -64,6 +75,26 @@ class TrainState:
                 else {next(iter(metrics)): phi.averaged}
             )
         return self.equation.with_modules(model, metrics)  # type: ignore[arg-type]
+
+    def mark(self) -> Mark:
+        """Return where the run stands within a round; it waits for no device."""
+        buffers = [[b.clone() for b in player.buffers] for player in self.players]
+        return Mark(self.batches, self.samples, [player.steps_taken for player in self.players], buffers)
+
+    @torch.no_grad()
+    def rewind(self, mark: Mark) -> None:
+        """Go back to a mark after which no weight has moved.
+
+        An optimiser that had taken no step forgets what it has set up since: torch's SGD leaves momentum uninitialised
+        if the first step is skipped.
+        """
+        self.batches, self.samples = mark.batches, mark.samples
+        for player, taken, buffers in zip(self.players, mark.steps_taken, mark.buffers, strict=True):
+            for buffer, before in zip(player.buffers, buffers, strict=True):
+                buffer.copy_(before)
+            player.steps_taken = taken
+            if taken == 0:
+                player.optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and strings only, so that it loads with ``weights_only=True``."""

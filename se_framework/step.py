@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,13 +13,19 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
-from se_framework.errors import NonFiniteError, StepError
-from se_framework.randomness import generator
-from se_framework.state import TrainState
+from se_framework.errors import DataError, NonFiniteError, Offence, StepError
+from se_framework.players import Player
+from se_framework.randomness import generator, seed_global
+from se_framework.state import Mark, TrainState
+
+ADVICE = "lower the learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
 
 
 def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
     """Play one round and return its figures.
+
+    The first step in which something is not finite spoils the rest of the round on the device: no later update is
+    applied. When the round is read, the state is put back to what that step saw.
 
     Args:
         state: is advanced by one round.
@@ -28,62 +38,139 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
 
     Raises:
         NonFiniteError: a term, penalty or gradient was not finite; its update was not applied.
-        StepError: a part of the equation refused its input (a score of the wrong shape, say).
+        StepError: a part of the equation could not be evaluated.
+        DataError: the data cannot give a batch.
     """
-    equation, seed, t = state.equation, state.seed, state.round
+    equation, t = state.equation, state.round
     like = next(equation.model.parameters())
-    names = (equation.auxiliary.minimum_name, "E_pd_f", "penalty", "gradient")
-    seen: dict[str, Tensor] = {}
+    broken = torch.zeros((), dtype=torch.bool, device=like.device)
+    played: list[tuple[Offence, Mark]] = []
+    figures: list[Tensor] = []
     batch = None
 
     for player in state.players:
         player.set_rate(t, horizon)
         for k in range(player.steps):
-            purpose = f"{player.name}/{k}"
-            if batch is None or player.name == "phi" or len(state.players) == 1:  # theta plays on phi's last batch
-                batch = draw(data, batch_size, seed, state.batches, like)
-                state.batches, state.samples = state.batches + 1, state.samples + batch_size
-            with torch.set_grad_enabled(player.name == "theta"):
-                p = equation.sample(batch_size, generator(seed, t, f"{purpose}/noise", like.device), batch.context)
-
+            mark = state.mark()
+            fresh = batch is None or player.name == "phi" or len(state.players) == 1  # theta plays on phi's last batch
+            here = Offence(player.name, t, k, state.batches if fresh else state.batches - 1, batch_size)
             try:
-                minimum, f_data = equation.parts(batch, p, player.view)
-            except ValueError as error:  # a part refuses its input: say whose step it was
-                raise StepError(f"player {player.name}, round {t}: {error}") from error
-            penalty = torch.zeros_like(minimum)
-            for metric in player.penalised if p is not None else ():
-                assert metric.penalty is not None and p is not None
-                if player.steps_taken % metric.penalty.every == 0:
-                    draws = generator(seed, t, f"{purpose}/mix", like.device)
-                    mix = torch.rand(batch_size, generator=draws, dtype=like.dtype, device=like.device)
-                    penalty = penalty + metric.penalty(partial(metric, context=batch.context), batch.x, p.x, mix)
-            gradient = player.apply(penalty - player.sign * (minimum + f_data), (minimum, f_data, penalty))
+                with located(here):
+                    if batch is None or fresh:
+                        batch = draw(data, batch_size, state.seed, state.batches, like)
+                        state.batches, state.samples = state.batches + 1, state.samples + batch_size
+                    row, broken = play_step(state, player, k, batch, broken)
+            except StepError:
+                read(state, played, figures)  # what an earlier step of the round broke comes first
+                state.rewind(mark)
+                raise
+            played.append((here, mark))
+            figures.append(row)
 
-            figures = torch.stack([minimum, f_data, penalty, gradient]).detach()
-            before = seen.get(player.name, figures)
-            seen[player.name] = torch.where(torch.isfinite(before).all(), figures, before)  # keep the first offence
-
-    # One read of the device per round, after all of its work has been queued.
-    rows = dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True)) if seen else {}
-    for player_name, row in rows.items():
-        for name, value in zip(names, row, strict=True):
-            if not abs(value) < float("inf"):
-                raise NonFiniteError(
-                    f"{name} of player {player_name} is {value} in round {t}: the update was not applied; lower the "
-                    "learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
-                )
+    rows = read(state, played, figures)  # one read of the device per round, after all of its work has been queued
     for player in state.players:
         player.update_average()
     state.round += 1
     figures_row: dict[str, float] = {}
-    for name, (minimum_value, f_value, penalty_value, gradient_value) in rows.items():
-        figures_row |= {f"{name}_scalar": minimum_value + f_value, f"{name}_gradient": gradient_value}
-        if name == "phi":
-            figures_row["penalty"] = penalty_value
+    for (here, _), (minimum, f_data, penalty, gradient) in zip(played, rows, strict=True):
+        name = here.player  # of several steps the last stays
+        figures_row |= {f"{name}_scalar": minimum + f_data, f"{name}_gradient": gradient}
+        figures_row |= {"penalty": penalty} if name == "phi" else {}
     return figures_row
+
+
+def play_step(state: TrainState, player: Player, k: int, batch: Particles, broken: Tensor) -> tuple[Tensor, Tensor]:
+    """Play step k of a player on a batch.
+
+    Args:
+        state: its ``round`` and ``seed`` fix all randomness of the step.
+        player: who moves.
+        k: which of its steps in this round.
+        batch: particles of p_d.
+        broken: whether an earlier step of the round was not finite, shape (): then nothing moves.
+
+    Returns:
+        The figures, shape (4,), in the order of :func:`terms_of`, and ``broken`` with this step's offence.
+    """
+    p = sample(state, player, k, batch)
+    minimum, f_data = state.equation.parts(batch, p, player.view)
+    penalty = sum(penalties(state, player, k, batch, p), torch.zeros_like(minimum))
+    loss = penalty - player.sign * (minimum + f_data)
+    gradient, broken = player.apply(loss, (minimum, f_data, penalty), broken)
+    return torch.stack([minimum, f_data, penalty, gradient]).detach(), broken
+
+
+def terms_of(state: TrainState) -> tuple[str, ...]:
+    """Return the names of what is checked in a step, in the order of evaluation."""
+    return (state.equation.auxiliary.minimum_name, "E_pd_f", "penalty", "gradient")
 
 
 def draw(data: Data, n: int, seed: int, index: int, like: Tensor) -> Particles:
     """Return batch ``index`` of the data as particles, with their labels where the data gives some."""
     x = data.batch(n, seed, index, like.device, like.dtype)
     return Particles(x, context=data.labels(n, seed, index, like.device) if data.classes else None)
+
+
+def sample(state: TrainState, player: Player, k: int, batch: Particles) -> Particles | None:
+    """Return p_theta's particles of a step, without a graph to theta unless theta moves.
+
+    Networks that draw on torch's own generators (dropout) are functions of the step as well.
+    """
+    equation, purpose = state.equation, f"{player.name}/{k}"
+    device = next(equation.model.parameters()).device
+    seed_global(state.seed, state.round, f"{purpose}/global", device)
+    noise = generator(state.seed, state.round, f"{purpose}/noise", device)
+    with torch.set_grad_enabled(player.name == "theta"):
+        return equation.sample(len(batch.x), noise, batch.context)
+
+
+def penalties(state: TrainState, player: Player, k: int, batch: Particles, p: Particles | None) -> Iterator[Tensor]:
+    """Yield the penalties that are due in this step, shape ()."""
+    for metric in player.penalised if p is not None else ():
+        assert metric.penalty is not None and p is not None
+        if player.steps_taken % metric.penalty.every == 0:
+            draws = generator(state.seed, state.round, f"{player.name}/{k}/mix", batch.x.device)
+            mix = torch.rand(len(batch.x), generator=draws, dtype=batch.x.dtype, device=batch.x.device)
+            yield metric.penalty(partial(metric, context=batch.context), batch.x, p.x, mix)
+
+
+@contextmanager
+def located(here: Offence) -> Iterator[None]:
+    """Let whatever a part raises within say whose step it was: parts are users' code, and may raise anything.
+
+    Raises:
+        StepError: in the place of every exception but a DataError.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        refusal = StepError(f"{here.place}: {kind}{' '.join(str(error).split())}")
+        refusal.offence = here
+        raise refusal from error
+
+
+def read(state: TrainState, played: Sequence[tuple[Offence, Mark]], figures: Sequence[Tensor]) -> list[list[float]]:
+    """Return the figures of the steps played.
+
+    Raises:
+        NonFiniteError: the first that is not finite; the state is put back to what its step saw.
+    """
+    names, rows = terms_of(state), torch.stack(list(figures)).tolist() if figures else []
+    for (here, mark), row in zip(played, rows, strict=True):
+        for name, value in zip(names, row, strict=True):
+            if not math.isfinite(value):
+                state.rewind(mark)
+                raise non_finite(replace(here, term=name, value=value, terms=dict(zip(names, row, strict=True))))
+    return rows
+
+
+def non_finite(offence: Offence, advice: str = ADVICE) -> NonFiniteError:
+    """Return the error of an offence, in one sentence."""
+    what = f"{offence.term} of player {offence.player} is {offence.value} in round {offence.round}, step {offence.step}"
+    source = f" ({offence.source})" if offence.source else ""
+    error = NonFiniteError(f"{what}{source}: the update was not applied; {advice}")
+    error.offence = offence
+    return error

@@ -5,11 +5,12 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from multiprocessing import Process
 
 import pytest
 
+from se_framework.errors import RunDirectoryError
 from se_framework.lock import locked
 from se_framework.sweeps import record_job
 from tests.test_commands import ROOT, SHORT, TRAIN, call
@@ -98,28 +99,44 @@ def test_resume_of_one_run_cannot_be_swept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def _record(folder, job):
-    record_job(folder / str(job), job, [f"seed={job}"], "finished", job / 3)
+SLOW = """
+import sys, time
+from pathlib import Path
+from se_framework import sweeps
+make = sweeps.table
+def slowly(results):
+    made = make(results)
+    print("read", flush=True)
+    time.sleep(1.5)
+    return made
+sweeps.table = slowly
+sweeps.record_job(Path(sys.argv[1]) / "0", 0, ["seed=0"], "finished", 0.0)
+"""
 
 
 def test_jobs_that_end_together_are_all_in_the_table(tmp_path):
-    jobs = [Process(target=_record, args=(tmp_path, job)) for job in range(12)]
-    for process in jobs:
-        process.start()
-    for process in jobs:
-        process.join()
+    """One has read the others' results and not yet written the table when the next one ends."""
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"read\n"
+        record_job(tmp_path / "1", 1, ["seed=1"], "finished", 1 / 3)
     rows = results(tmp_path)
-    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(k, k / 3) for k in range(12)]
+    assert [(int(row["job"]), float(row["score"])) for row in rows] == [(0, 0.0), (1, 1 / 3)]
 
 
-def test_a_waiting_lock_waits(tmp_path):
-    script = "import sys, time; from pathlib import Path; from se_framework.lock import locked\n"
-    script += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+def test_a_lock_refuses_or_waits_and_is_given_back(tmp_path):
+    script = "import sys; from pathlib import Path; from se_framework.lock import locked\n"
+    script += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    with locked(tmp_path):
+        pass  # and given back: the next one is held by another process
+    command, pipe = [sys.executable, "-c", script, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(RunDirectoryError, match=f"is in use by process {other.pid} on "), locked(tmp_path):
+            pass
+        threading.Timer(1.0, other.stdin.close).start()
         started = time.monotonic()
         with locked(tmp_path, wait=True):
-            assert time.monotonic() - started > 0.5 and other.wait() == 0
+            assert time.monotonic() - started > 0.5
 
 
 def test_the_record_is_plain_json(tmp_path):

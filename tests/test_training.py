@@ -27,7 +27,7 @@ from se_framework.penalties import R1
 from se_framework.players import make_players
 from se_framework.randomness import generator
 from se_framework.state import TrainState
-from se_framework.step import play_round
+from se_framework.step import ADVICE, play_round
 from se_framework.units import in_user_units
 from tests.cases import F_DIVERGENCES
 from tests.oracles import divergence, entropy, letters, total_variation
@@ -250,7 +250,10 @@ def test_nan_stops_the_run_and_spares_the_parameters(where, term, fused):
     with pytest.raises(NonFiniteError) as caught:
         train(state, data, rounds=9, batch_size=16, log_every=0, progress=False)
     message = str(caught.value)
-    assert message.startswith(f"{term} of player phi is nan in round 3: the update was not applied; lower the")
+    assert message.startswith(f"{term} of player phi is nan in round 3, step 0 (NaN in ")
+    assert f" of the {where}, the first of them 0" in message and message.endswith(
+        f"the update was not applied; resume from an earlier checkpoint; {ADVICE}"
+    )
     assert state.round == 3
     for key, value in equation.state_dict().items():
         assert torch.equal(value, before[key]) or torch.equal(value.isnan(), before[key].isnan())
@@ -419,7 +422,7 @@ def test_a_seed_is_a_trajectory_and_the_callers_generator_is_left_alone():
 
 def test_a_foreign_checkpoint_is_refused():
     saved = game(seed=1).state_dict()
-    with pytest.raises(RunDirectoryError, match=r"the checkpoint \(format 1, seed 1, .*\) is not of this run"):
+    with pytest.raises(RunDirectoryError, match=r"the checkpoint \(format 2, seed 1, .*\) is not of this run"):
         game(seed=0).load_state_dict(saved)
     other = state_of(StandardEquation(model=Affine((2,)), divergence=CrossEntropy(), auxiliary=Empirical()), seed=1)
     with pytest.raises(RunDirectoryError, match="players .*theta.* is not of this run"):

@@ -1,4 +1,4 @@
-"""Arguments of ``se-sample`` and ``se-eval``: the run directory, then ``key=value`` split at the first ``=``."""
+"""Arguments of the commands that take a run: the run directory, then ``key=value`` split at the first ``=``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,32 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from se_framework.errors import ConfigError, SEError, nearest
 
+if TYPE_CHECKING:
+    from se_framework.assembly import Assembly
 
-def parse(arguments: list[str], known: dict[str, type], usage: str) -> tuple[Path, dict[str, Any]]:
+LARGEST_N = 10**8
+
+
+OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str}
+"""Arguments of every command that loads a run."""
+OF_A_RUN_HELP = """
+  device=cpu                  auto: cuda where there is one
+  checkpoint=last|best|ROUND  of those that were kept
+  trust=PACKAGE,...           packages whose code the run may use besides ours and torch"""
+
+
+def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
+    """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
+    from se_framework.notebook import load
+
+    return load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
+
+
+def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: str) -> tuple[Path, dict[str, Any]]:
     """Return the run directory and the typed values.
 
     Raises:
@@ -22,7 +42,7 @@ def parse(arguments: list[str], known: dict[str, type], usage: str) -> tuple[Pat
     values: dict[str, Any] = {}
     for argument in arguments[1:]:
         key, equals, text = argument.partition("=")
-        if not equals:
+        if not equals or not key:
             raise ConfigError(f"{argument!r} is not KEY=VALUE: {usage}")
         if key not in known:
             raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
@@ -30,9 +50,25 @@ def parse(arguments: list[str], known: dict[str, type], usage: str) -> tuple[Pat
             values[key] = known[key](text)
         except ValueError as error:
             raise ConfigError(f"{key} must be a whole number, got {text!r}") from error
-        if key == "n" and values[key] < 1:
-            raise ConfigError(f"n must be at least 1, got {text}")
-    return Path(arguments[0]).expanduser(), values
+        if key == "n" and not 1 <= values[key] <= LARGEST_N:
+            raise ConfigError(f"n must lie in 1..{LARGEST_N}, got {text}: draw more with other seeds")
+    return expanded(arguments[0], "the run directory"), values
+
+
+def expanded(text: str, what: str) -> Path:
+    """Return the path that a user typed, ``~`` written out.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what} {text!r} is no path here: {' '.join(str(error).split())[:80]}") from error
+    if "\0" in text:
+        raise ConfigError(f"{what} {text!r} is no path here: it holds a NUL")
+    return path
 
 
 def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> None:
@@ -46,5 +82,5 @@ def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> Non
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from se_framework.commands.arguments import parse, run_command
+from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
 from se_framework.composing import prepare_imports
 
-USAGE = """se-eval RUN_DIR [n=10000] [seed=0] [device=auto] [checkpoint=last|best|ROUND]
+USAGE = (
+    """se-eval RUN_DIR [n=10000] [seed=0]
 
 Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are known, held-out
 NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the equation's value T on
-held-out data with its standard error and the direction of the bound."""
+held-out data with its standard error and the direction of the bound.
+"""
+    + OF_A_RUN_HELP
+)
 
 
 def main() -> None:
@@ -18,13 +22,13 @@ def main() -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    prepare_imports()
-    run_dir, values = parse(arguments, {"n": int, "seed": int, "device": str, "checkpoint": str}, USAGE.splitlines()[0])
+    known = {"n": int, "seed": int} | OF_A_RUN
+    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     from se_framework.evaluation import evaluate, score_lines
-    from se_framework.notebook import load
     from se_framework.run_directory import RunDirectory
 
-    assembly = load(run_dir, values.get("device"), checkpoint=values.get("checkpoint", "last"))
+    assembly = load_run(run_dir, values)
     found = evaluate(assembly, values.get("n", 10_000), values.get("seed", 0))
     for line in score_lines(found):
         print(line)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
-from se_framework.commands.arguments import parse, run_command
+from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
 from se_framework.composing import prepare_imports
-from se_framework.errors import ConfigError
+from se_framework.errors import ConfigError, RunDirectoryError
 
-USAGE = """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K] [device=auto] [checkpoint=last|best|ROUND]
+USAGE = (
+    """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K]
 
 Draw n samples of the run's trained (averaged) model, in the units of its data.
   out=FILE.npy   an array of shape (n, *event)
   out=FILE.png   a picture of the samples beside held-out data
   label=K        samples of class K, where the data has labels"""
+    + OF_A_RUN_HELP
+)
 
 
 def main() -> None:
@@ -23,31 +25,32 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> None:
-    prepare_imports()
-    run_dir, values = parse(
-        arguments,
-        {"n": int, "seed": int, "out": str, "label": int, "device": str, "checkpoint": str},
-        USAGE.splitlines()[0],
-    )
-    out = Path(values.get("out", "samples.npy")).expanduser()
+    known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
+    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
+    out = expanded(values.get("out", "samples.npy"), "out")
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
+    if out.is_dir():
+        raise ConfigError(f"out={out} is a directory: name a file in it")
     import numpy as np
 
     from se_framework.commands.train import draw
     from se_framework.files import write_atomically
-    from se_framework.notebook import load
 
-    assembly = load(run_dir, values.get("device"), checkpoint=values.get("checkpoint", "last"))
+    assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
-    if out.suffix == ".png":
-        draw(assembly, out, samples)
-    else:
-        buffer = io.BytesIO()
-        np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
-        write_atomically(out, buffer.getvalue())
+    try:
+        if out.suffix == ".png":
+            draw(assembly, out, samples)
+        else:
+            buffer = io.BytesIO()
+            np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
+            write_atomically(out, buffer.getvalue())
+    except RunDirectoryError as error:  # "FILE cannot be written (why)"
+        raise ConfigError(f"out={error}") from error
     print(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}")
 
 

@@ -21,10 +21,13 @@ from se_framework.errors import ConfigError, nearest
 from se_framework.evaluation import SCORES, chosen_name, evaluate, log_density, score_lines, score_row
 from se_framework.frames import animate
 from se_framework.lock import locked
+from se_framework.monitors import warnings_in
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
+from se_framework.provenance import check_fingerprint, record_fingerprint
 from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
 from se_framework.run_directory import RunDirectory
+from se_framework.trust import Trust, packages, strings
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if job is not None and config.device == "auto" and torch.cuda.device_count() > 1:
         config.device = f"cuda:{job % torch.cuda.device_count()}"
     run, resumed = which_run(config, directory, in_sweep=job is not None)
+    trust = Trust(packages(config.trust), strings(config))
     if resumed:
         config = resumed_config(config, run, overrides)
         done = finished_score(run, config) if config.resume == "auto" or job is not None else None
@@ -70,7 +74,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     be_deterministic(config.deterministic)
-    assembly = assembly_of(config)
+    assembly = assembly_of(config, trust=trust if resumed else None)
     if config.dry_run:
         print(describe(assembly))
         return Outcome("dry run", None, run.path)
@@ -78,6 +82,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     run.make()
     with locked(run.path):
         if resumed:
+            other_data = any(key.partition(".")[0] == "data" for key in config.resume_allow)
+            (record_fingerprint if other_data else check_fingerprint)(run, assembly.data)
             say(restore(assembly, run) or f"{run.path} has no checkpoint yet: starting at round 0")
             if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
                 end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
@@ -88,6 +94,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
             config = assembly.config = settle(config, choices | {"loop.horizon": config.loop.rounds})
             run.start(as_kept(config), assembly.device)
+            record_fingerprint(run, assembly.data)
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, allowed: {warning}")
         state = assembly.train(run, evaluate=partial(score_row, assembly))
@@ -140,8 +147,8 @@ def as_kept(config: DictConfig) -> str:
     """Return the text of a run's configuration: all but what belongs to one call."""
     kept = config.copy()
     for key in OF_THE_CALL:
-        kept[key] = {"resume": None, "resume_allow": [], "dry_run": False}[key]
-    return OmegaConf.to_yaml(kept)
+        kept[key] = False if key == "dry_run" else None if key == "resume" else []
+    return OmegaConf.to_yaml(kept, resolve=True)
 
 
 def say(sentence: str) -> None:
@@ -161,6 +168,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
     last = assembly.state.history[-1] if assembly.state.history else {}
     run.write_json("summary.json", {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
+        "warnings": warnings_in(assembly.state.history),
     })  # fmt: skip
     for line in score_lines(found):
         print(line)

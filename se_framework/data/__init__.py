@@ -1,8 +1,10 @@
-"""Data: toy laws with a density, tensors, files, digits, images."""
+"""Data: toy laws with a density, tensors, files, digits, images, and what is read when it is needed."""
 
 from __future__ import annotations
 
 from se_framework.data.base import Data, Kind, Sampler
+from se_framework.data.datasets import StreamedData
+from se_framework.data.files import StreamedArray, StreamedImages
 from se_framework.data.images import ImageFolder, PixelData
 from se_framework.data.rows import RowData
 from se_framework.data.shapes import Checkerboard, SwissRoll
@@ -27,6 +29,9 @@ __all__ = [
     "Ring8",
     "RowData",
     "Sampler",
+    "StreamedArray",
+    "StreamedData",
+    "StreamedImages",
     "SwissRoll",
     "TensorData",
     "TorchvisionData",

@@ -10,12 +10,15 @@ so that a score or a likelihood is always reported in the units of the file it c
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from se_framework.data import fingerprint
 from se_framework.errors import DataError
 from se_framework.randomness import generator
 
@@ -35,6 +38,7 @@ class Data(ABC):
         loc: shift from model space to user units, broadcastable to E.
         scale: factor from model space to user units, broadcastable to E.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
+        resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
     """
 
@@ -47,6 +51,7 @@ class Data(ABC):
     loc: Tensor | float = 0.0
     scale: Tensor | float = 1.0
     image_shape: tuple[int, ...] | None = None
+    resident: bool = True
     classes: int = 0
 
     @property
@@ -84,7 +89,7 @@ class Data(ABC):
             Points of shape (n, \*E).
 
         Raises:
-            DataError: the data has fewer than n training rows.
+            DataError: the data has fewer than n training rows, or a row cannot be read.
         """
 
     @abstractmethod
@@ -111,6 +116,29 @@ class Data(ABC):
     def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
         """Return the labels of exactly the rows of ``held_out(n, seed)``, shape (m,), int64, or None as above."""
         return None
+
+    def prefetch(
+        self, n: int, seed: int, index: int, device: torch.device | str = "cpu"
+    ) -> AbstractContextManager[None]:
+        """Return a context within which the batches ``batch(n, seed, i)`` from i = index on are prepared ahead.
+
+        Batches are the same within and outside, and any of them may be asked for; only their price differs.
+        """
+        return nullcontext()
+
+    @property
+    def origin(self) -> str:
+        """How a message names the data: the option and the file where it comes from one."""
+        return f"data ({self.name})"
+
+    def fingerprint(self) -> str:
+        """Return a line that is the same as long as the data is the same.
+
+        A run records it and, resumed, refuses data that gives another. It must not depend on the process, the machine
+        or where files lie. Here, for a law that is computed, type and ``repr``; data with rows hashes them.
+        """
+        cls = type(self)
+        return fingerprint.of_text(f"{cls.__module__}.{cls.__qualname__} {re.sub(r' at 0x[0-9a-f]+', '', repr(self))}")
 
     def to_user(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""

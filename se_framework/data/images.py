@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from se_framework.data import fingerprint
 from se_framework.data.rows import MIN_ROWS, Part, RowData, split
 from se_framework.errors import DataError
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+LARGEST = 16384
+"""Pixels on a side: an image of that size takes 0.8 GB."""
 # Pillow's other readers are never tried, whatever a file holds.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 
@@ -61,9 +65,12 @@ class PixelData(RowData):
         self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> Tensor:
         """Return images in [-1, 1], shape (n, C, H, W); they cross to the device as bytes."""
-        x = self.pixels[self._index[part][index]].to(device).to(dtype or torch.get_default_dtype())
-        # By a tensor, not by a number: CUDA would multiply by the rounded reciprocal of a number.
-        return x.sub_(127.5).div_(torch.tensor(127.5, dtype=x.dtype, device=x.device))
+        return in_unit_range(self.pixels[self._index[part][index]], device, dtype)
+
+    def fingerprint(self) -> str:
+        """Return a hash of the images and their labels."""
+        labels = [t for t in (self.train_labels, self.rest_labels) if t is not None]
+        return fingerprint.of_tensors([self.pixels, self._index["train"], self._index["rest"], *labels])
 
 
 class ImageFolder(PixelData):
@@ -99,38 +106,91 @@ class ImageFolder(PixelData):
         held_out_fraction: float = 0.1,
         skip_broken: bool = False,
     ) -> None:
-        if size < 1:
-            raise DataError(f"data.size must be at least 1 pixel, got {size}")
         split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
-        folder = Path(path).expanduser()
-        files = _files_of(folder)
+        folder, files = files_of(path, size)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
-        read: list[Path] = []
-        skipped: list[Path] = []
+        readable: list[bool] = []
+        count = 0
         for file in files:
             try:
-                pixels[len(read)] = torch.from_numpy(read_image(folder / file, size, grey))
-                read.append(file)
+                pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
+                count += 1
+                readable.append(True)
             except DataError:
                 if not skip_broken:
                     raise
-                skipped.append(file)
-        self.skipped = tuple(map(str, skipped))
-        if skipped:
-            warnings.warn(
-                f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
-                f"out, the first is {self.skipped[0]!r}",
-                stacklevel=2,
-            )
-        if len(read) < MIN_ROWS:
-            raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
-        # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
-        owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
-        self.class_names = tuple(sorted(set(owners) - {""}))
-        numbers = _class_numbers(folder, read, owners, self.class_names) if labels else None
-        train, rest = split(len(read), held_out_fraction)
-        name = folder.resolve().name or "images"
-        super().__init__(pixels[: len(read)], train, rest, name, numbers, len(self.class_names) if labels else 0)
+                readable.append(False)
+        self.images = found = kept(folder, files, readable, labels)
+        self.class_names, self.skipped = found.class_names, found.skipped
+        train, rest = split(len(found.files), held_out_fraction)
+        classes = 0 if found.labels is None else len(found.class_names)
+        super().__init__(pixels[: len(found.files)], train, rest, found.name, found.labels, classes)
+
+    @property
+    def origin(self) -> str:
+        """How a message names the data."""
+        return f"data.path: {str(self.images.folder)!r}"
+
+    def fingerprint(self) -> str:
+        """Return a hash of the names and bytes of the image files."""
+        return self.images.fingerprint()
+
+
+@dataclass(frozen=True)
+class Images:
+    """The image files of a folder.
+
+    Attributes:
+        folder: where they are.
+        files: relative to the folder, sorted by name.
+        skipped: files left out.
+        class_names: names of the sub-folders with images, in the order of the labels; empty for a flat folder.
+        labels: the class of every file, shape (N,), int64; None where none were asked for.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    skipped: tuple[str, ...]
+    class_names: tuple[str, ...]
+    labels: Tensor | None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder."""
+        return self.folder.resolve().name or "images"
+
+    def fingerprint(self) -> str:
+        """Return a hash of the names and bytes of the files."""
+        return fingerprint.of_files([self.folder / f for f in self.files], [f.as_posix() for f in self.files])
+
+
+def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: bool) -> Images:
+    """Return the files that can be read, with a warning of those that cannot, and their classes.
+
+    Raises:
+        DataError: fewer than four images, or labels were asked for and there are no classes.
+    """
+    read = tuple(file for file, good in zip(files, readable, strict=True) if good)
+    skipped = tuple(str(file) for file, good in zip(files, readable, strict=True) if not good)
+    if len(read) < MIN_ROWS:
+        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
+    if skipped:
+        warnings.warn(
+            f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
+            f"out, the first is {skipped[0]!r}",
+            stacklevel=3,
+        )
+    # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
+    owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
+    names = tuple(sorted(set(owners) - {""}))
+    return Images(folder, read, skipped, names, _class_numbers(folder, read, owners, names) if labels else None)
+
+
+def in_unit_range(pixels: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    """Return bytes as numbers in [-1, 1]; they cross to the device as bytes."""
+    x = pixels.to(device, non_blocking=True).to(dtype or torch.get_default_dtype())
+    # By a tensor, not by a number: CUDA would multiply by the rounded reciprocal of a number.
+    return x.sub_(127.5).div_(torch.tensor(127.5, dtype=x.dtype, device=x.device))
 
 
 def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:
@@ -188,8 +248,11 @@ def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """Return the regular files below a folder that are not hidden, relative to it, sorted by name."""
+def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
+    """Return a folder and the regular files below it that are not hidden, relative to it, sorted by name."""
+    if not 1 <= size <= LARGEST:
+        raise DataError(f"data.size must lie in 1..{LARGEST} pixels, got {size}")
+    folder = Path(path).expanduser()
     if not folder.exists():
         raise DataError(
             f"data.path: no folder {str(folder)!r} (seen from {str(Path.cwd())!r}); give an existing folder of images"
@@ -220,7 +283,7 @@ def _files_of(folder: Path) -> list[Path]:
             f"data.path: {str(folder)!r} is empty (hidden files and symbolic links are not read); give a folder with "
             f"at least {MIN_ROWS} images ({', '.join(EXTENSIONS)})"
         )
-    return found
+    return folder, found
 
 
 def _class_numbers(folder: Path, files: Sequence[Path], owners: Sequence[str], names: Sequence[str]) -> Tensor:

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from se_framework.data.guards import RATIO, SMALL, refuse_bombs
 from se_framework.errors import DataError, nearest
 
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
+# float32 holds every integer of 16 bits; wider ones need float64.
+_NARROW = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
 
 
 def read_array(path: str | Path, key: str | None = None, option: str = "data.path") -> Tensor:
@@ -31,6 +34,53 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
     Raises:
         DataError: the file is missing, of another kind, unreadable, or would have to be unpickled.
     """
+    file, extension = _existing(path, option)
+    if key is not None and extension != ".npz":
+        raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
+    what = f"{option}: {str(file)!r}"
+    try:
+        refuse_bombs(file, what)
+        if extension == ".csv":
+            return _read_csv(file, what)
+        if extension == ".pt":
+            return _read_torch(file, what)
+        return _read_numpy(file, key, what)
+    except OSError as error:
+        raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """Return the array of a .npy file mapped into memory: its values are read where they are used.
+
+    Raises:
+        DataError: the file is missing, no .npy file, damaged, or holds Python objects.
+    """
+    file, extension = _existing(path, "data.path")
+    what = f"data.path: {str(file)!r}"
+    if extension != ".npy":
+        raise DataError(
+            f"{what} cannot be read row by row, only .npy files can: write it by numpy.save, or take it into memory "
+            "with data=array"
+        )
+    try:
+        return np.lib.format.open_memmap(file, mode="r")
+    except OSError as error:
+        raise DataError(f"{what} cannot be read ({error})") from error
+    except ValueError as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{what} holds Python objects, which are never unpickled; give an array of numbers"
+            ) from error
+        raise DataError(f"{what} is not a readable .npy file ({_first_line(error)}); write it again") from error
+
+
+def as_floats(rows: Tensor) -> Tensor:
+    """Return numbers as float32 where that holds every value of their type, else as float64."""
+    return rows.to(torch.float32 if rows.dtype in _NARROW else torch.float64)
+
+
+def _existing(path: str | Path, option: str) -> tuple[Path, str]:
+    """Return a file that exists and is not empty, and its extension."""
     file = Path(path).expanduser()
     extension = file.suffix.lower()
     if not file.exists():
@@ -40,19 +90,9 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
     if extension not in EXTENSIONS:
         found = f"{extension} files" if extension else "a file without extension"
         raise DataError(f"{option}: cannot read {found} ({str(file)!r}); use {', '.join(EXTENSIONS)}")
-    if key is not None and extension != ".npz":
-        raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
     if file.stat().st_size == 0:
         raise DataError(f"{option}: {str(file)!r} is empty; give a file with at least 4 rows")
-    what = f"{option}: {str(file)!r}"
-    try:
-        if extension == ".csv":
-            return _read_csv(file, what)
-        if extension == ".pt":
-            return _read_torch(file, what)
-        return _read_numpy(file, key, what)
-    except OSError as error:
-        raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
+    return file, extension
 
 
 def as_tensor(array: np.ndarray, what: str) -> Tensor:
@@ -108,6 +148,11 @@ def _read_torch(file: Path, what: str) -> Tensor:
         ) from error
     if not isinstance(loaded, Tensor):
         raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
+    values = loaded.numel() * loaded.element_size()  # more than the storage where strides are zero, or zeros left out
+    if values > max(SMALL, RATIO * file.stat().st_size):
+        raise DataError(
+            f"{what} has {file.stat().st_size} bytes and would unfold to {values}; save a contiguous tensor"
+        )
     return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from se_framework.data import fingerprint
 from se_framework.data.base import Data
-from se_framework.data.readers import as_tensor, read_array
+from se_framework.data.moments import Finite, Moments, chunks
+from se_framework.data.readers import as_floats, as_tensor, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
 from se_framework.errors import DataError
 from se_framework.randomness import generator
 
-_NARROW = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
 _LEVELS = 17  # values of a pixel of scikit-learn's digits
 
 
@@ -56,12 +57,11 @@ class TensorData(RowData):
         if labels is not None:
             checked, self.classes = check_labels(labels, len(rows), "data.labels")
             self.train_labels, self.rest_labels = checked[train_index], checked[rest_index]
-        train, rest = rows[train_index], rows[rest_index]
         loc: Tensor | float = 0.0
         scale: Tensor | float = 1.0
         if standardize:
-            loc, scale = _moments(train)
-        self._set(train, rest, loc, scale, name, image_shape)
+            loc, scale = _moments(rows, rest_index)
+        self._set(rows[train_index], rows[rest_index], loc, scale, name, image_shape)
 
     def _set(
         self,
@@ -79,7 +79,7 @@ class TensorData(RowData):
         size = torch.Size(self.event_shape).numel()
         if image_shape is not None and torch.Size(image_shape).numel() != size:
             raise DataError(f"data.image_shape {tuple(image_shape)} must hold {size} numbers, the size of one point")
-        self.image_shape = tuple(image_shape) if image_shape is not None else _image_shape(self.event_shape)
+        self.image_shape = tuple(image_shape) if image_shape is not None else image_shape_of(self.event_shape)
 
     def rows(
         self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
@@ -87,6 +87,11 @@ class TensorData(RowData):
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
         return stored[index].to(device, dtype or torch.get_default_dtype())
+
+    def fingerprint(self) -> str:
+        """Return a hash of the rows and their labels."""
+        labels = [t for t in (self.train_labels, self.rest_labels) if t is not None]
+        return fingerprint.of_tensors([self.train, self.rest, *labels])
 
 
 class ArrayData(TensorData):
@@ -118,6 +123,16 @@ class ArrayData(TensorData):
         super().__init__(
             rows, held_out_fraction, standardize, name=Path(path).stem, labels=classes[0] if classes else None
         )
+        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
+
+    @property
+    def origin(self) -> str:
+        """How a message names the data."""
+        return f"data.path: {str(self._files[0])!r}"
+
+    def fingerprint(self) -> str:
+        """Return a hash of the bytes of the files."""
+        return fingerprint.of_files(self._files)
 
 
 class Digits(TensorData):
@@ -176,12 +191,14 @@ class DequantizedDigits(TensorData):
         return (rows + _uniform(rows, seed, index, "dequantize")).to(device, dtype or torch.get_default_dtype())
 
 
-def as_data(source: Any) -> Data:
+def as_data(source: Any, workers: int = 0) -> Data:
     """Return ``source`` as :class:`Data`.
 
     Args:
         source: a Data, a tensor, an array, or a map-style torch Dataset whose items are tensors, or tuples that begin
-            with one (the rest, such as a label, is left out).
+            with one (the rest, such as a label, is left out). A Dataset is read item by item in every epoch, so that
+            what is random in it stays random; a TensorDataset is its first tensor.
+        workers: processes that read the items of a Dataset ahead.
 
     Raises:
         DataError: the source is anything else, or its rows are malformed.
@@ -193,7 +210,9 @@ def as_data(source: Any) -> Data:
     if isinstance(source, torch.utils.data.TensorDataset):
         return TensorData(source.tensors[0])
     if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
-        return TensorData(_stack(source))
+        from se_framework.data.datasets import StreamedData
+
+        return StreamedData(source, workers)
     raise DataError(
         f"data is a {type(source).__name__}; give a Data, a tensor or array of shape (rows, ...), "
         "or a torch Dataset with a length whose items are tensors"
@@ -217,32 +236,23 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
         raise DataError(f"{what} is a single number; give an array of shape (rows, ...)")
     if rows.is_complex():
         raise DataError(f"{what} holds complex numbers; give real ones, e.g. real and imaginary parts as two columns")
-    # float32 holds every integer of 16 bits; wider ones need float64.
-    rows = rows.to(torch.float32 if rows.dtype in _NARROW else torch.float64)
+    rows = as_floats(rows)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if len(rows) < MIN_ROWS:
         raise DataError(f"{what} has {len(rows)} rows of shape {tuple(rows.shape[1:])}; give at least {MIN_ROWS} rows")
-    bad = ~torch.isfinite(rows.flatten(1))
-    if bool(bad.any()):
-        first = int(bad.any(1).to(torch.uint8).argmax())
-        raise DataError(
-            f"{what} has {int(bad.sum())} NaN or infinite values, the first in row {first + 1} of {len(rows)}; "
-            "remove or fill them"
-        )
+    finite = Finite()
+    finite.add(rows, 0)
+    finite.refuse(what, len(rows))
     return rows
 
 
-def _moments(train: Tensor) -> tuple[Tensor, Tensor]:
-    # Two passes in float64: E[x^2] - E[x]^2 in float32 would lose a spread of 5 around 1000.
-    low, high = train.amin(0).double(), train.amax(0).double()
-    loc = train.mean(0, dtype=torch.float64)
-    scale = (train.double() - loc).square().mean(0).sqrt()
-    # The rounded mean of a constant column leaves a spread of about 1e-16 that must not be blown up to 1.
-    constant = (low == high) | (scale == 0)
-    loc, scale = torch.where(constant, low, loc), torch.where(constant, 1.0, scale)
-    if not bool((torch.isfinite(loc) & torch.isfinite(scale)).all()):
-        raise DataError("the data is too large to standardise in float64 (its variance overflows); rescale the file")
-    return loc, scale
+def _moments(rows: Tensor, rest_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation over the rows that are not held out, in the order in which a stream has them."""
+    moments, held = Moments(), torch.zeros(len(rows), dtype=torch.bool)
+    held[rest_index] = True
+    for start, stop in chunks(len(rows), tuple(rows.shape[1:])):
+        moments.add(rows[start:stop][~held[start:stop]])
+    return moments.result()
 
 
 def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -260,31 +270,10 @@ def _uniform(rows: Tensor, seed: int, index: int, purpose: str) -> Tensor:
     return torch.rand(rows.shape, generator=generator(seed, index, purpose), dtype=torch.float64) / _LEVELS
 
 
-def _image_shape(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return E where it is that of an image, (H, W) or (C, H, W) with C = 1 or 3; else None."""
     if len(event_shape) == 2 and min(event_shape) > 1:
         return event_shape
     if len(event_shape) == 3 and event_shape[0] in (1, 3):
         return event_shape
     return None
-
-
-def _stack(source: Any) -> Tensor:
-    rows: list[Tensor] = []
-    for i in range(len(source)):
-        item = source[i]
-        if isinstance(item, tuple | list) and item:
-            item = item[0]
-        if not isinstance(item, Tensor):
-            raise DataError(
-                f"item {i} of the {type(source).__name__} is a {type(item).__name__}; its items must be tensors, "
-                "or tuples that begin with one (e.g. transform=ToTensor())"
-            )
-        if rows and item.shape != rows[0].shape:
-            raise DataError(
-                f"item {i} of the {type(source).__name__} has shape {tuple(item.shape)} and item 0 "
-                f"{tuple(rows[0].shape)}; give all items one shape"
-            )
-        rows.append(item)
-    if not rows:
-        raise DataError(f"the {type(source).__name__} is empty; give at least {MIN_ROWS} rows")
-    return torch.stack(rows)
