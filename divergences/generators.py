@@ -165,7 +165,7 @@ class GAN(NamedFDivergence):
         return -(w.exp() * softplus(-w) + softplus(v))
 
     def link(self, v: Tensor) -> Tensor:  # noqa: D102
-        return -softplus(-v)
+        return logsigmoid(v)
 
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return softplus(v)

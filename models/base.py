@@ -97,6 +97,7 @@ class Critic(nn.Module, ABC):
             guarantees one (for each label, where there are labels), else None.
         has_context: the network can read a label: its constructor takes ``classes``.
         needs_image: the network is for images: its constructor takes ``image_shape``.
+        row_wise: no example's score depends on the others, so data and samples may be scored in one pass.
 
     Args:
         event_shape: shape E of one example.
@@ -106,6 +107,7 @@ class Critic(nn.Module, ABC):
     lipschitz: ClassVar[float | None] = None
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
@@ -151,6 +153,8 @@ class Embedding(nn.Module, ABC):
         bounded: the embedding lies in a bounded set, whatever the parameters (an instance may differ from its class).
         has_context: the network can read a label (class attribute).
         needs_image: the network is for images: its constructor takes ``image_shape`` (class attribute).
+        row_wise: no example's point depends on the others, so data and samples may be embedded in one pass (class
+            attribute).
         outputs: k.
 
     Args:
@@ -165,6 +169,7 @@ class Embedding(nn.Module, ABC):
     bounded: bool = False
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    row_wise: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], outputs: int) -> None:
         super().__init__()

@@ -155,6 +155,7 @@ class ConvCritic(Critic):
 
     has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = True
 
     def __init__(
         self,

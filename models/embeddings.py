@@ -27,6 +27,7 @@ class GroupSortEmbedding(Embedding):
     """
 
     lipschitz: ClassVar[float | None] = 1.0
+    row_wise: ClassVar[bool] = True
 
     def __init__(self, event_shape: tuple[int, ...], outputs: int = 16, width: int = 128, depth: int = 3) -> None:
         super().__init__(event_shape, outputs)
@@ -52,6 +53,7 @@ class Projection(Embedding):
     """
 
     lipschitz: ClassVar[float | None] = 1.0
+    row_wise: ClassVar[bool] = True
 
     def __init__(self, event_shape: tuple[int, ...], outputs: int = 1) -> None:
         super().__init__(event_shape, outputs)
@@ -80,6 +82,8 @@ class MLPEmbedding(Embedding):
         activation: nonlinearity; by default leaky ReLU, whose gradient vanishes nowhere.
         bounded: pass every coordinate through tanh.
     """
+
+    row_wise: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -142,6 +142,7 @@ class SpectralCritic(Critic):
 
     lipschitz: ClassVar[float | None] = 1.0
     has_context: ClassVar[bool] = True
+    row_wise: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -54,6 +54,8 @@ class TabularCritic(Critic):
         ValueError: another event shape, or fewer than two letters.
     """
 
+    row_wise: ClassVar[bool] = True
+
     def __init__(self, event_shape: tuple[int, ...] = (1,), letters: int = 6) -> None:
         super().__init__(event_shape)
         _check("TabularCritic", event_shape, letters)

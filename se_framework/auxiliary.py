@@ -70,6 +70,7 @@ class Auxiliary(nn.Module, ABC):
             ``"transport"``.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
         needs_density: the step reads log p_theta at its particles (``problem.p.log_prob``).
+        minimum_reads_data: the minimum reads the critic on data (``problem.v_data``), which else only E_pd f does.
         minimum_name: the minimum's formula, for messages and logs.
     """
 
@@ -79,6 +80,7 @@ class Auxiliary(nn.Module, ABC):
     uses: ClassVar[Literal["dual", "primal", "entropy", "transport"]] = "dual"
     needs_alpha: ClassVar[bool | None] = None
     needs_density: ClassVar[bool] = False
+    minimum_reads_data: bool = True
     minimum_name: ClassVar[str] = "min_q"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
@@ -112,7 +114,7 @@ class Dual(Auxiliary):
 
     def __init__(self, normalised: bool = False) -> None:
         super().__init__()
-        self.normalised = self.needs_mass_one = normalised
+        self.normalised = self.needs_mass_one = self.minimum_reads_data = normalised
 
     def extra_repr(self) -> str:
         """Show over which q the minimum is taken."""
@@ -232,6 +234,7 @@ class Tilted(Auxiliary):
     uses = "entropy"
     needs_alpha = True
     needs_density = True
+    minimum_reads_data = False
     minimum_name = "-tau log Z"
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:

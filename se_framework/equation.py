@@ -152,20 +152,39 @@ class StandardEquation(nn.Module):
 
     def particles(self, noise: Tensor, context: Tensor | None = None) -> Particles:
         """Return p_theta's particles from latent noise (differentiable in theta), one for each label of a context."""
-        return replace(self.model(context).particles(noise), context=context)
+        return _labelled(self.model(context).particles(noise), context)
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, context: Tensor | None = None
     ) -> Particles | None:
         """Draw n particles of p_theta, with the given labels; None where the equation needs none."""
-        return self.particles(self.model(context).noise(n, generator), context) if self.uses_samples else None
+        if not self.uses_samples:
+            return None
+        law = self.model(context)
+        return _labelled(law.particles(law.noise(n, generator)), context)
 
-    def inner_problem(self, data: Particles, p: Particles | None, divergence: Divergence | None = None) -> InnerProblem:
-        """Return what the minimum over q depends on, with the critic evaluated on both clouds."""
-        v = None if self.metric is None or p is None else self.metric(p.x, p.context)
-        v_data = None if self.metric is None else self.metric(data.x, data.context)
+    def inner_problem(
+        self, data: Particles, p: Particles | None, divergence: Divergence | None = None, with_data: bool = True
+    ) -> InnerProblem:
+        """Return what the minimum over q depends on, with the critic evaluated on both clouds, or on p's alone."""
+        v, v_data, metric = None, None, self.metric
+        if metric is not None and with_data:
+            v_data, v = (metric(data.x, data.context), None) if p is None else metric.on_both(data, p)
+        elif metric is not None and p is not None:
+            v = metric(p.x, p.context)
         divergence = divergence or self.divergence
-        return InnerProblem(v, v_data, data, p, self.model, divergence, self.alpha, self.beta, self.metric)
+        return InnerProblem(v, v_data, data, p, self.model, divergence, self.alpha, self.beta, metric)
+
+    def minimum(self, data: Particles, p: Particles | None, divergence: Divergence | None = None) -> Tensor:
+        r"""Return :math:`\min_q\{-\alpha H(q) + \beta D(q,p) - \mathbb E_q f\}`, all of the scalar that theta moves.
+
+        The critic is evaluated on data only where the minimum reads that. Arguments as in :meth:`parts`.
+        """
+        problem = self.inner_problem(data, p, divergence, with_data=self.auxiliary.minimum_reads_data)
+        minimum = self.auxiliary.minimum(problem)
+        for _, weight, other in self.summands():
+            minimum = minimum + weight * other.minimum(data, p)
+        return minimum
 
     def parts(
         self, data: Particles, p: Particles | None, divergence: Divergence | None = None
@@ -250,3 +269,7 @@ class StandardEquation(nn.Module):
                 "a smooth f-divergence with an unrestricted metric has one"
             )
         return self.auxiliary.log_ratio(x, self.metric.log_ratio(x), self.inner_problem(data, p))
+
+
+def _labelled(p: Particles, context: Tensor | None) -> Particles:
+    return p if context is None else replace(p, context=context)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
+from models.laws import Particles
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.penalties import Penalty
 
@@ -71,6 +74,11 @@ class Metric(nn.Module):
         """Whether one example's score depends on the others (batch normalisation)."""
         return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
 
+    @property
+    def settles(self) -> bool:
+        """Whether :meth:`settle` does anything."""
+        return self.clip is not None
+
     @torch.no_grad()
     def settle(self) -> None:
         """Clip the parameters: called after every step of phi (networks with a ``settle`` of their own likewise)."""
@@ -102,6 +110,36 @@ class Metric(nn.Module):
             )
         return v
 
+    def on_both(self, data: Particles, p: Particles) -> tuple[Tensor, Tensor]:
+        """Return the outputs on data and on p's particles: of one pass where the network says that rows are separate.
+
+        One pass over both takes less time than two, forward and back. A network that does not declare ``row_wise`` may
+        couple the examples of a batch, and would then see another batch.
+        """
+        x, y = data.x, p.x
+        separate = not getattr(self.network, "row_wise", False) or (data.context is None) != (p.context is None)
+        if separate or x.dtype != y.dtype or x.shape[1:] != y.shape[1:]:
+            return self(x, data.context), self(y, p.context)
+        context = None
+        if data.context is not None and p.context is not None:
+            context = torch.cat((data.context, p.context))
+        v_data, v = self(torch.cat((x, y)), context).split((len(x), len(y)))
+        return v_data, v
+
+    def given(self, context: Tensor | None) -> Metric | Given:
+        """Return the metric as a function of points alone, at fixed labels."""
+        return self if context is None else Given(self, context)
+
+    def gradient(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        r"""Return :math:`\nabla_x v` at each example, shape (B, \*E), differentiable in phi.
+
+        Networks that know a shorter way than differentiating their scores have a method ``gradient``.
+        """
+        own = getattr(self.network, "gradient", None)
+        if own is not None:
+            return own(x) if context is None else own(x, context)
+        return torch.func.grad(lambda points: self(points, context).sum())(x)
+
     def log_ratio(self, x: Tensor) -> Tensor:
         """Return v, which at the optimum of an f-divergence's dual (auxiliary=dual) is log(p_d/p_theta), shape (B,).
 
@@ -115,3 +153,18 @@ class Metric(nn.Module):
                 f"metric is {self.function_class}: its output is a potential, not a log-ratio; train with metric=mlp"
             )
         return self.forward(x)
+
+
+class Given(NamedTuple):
+    """A metric at fixed labels."""
+
+    metric: Metric
+    context: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the scores, shape (B,)."""
+        return self.metric(x, self.context)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        r"""Return the scores' gradients, shape (B, \*E)."""
+        return self.metric.gradient(x, self.context)

@@ -129,5 +129,6 @@ class R1(Penalty):
 
 def gradient_norm_squared(metric: Critic, x: Tensor) -> Tensor:
     r"""Return :math:`\|\nabla_x v(x)\|^2` per example over all non-batch axes, shape (B,), differentiable in phi."""
-    gradient = torch.func.grad(lambda x: metric(x).sum())(x.detach())
+    own = getattr(metric, "gradient", None)
+    gradient = own(x.detach()) if own is not None else torch.func.grad(lambda x: metric(x).sum())(x.detach())
     return gradient.flatten(1).square().sum(1)

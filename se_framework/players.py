@@ -97,12 +97,15 @@ class Player:
             broken: whether an earlier step of the round was not finite, shape (); None for no.
 
         Returns:
-            The norm of the gradient, and ``broken`` with this step's offence, shapes ().
+            The scalars with the norm of the gradient after them, shape (n + 1,), and ``broken`` with this step's
+            offence, shape ().
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:  # the optimiser's own zero_grad takes 20 us
+            parameter.grad = None
         loss.backward(inputs=self.parameters)
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        offence = ~torch.isfinite(torch.stack([norm, *(t.detach() for t in checked)])).all()
+        figures = torch.stack([*(t.detach() for t in checked), norm])
+        offence = (figures * 0).sum().isnan()  # 0 times inf is NaN: half as many kernels as isfinite
         broken = offence if broken is None else broken | offence
         if all(group.get("fused") for group in self.optimizer.param_groups):
             self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
@@ -112,7 +115,7 @@ class Player:
         if self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
             self._settle_unless(broken)
         self.steps_taken += 1
-        return norm, broken
+        return figures, broken
 
     @torch.no_grad()
     def _settle_unless(self, broken: Tensor) -> None:
@@ -126,7 +129,7 @@ class Player:
 
 
 def _settlers(module: nn.Module) -> list[Callable[[], None]]:
-    parts: list[Any] = [part for part in module.modules() if hasattr(part, "settle")]
+    parts: list[Any] = [p for p in module.modules() if hasattr(p, "settle") and getattr(p, "settles", True)]
     return [part.settle for part in parts]
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,7 +42,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
     """
     equation, t = state.equation, state.round
     like = next(equation.model.parameters())
-    broken = torch.zeros((), dtype=torch.bool, device=like.device)
+    broken: Tensor | None = None
     played: list[tuple[Offence, Mark]] = []
     figures: list[Tensor] = []
     batch = None
@@ -74,12 +73,14 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
     figures_row: dict[str, float] = {}
     for (here, _), (minimum, f_data, penalty, gradient) in zip(played, rows, strict=True):
         name = here.player  # of several steps the last stays
-        figures_row |= {f"{name}_scalar": minimum + f_data, f"{name}_gradient": gradient}
+        figures_row |= {f"{name}_objective": minimum + f_data, f"{name}_gradient": gradient}
         figures_row |= {"penalty": penalty} if name == "phi" else {}
     return figures_row
 
 
-def play_step(state: TrainState, player: Player, k: int, batch: Particles, broken: Tensor) -> tuple[Tensor, Tensor]:
+def play_step(
+    state: TrainState, player: Player, k: int, batch: Particles, broken: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Play step k of a player on a batch.
 
     Args:
@@ -87,17 +88,25 @@ def play_step(state: TrainState, player: Player, k: int, batch: Particles, broke
         player: who moves.
         k: which of its steps in this round.
         batch: particles of p_d.
-        broken: whether an earlier step of the round was not finite, shape (): then nothing moves.
+        broken: whether an earlier step of the round was not finite, shape (): then nothing moves; None for no.
 
     Returns:
         The figures, shape (4,), in the order of :func:`terms_of`, and ``broken`` with this step's offence.
     """
-    p = sample(state, player, k, batch)
-    minimum, f_data = state.equation.parts(batch, p, player.view)
-    penalty = sum(penalties(state, player, k, batch, p), torch.zeros_like(minimum))
-    loss = penalty - player.sign * (minimum + f_data)
-    gradient, broken = player.apply(loss, (minimum, f_data, penalty), broken)
-    return torch.stack([minimum, f_data, penalty, gradient]).detach(), broken
+    p, equation = sample(state, player, k, batch), state.equation
+    if player.name == "theta":  # E_pd f does not move with theta
+        objective = minimum = equation.minimum(batch, p, player.view)
+        f_data = minimum.new_zeros(())
+    else:
+        minimum, f_data = equation.parts(batch, p, player.view)
+        objective = minimum + f_data
+    loss = objective if player.sign < 0 else -objective
+    penalty = sum(penalties(state, player, k, batch, p))
+    if isinstance(penalty, Tensor):
+        loss = loss + penalty
+    else:
+        penalty = minimum.new_zeros(())
+    return player.apply(loss, (minimum, f_data, penalty), broken)
 
 
 def terms_of(state: TrainState) -> tuple[str, ...]:
@@ -117,7 +126,7 @@ def sample(state: TrainState, player: Player, k: int, batch: Particles) -> Parti
     Networks that draw on torch's own generators (dropout) are functions of the step as well.
     """
     equation, purpose = state.equation, f"{player.name}/{k}"
-    device = next(equation.model.parameters()).device
+    device = batch.x.device
     seed_global(state.seed, state.round, f"{purpose}/global", device)
     noise = generator(state.seed, state.round, f"{purpose}/noise", device)
     with torch.set_grad_enabled(player.name == "theta"):
@@ -131,7 +140,7 @@ def penalties(state: TrainState, player: Player, k: int, batch: Particles, p: Pa
         if player.steps_taken % metric.penalty.every == 0:
             draws = generator(state.seed, state.round, f"{player.name}/{k}/mix", batch.x.device)
             mix = torch.rand(len(batch.x), generator=draws, dtype=batch.x.dtype, device=batch.x.device)
-            yield metric.penalty(partial(metric, context=batch.context), batch.x, p.x, mix)
+            yield metric.penalty(metric.given(batch.context), batch.x, p.x, mix)
 
 
 @contextmanager

@@ -9,10 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from models import GroupSortCritic, MLPCritic
+from divergences import JensenShannon
+from models import GroupSortCritic, MLPCritic, MLPGenerator
+from models.laws import Particles
+from se_framework.auxiliary import Dual
+from se_framework.data import Moons
+from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError
 from se_framework.metric import Metric
 from se_framework.penalties import R1, GradientPenalty
+from se_framework.state import TrainState
+from se_framework.step import play_round
 from tests.cases import PENALTIES
 from tests.oracles import (
     central_difference,
@@ -56,6 +63,81 @@ PENALTY_OF_NORM = {
     "r1": lambda n: 0.1 * n**2 / 2,
     "r1_r2": lambda n: 0.1 * n**2,
 }
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh"])
+def test_a_perceptrons_own_gradient_is_that_of_two_derivatives(activation, classes):
+    """Values, and slopes in every parameter, against double differentiation; tanh has no such short way."""
+    critic = MLPCritic((2, 3), width=7, depth=3, activation=activation, classes=classes)
+    x, labels = torch.randn(11, 2, 3), torch.arange(11) % 3 if classes else None
+    once = Metric(critic).gradient(x, labels)
+    x.requires_grad_()
+    (twice,) = torch.autograd.grad(critic(x, labels).sum(), x, create_graph=True)
+    torch.testing.assert_close(once, twice, rtol=1e-12, atol=1e-14)
+    weights = torch.randn(11, 2, 3)
+    slopes = (
+        torch.autograd.grad(
+            (g * weights).square().sum(), list(critic.parameters()), allow_unused=True, materialize_grads=True
+        )
+        for g in (once, twice)
+    )
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+class Counting(MLPCritic):
+    """A perceptron that writes down how many rows it is given."""
+
+    def score(self, x, context=None):
+        self.rows.append(len(x))
+        return super().score(x, context)
+
+
+def counting(row_wise=True):
+    critic = Counting((2,), width=4)
+    critic.rows, critic.row_wise = [], row_wise
+    return critic
+
+
+def test_data_and_samples_are_scored_in_one_pass_where_rows_are_separate():
+    x, y = torch.randn(5, 2), torch.randn(3, 2)
+    for row_wise, rows in ((True, [8]), (False, [5, 3])):
+        critic = counting(row_wise)
+        v_data, v = Metric(critic).on_both(Particles(x), Particles(y))
+        assert critic.rows == rows
+        torch.testing.assert_close((v_data, v), (critic(x), critic(y)), rtol=1e-12, atol=1e-14)
+    coupled = Metric(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)))
+    v_data, v = coupled.on_both(Particles(x), Particles(y))
+    torch.testing.assert_close((v_data, v), (coupled(x), coupled(y)))  # each with the statistics of its own cloud
+    labelled = Metric(MLPCritic((2,), width=4, classes=2))
+    here, there = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([1, 0, 0])
+    v_data, v = labelled.on_both(Particles(x, context=here), Particles(y, context=there))
+    torch.testing.assert_close((v_data, v), (labelled(x, here), labelled(y, there)))
+
+
+def test_theta_does_not_score_data_unless_its_minimum_reads_that():
+    """One pass over both clouds for phi, samples alone for theta; over probability q the data price q too."""
+    for normalised, rows in ((False, [8, 4]), (True, [8, 8])):
+        critic = counting()
+        equation = StandardEquation(
+            model=MLPGenerator((2,), 2, width=4), divergence=JensenShannon(), auxiliary=Dual(normalised),
+            metric=Metric(critic),
+        )  # fmt: skip
+        play_round(TrainState(equation), Moons(), 4, 1)
+        assert critic.rows == rows
+
+
+def test_a_metric_without_clip_has_nothing_to_settle():
+    critic = MLPCritic((2,), width=4)
+    for clip in (None, 0.1):
+        equation = StandardEquation(
+            model=MLPGenerator((2,), 2, width=4), divergence=JensenShannon(), auxiliary=Dual(),
+            metric=Metric(critic, clip=clip),
+        )  # fmt: skip
+        assert bool(TrainState(equation).player("phi")._settle) == (clip is not None)
+
+
 penalty_case = pytest.mark.parametrize("name", PENALTIES)
 
 

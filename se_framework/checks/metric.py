@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from divergences.checks.running import Laws, close, generator, named, normal, require, slope_along
+from models.laws import Particles
 from se_framework.metric import Metric
 
 B = 9
@@ -31,7 +32,9 @@ def metric_laws(metric: Metric, event_shape: tuple[int, ...] | None = None) -> L
     yield from named(
         subject, shape, dtype_kept, gradient_reaches_every_parameter, forward_is_pure, settle_is_idempotent
     )
-    yield from named(subject, coupling_is_declared)
+    yield from named(subject, coupling_is_declared, one_pass_is_two)
+    if hasattr(metric.network, "gradient"):
+        yield from named(subject, own_gradient_is_that_of_the_scores)
     if metric.function_class == "1-Lipschitz by construction":
         yield from named(subject, slopes_at_most_one)
     if metric.bounded:
@@ -156,6 +159,31 @@ def coupling_is_declared(subject: Subject) -> None:
         require(
             gap <= slack, f"a score moves by {gap:.3g} with the other examples of its batch: penalties would be wrong"
         )
+
+
+def one_pass_is_two(subject: Subject) -> None:
+    """Data and samples scored in one pass have the scores they have alone."""
+    metric, clouds = subject.copy(), (subject.x(), subject.x(B - 1, seed=8))
+    both = metric.on_both(*(Particles(x, context=subject.labels(len(x))) for x in clouds))
+    for found, x in zip(both, clouds, strict=True):
+        alone = subject.scores(metric, x)
+        close(found, alone, ROUNDING * (1 + alone.abs().max()), "scores in one pass with others: row_wise is declared")
+
+
+def own_gradient_is_that_of_the_scores(subject: Subject) -> None:
+    """A network's own ``gradient`` is that of its scores, and so is what it passes on to the parameters."""
+    metric, x = subject.copy(), subject.x().requires_grad_()
+    (want,) = torch.autograd.grad(subject.scores(metric, x).sum(), x, create_graph=True)
+    got = metric.gradient(x.detach(), subject.labels(len(x)))
+    close(got, want, ROUNDING * (1 + want.abs().max()), "the network's own gradient")
+    parameters = [p for p in metric.parameters() if p.numel()]
+    weights = normal(tuple(want.shape), 11)
+    slopes = (
+        torch.autograd.grad((g.square() * weights).sum(), parameters, allow_unused=True, materialize_grads=True)
+        for g in (got, want)
+    )
+    for a, b in zip(*slopes, strict=True):
+        close(a, b, ROUNDING * (1 + b.abs().max()), "the derivative of the network's own gradient in a parameter")
 
 
 def slopes_at_most_one(subject: Subject) -> None:
