@@ -100,12 +100,8 @@ def play_step(
     else:
         minimum, f_data = equation.parts(batch, p, player.view)
         objective = minimum + f_data
-    loss = objective if player.sign < 0 else -objective
-    penalty = sum(penalties(state, player, k, batch, p))
-    if isinstance(penalty, Tensor):
-        loss = loss + penalty
-    else:
-        penalty = minimum.new_zeros(())
+    penalty = sum(penalties(state, player, k, batch, p), minimum.new_zeros(()))
+    loss = penalty + (objective if player.sign < 0 else -objective)
     return player.apply(loss, (minimum, f_data, penalty), broken)
 
 
