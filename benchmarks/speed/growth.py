@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import se_framework as se
 from benchmarks.speed import engine
 from benchmarks.speed.contest import Figure, Verdict
 from benchmarks.speed.timer import Side, take_turns
-from se_framework.errors import ConfigError
 
 PICTURE = Path(__file__).parent / "growth.png"
 SLACK = 0.1  # of an exponent, for what three points on a shared machine can tell
@@ -52,7 +50,7 @@ def curves(quick: bool = False) -> tuple[list[Verdict], dict[str, Any]]:
         milliseconds = [1e3 * seconds(axis, value) for value in values]
         found = exponent(values[-3:], milliseconds[-3:])
         words = f"{found:.2f} (from {values[-3]} on)"
-        note = "rows in memory: this version cannot keep them in the file" if axis == "rows" and not _mapped() else ""
+        note = "rows left in the file, which is mapped" if axis == "rows" else ""
         against = "exponent of its arithmetic"
         verdicts.append(
             Verdict(f"{WORK}{axis}", against, _goal(arithmetic), words, found <= arithmetic + SLACK, note, found)
@@ -75,8 +73,8 @@ def seconds(axis: str, value: int, turns: int = 5) -> float:
         if axis == "rows":
             file = Path(folder) / "rows.npy"
             np.save(file, np.random.default_rng(0).standard_normal((size["rows"], size["dimension"]), np.float32))
-            overrides += ["data=array", f"data.path={file}", "data.standardize=false"]
-            assembly = _from_file(overrides)
+            overrides += ["data=array_streamed", f"data.path={file}", "data.standardize=false"]
+            assembly = engine.compose("nonsaturating_gan", overrides)
         else:
             assembly = engine.compose("nonsaturating_gan", overrides, torch.randn(size["rows"], size["dimension"]))
         times = take_turns({"round": Side(lambda: engine.play(assembly, 2), 2)}, turns, warmup=1)
@@ -104,27 +102,6 @@ def draw(record: dict[str, Any]) -> None:
     axes.set(xlabel="size over its first value", ylabel="a round, processor ms")
     axes.legend(fontsize=7, frameon=False)
     picture.savefig(PICTURE, dpi=100)
-
-
-def _from_file(overrides: list[str]) -> se.Assembly:
-    """Compose with the rows left in the file, where this version can do that."""
-    compose: Callable[[list[str]], se.Assembly] = lambda more: engine.compose("nonsaturating_gan", [*overrides, *more])  # noqa: E731
-    return compose(["data.resident=false"]) if _mapped() else compose([])
-
-
-def _mapped() -> bool:
-    """Whether data can stay in its file."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "rows.npy"
-            np.save(file, np.ones((8, 2), np.float32))
-            se.compose(None, ["data=array", f"data.path={file}", "data.resident=false", "loop.batch_size=2",
-                              "model=mlp_generator", "metric=mlp"])  # fmt: skip
-    except ConfigError as error:
-        if "resident" in str(error):
-            return False
-        raise
-    return True
 
 
 def _goal(arithmetic: float) -> str:
