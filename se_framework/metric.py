@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from divergences.base import Divergence
+from models.base import Model
 from models.laws import Particles
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.penalties import Penalty
@@ -30,13 +32,18 @@ class Metric(nn.Module):
         clip: c, > 0; None for no clipping.
 
     Raises:
-        ConfigError: c is not positive.
+        ConfigError: c is not positive, or the network is another part of the equation.
     """
 
     def __init__(self, network: nn.Module, penalty: Penalty | None = None, clip: float | None = None) -> None:
         super().__init__()
         if clip is not None and not 0 < clip < float("inf"):
             raise ConfigError(f"metric.clip must be a positive number or null, got {clip}")
+        if isinstance(network, Model | Divergence):
+            raise ConfigError(
+                f"metric.network must map examples to scores, got {type(network).__name__}, which is no network but a "
+                "model or divergence: choose one of metric=..."
+            )
         self.network = network
         self.penalty = penalty
         self.clip = clip

@@ -77,7 +77,7 @@ def load(
     """
     run = RunDirectory(run_dir)
     config = saved_config(run)
-    config.device = device or "auto"
+    config.device = "auto" if device is None else device
     assembly = assembly_of(config, data, Trust(packages(trust)))
     restored = restore(assembly, run, str(checkpoint))
     if restored is None:

@@ -94,6 +94,7 @@ def attempt(case, folder, run, as_process=False):
     code, stdout, stderr, noise = (process if as_process else in_process)(case.program, arguments, cwd)
     seconds = time.monotonic() - started
     names = [n.replace("{here}", str(here)).replace("{run}", str(run)) for n in case.names]
+    names += [" ".join(n.split()) for n in names if n.strip()]  # a sentence has single spaces
     left = sorted(str(p.relative_to(cwd)) for p in cwd.rglob("*"))
     for wrong, what in (
         (code != 1, f"exit code {code}"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from divergences import JensenShannon
+from divergences import KL, JensenShannon
 from models import GroupSortCritic, MLPCritic, MLPGenerator
 from models.laws import Particles
 from se_framework.auxiliary import Dual
@@ -31,6 +31,9 @@ DEFAULT_DTYPE = torch.float64
 def test_metric_checks_the_shape_and_knows_its_class():
     with pytest.raises(ValueError, match=r"metric.network Linear returned \(4, 1\) for a batch of 4: one score per"):
         Metric(nn.Linear(2, 1))(torch.zeros(4, 2))
+    for part in (MLPGenerator((2,), 2), KL()):
+        with pytest.raises(ConfigError, match=f"metric.network must map examples to scores, got {type(part).__name__}"):
+            Metric(part)
     network = MLPCritic((2,), width=8)
     assert Metric(network).function_class == Metric(network, R1()).function_class == "unrestricted"
     assert Metric(network, GradientPenalty()).function_class == "1-Lipschitz by penalty"
