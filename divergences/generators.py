@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import logsigmoid
 
 from divergences import gaussians
@@ -23,8 +24,8 @@ LOG2 = math.log(2.0)
 
 
 def softplus(x: Tensor) -> Tensor:
-    r"""Return :math:`\log(1 + e^x)`, exact at both ends (torch's own switches to x at 20)."""
-    return -logsigmoid(-x)
+    r"""Return :math:`\log(1 + e^x)`, exact at both ends: in float64 it is x from 40 on (torch switches at 20)."""
+    return functional.softplus(x, threshold=40.0)
 
 
 def log_two_sigmoid(v: Tensor) -> Tensor:
