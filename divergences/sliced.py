@@ -13,6 +13,9 @@ from divergences.base import WeightedPoints
 from divergences.clouds import clouds, common_type
 from divergences.one_dimensional import TransportCost, line_transport
 
+MOST = 2**20
+"""Directions: their projections of a thousand points are 8 GB."""
+
 
 class SlicedWasserstein(TransportCost):
     r""":math:`SW_r^r(q,p)=\frac1L\sum_{l=1}^L W_r^r(\theta_l\#q,\theta_l\#p)` over L fixed directions.
@@ -45,8 +48,8 @@ class SlicedWasserstein(TransportCost):
 
     def __init__(self, order: float = 2.0, directions: int = 128, seed: int = 0) -> None:
         super().__init__(order)
-        if directions < 1:
-            raise ValueError(f"SlicedWasserstein needs at least one direction, got {directions}")
+        if not 1 <= directions <= MOST:
+            raise ValueError(f"SlicedWasserstein takes 1 to {MOST} directions, got {directions}")
         self.directions, self.seed = directions, seed
 
     def extra_repr(self) -> str:

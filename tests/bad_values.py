@@ -21,6 +21,8 @@ NEEDS = {
     "image_folder": ("data.path={here}/images",), "torchvision": ("data.name=MNIST", "data.root={here}"),
     "image_folder_streamed": ("data.path={here}/images",), "array_streamed": ("data.path={here}/rows.npy",),
     "dataset": ("data.dataset=tests.test_streaming.Plain",),
+    "sliced_wasserstein": ("auxiliary=data", "metric=none"),
+    **{name: ("auxiliary=embedded", "divergence=mmd") for name in ("embedding", "embedding_bounded", "projection")},
     "conv": ("data=digits",), "conv_r1": ("data=digits",), "conv_generator": ("data=digits",),
 }  # fmt: skip
 HUGE = 10**12  # of anything: 8 terabytes, and more layers than a lifetime builds
