@@ -91,9 +91,13 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
     return call
 
 
+# Of torch's layers: the affine one, whose tensors are bound, and some that have none (looking takes longer than these).
+_PLAIN = {nn.Linear, nn.Flatten, nn.Unflatten, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.SiLU, nn.ELU, nn.Softplus}
+
+
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer is torch's linear layer (not one derived from it), or has no tensors."""
-    return type(layer) is nn.Linear or not any(True for _ in (*layer.parameters(), *layer.buffers()))
+    return type(layer) in _PLAIN or not any(True for _ in (*layer.parameters(), *layer.buffers()))
 
 
 def with_context(x: Tensor, context: Tensor | None, classes: int) -> Tensor:

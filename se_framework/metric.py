@@ -31,6 +31,9 @@ class Metric(nn.Module):
         penalty: added to phi's loss; None for none.
         clip: c, > 0; None for no clipping.
 
+    Attributes:
+        outputs: dimension of the embedding, None where the network returns scores.
+
     Raises:
         ConfigError: c is not positive, or the network is another part of the equation.
     """
@@ -45,6 +48,7 @@ class Metric(nn.Module):
                 "model or divergence: choose one of metric=..."
             )
         self.network = network
+        self.outputs: int | None = getattr(network, "outputs", None)
         self.penalty = penalty
         self.clip = clip
         self.settle()
@@ -60,11 +64,6 @@ class Metric(nn.Module):
         if self.clip is not None:
             return "Lipschitz by clipping, of unknown constant"
         return "unrestricted"
-
-    @property
-    def outputs(self) -> int | None:
-        """Return the dimension of the embedding, or None where the network returns scores."""
-        return getattr(self.network, "outputs", None)
 
     @property
     def bounded(self) -> bool:

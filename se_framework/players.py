@@ -97,14 +97,15 @@ class Player:
             broken: whether an earlier step of the round was not finite, shape (); None for no.
 
         Returns:
-            The scalars with the norm of the gradient after them, shape (n + 1,), and ``broken`` with this step's
-            offence, shape ().
+            The scalars with the norms of the parameters' gradients after them, shape (n + P,), and ``broken`` with
+            this step's offence, shape ().
         """
         for parameter in self.parameters:  # the optimiser's own zero_grad takes 20 us
             parameter.grad = None
         loss.backward(inputs=self.parameters)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        figures = torch.stack([*(t.detach() for t in checked), norm])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norms = torch._foreach_norm(gradients) if gradients else ()
+        figures = torch.stack([*(t.detach() for t in checked), *norms])
         offence = (figures * 0).sum().isnan()  # 0 times inf is NaN: half as many kernels as isfinite
         broken = offence if broken is None else broken | offence
         if all(group.get("fused") for group in self.optimizer.param_groups):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -91,7 +92,8 @@ def play_step(
         broken: whether an earlier step of the round was not finite, shape (): then nothing moves; None for no.
 
     Returns:
-        The figures, shape (4,), in the order of :func:`terms_of`, and ``broken`` with this step's offence.
+        The figures, shape (3 + P,): those of :func:`terms_of`, with the gradient's norm parameter by parameter; and
+        ``broken`` with this step's offence.
     """
     p, equation = sample(state, player, k, batch), state.equation
     if player.name == "theta":  # E_pd f does not move with theta
@@ -158,12 +160,14 @@ def located(here: Offence) -> Iterator[None]:
 
 
 def read(state: TrainState, played: Sequence[tuple[Offence, Mark]], figures: Sequence[Tensor]) -> list[list[float]]:
-    """Return the figures of the steps played.
+    """Return the figures of the steps played, in the order of :func:`terms_of`.
 
     Raises:
         NonFiniteError: the first that is not finite; the state is put back to what its step saw.
     """
-    names, rows = terms_of(state), torch.stack(list(figures)).tolist() if figures else []
+    names, numbers = terms_of(state), iter(torch.cat(list(figures)).tolist() if figures else ())
+    own = [list(islice(numbers, len(row))) for row in figures]
+    rows = [[*row[:3], math.hypot(*row[3:])] for row in own]
     for (here, mark), row in zip(played, rows, strict=True):
         for name, value in zip(names, row, strict=True):
             if not math.isfinite(value):
