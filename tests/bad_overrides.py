@@ -44,7 +44,8 @@ def unknown_keys(draw):
         key = f"{key}.zz"
     prefix = draw(st.sampled_from(["", "+", "++", "~", "+++"]))
     # What is unknown is the key, or the first part of it that does not exist.
-    key = key.lstrip("-") or "zz"  # what begins with a dash is a flag, and a case of those
+    if key.startswith("-"):  # a flag, and a case of those
+        key = "zz" + key.strip("-")
     parts = key.split(".")
     missing = next((n for n in range(1, len(parts)) if ".".join(parts[:n]) not in known), len(parts))
     first = ".".join(parts[:missing])
