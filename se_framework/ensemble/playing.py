@@ -1,0 +1,133 @@
+"""A round of an ensemble: every player's steps, made by all members at once; and what the loop asks of one besides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from divergences.base import Divergence
+from models.laws import Particles
+from se_framework.data import Data
+from se_framework.ensemble.stack import Ensemble, Seat
+from se_framework.equation import StandardEquation
+from se_framework.errors import NonFiniteError, Offence
+from se_framework.failure import check_whole, diagnose
+from se_framework.frames import frame
+from se_framework.loop import measure
+from se_framework.metric import Metric
+from se_framework.monitors import watch
+from se_framework.randomness import generator
+from se_framework.step import due, located, mixing, non_finite, play_round, terms_of
+
+
+@play_round.register(Ensemble)
+def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
+    """Play one round of all members; those that meet what is not finite stay as that step saw them."""
+    t, batch = state.round, None
+    state.played = []
+    for seat in state.players:
+        seat.set_rate(t, horizon)
+        for k in range(seat.steps):
+            fresh = batch is None or seat.name == "phi" or len(state.players) == 1
+            here = Offence(seat.name, t, k, state.batches if fresh else state.batches - 1, batch_size)
+            with located(here):
+                if batch is None or fresh:
+                    batch = draw(state, data, batch_size)
+                    state.batches, state.samples = state.batches + 1, state.samples + batch_size
+                batch = play_step(state, seat, k, batch, here, data)
+    for seat in state.players:
+        seat.update_average()
+    state.round += 1
+    for member in state.living:
+        member.round, member.batches, member.samples = state.round, state.batches, state.samples
+    return {}
+
+
+def draw(state: Ensemble, data: Data, n: int) -> dict[str, Tensor]:
+    """Return the next batch of every living member, stacked."""
+    like, seeds = next(state.equation.model.parameters()), [member.seed for member in state.living]
+    batch = {"x": data.batches(n, seeds, state.batches, like.device, like.dtype)}
+    if data.classes:
+        batch["context"] = torch.stack([data.labels(n, seed, state.batches, like.device) for seed in seeds])  # type: ignore[misc]
+    return batch
+
+
+def play_step(
+    state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor], here: Offence, data: Data
+) -> dict[str, Tensor]:
+    """Play a step of all members, and return the batch of those that still live."""
+    living, equation, t, like = state.living, state.equation, state.round, batch["x"]
+    inputs, purpose = dict(batch), f"{seat.name}/{k}"
+    n = like.shape[1]
+    if equation.uses_samples:
+        law = equation.model(batch["context"][0] if "context" in batch else None)
+        inputs["noise"] = torch.stack(
+            [law.noise(n, generator(m.seed, t, f"{purpose}/noise", like.device)) for m in living]
+        )
+        if due(seat.first.penalised, seat.first.steps_taken):
+            inputs["mix"] = torch.stack([mixing(m.seed, t, purpose, like[0]) for m in living])
+
+    terms = state.evaluate(seat, partial(terms_of_step, moves=seat.name, steps_taken=seat.first.steps_taken), inputs)
+    minimum, f_data, penalty = terms
+    loss = penalty - seat.sign * (minimum + f_data)
+    gradients = torch.autograd.grad(loss.sum(), seat.parameters, allow_unused=True)
+    norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients if g is not None]
+    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    figures = torch.stack([minimum.detach(), f_data.detach(), penalty.detach(), norm], 1)
+    finite = torch.isfinite(figures).all(1)
+    if not bool(finite.all()):
+        keep = finite.nonzero().flatten()
+        gradients = tuple(None if g is None else g[keep] for g in gradients)
+        freeze(state, here, finite.tolist(), figures.tolist(), data)
+        batch, figures = {name: value[keep] for name, value in batch.items()}, figures[keep]
+    seat.step(gradients)
+    state.played.append((seat.name, figures))
+    return batch
+
+
+def terms_of_step(
+    equation: StandardEquation,
+    view: Divergence | None,
+    penalised: tuple[Metric, ...],
+    *,
+    x: Tensor,
+    context: Tensor | None = None,
+    noise: Tensor | None = None,
+    mix: Tensor | None = None,
+    moves: str,
+    steps_taken: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return minimum, E_pd f and penalty of one member's step, shapes ()."""
+    batch, p = Particles(x, context=context), None
+    if noise is not None:
+        with torch.set_grad_enabled(moves == "theta"):
+            p = equation.particles(noise, context)
+    minimum, f_data = equation.parts(batch, p, view)
+    penalty = torch.zeros_like(minimum)
+    for metric in due(penalised, steps_taken) if p is not None else ():
+        assert metric.penalty is not None and p is not None and mix is not None
+        penalty = penalty + metric.penalty(partial(metric, context=context), x, p.x, mix)
+    return minimum, f_data, penalty
+
+
+def freeze(state: Ensemble, here: Offence, finite: list[bool], figures: list[list[float]], data: Data) -> None:
+    """Take out the members of whom something is not finite, and say what."""
+    living = [k for k in range(len(state.members)) if k not in state.frozen]
+    broken = {k: row for k, row, good in zip(living, figures, finite, strict=True) if not good}
+    state.freeze(dict.fromkeys(broken, ""))
+    for k, row in broken.items():
+        member = state.members[k]
+        names = terms_of(member)
+        term = next(i for i, value in enumerate(row) if not math.isfinite(value))
+        offence = replace(here, term=names[term], value=row[term], terms=dict(zip(names, row, strict=True)))
+        source = diagnose(member, data, offence).source
+        what = f"{offence.term} of player {offence.player} is {offence.value}" + (f" ({source})" if source else "")
+        state.frozen[k] = f"member {k} (seed {member.seed}) is frozen since round {here.round}: {what}"
+    if not state.living:
+        raise NonFiniteError(f"no member is left; {'; '.join(state.frozen.values())}")
