@@ -18,19 +18,22 @@ from se_framework.ensemble.stack import Ensemble, Seat
 from se_framework.equation import StandardEquation
 from se_framework.errors import NonFiniteError, Offence
 from se_framework.failure import check_whole, diagnose
+from se_framework.files import append_row
 from se_framework.frames import frame
-from se_framework.loop import measure
+from se_framework.loop import keep, measure
 from se_framework.metric import Metric
-from se_framework.monitors import watch
+from se_framework.monitors import PREFIX, SEPARATOR, watch, warnings_in
 from se_framework.randomness import generator
+from se_framework.run_directory import RunDirectory
 from se_framework.step import due, located, mixing, non_finite, play_round, terms_of
+
+Row = dict[str, float | str]
 
 
 @play_round.register(Ensemble)
 def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
     """Play one round of all members; those that meet what is not finite stay as that step saw them."""
     t, batch = state.round, None
-    state.played = []
     for seat in state.players:
         seat.set_rate(t, horizon)
         for k in range(seat.steps):
@@ -87,7 +90,7 @@ def play_step(
         freeze(state, here, finite.tolist(), figures.tolist(), data)
         batch, figures = {name: value[keep] for name, value in batch.items()}, figures[keep]
     seat.step(gradients)
-    state.played.append((seat.name, figures))
+    state.figures[seat.name] = figures
     return batch
 
 
@@ -118,8 +121,7 @@ def terms_of_step(
 
 def freeze(state: Ensemble, here: Offence, finite: list[bool], figures: list[list[float]], data: Data) -> None:
     """Take out the members of whom something is not finite, and say what."""
-    living = [k for k in range(len(state.members)) if k not in state.frozen]
-    broken = {k: row for k, row, good in zip(living, figures, finite, strict=True) if not good}
+    broken = {k: row for k, row, good in zip(state.alive, figures, finite, strict=True) if not good}
     state.freeze(dict.fromkeys(broken, ""))
     for k, row in broken.items():
         member = state.members[k]
@@ -128,6 +130,71 @@ def freeze(state: Ensemble, here: Offence, finite: list[bool], figures: list[lis
         offence = replace(here, term=names[term], value=row[term], terms=dict(zip(names, row, strict=True)))
         source = diagnose(member, data, offence).source
         what = f"{offence.term} of player {offence.player} is {offence.value}" + (f" ({source})" if source else "")
-        state.frozen[k] = f"member {k} (seed {member.seed}) is frozen since round {here.round}: {what}"
+        state.frozen[k] = f"{state.member_name(k)} is frozen since round {here.round}: {what}"
     if not state.living:
         raise NonFiniteError(f"no member is left; {'; '.join(state.frozen.values())}")
+
+
+@measure.register(Ensemble)
+def measure_ensemble(state: Ensemble, data: Data, batch_size: int) -> Row:
+    """Return the row of means and standard deviations over the living members, whose own rows are kept aside."""
+    rows = {k: measure(state.members[k], data, batch_size) for k in state.alive}
+    for name, figures in state.figures.items():  # of several steps the last stays
+        for row, (minimum, f_data, penalty, gradient) in zip(rows.values(), figures.tolist(), strict=True):
+            row |= {f"{name}_scalar": minimum + f_data, f"{name}_gradient": gradient}
+            row |= {"penalty": penalty} if name == "phi" else {}
+    state.rows = rows
+    return averaged(list(rows.values()))
+
+
+@watch.register(Ensemble)
+def watch_ensemble(state: Ensemble, data: Data, row: Row) -> list[str]:
+    """Return what the monitors newly find in a member, and who has been frozen since the row before."""
+    found = [f"member {k}: {text}" for k, own in state.rows.items() for text in watch(state.members[k], data, own)]
+    found += [text for text in state.frozen.values() if text not in warnings_in(state.history)]
+    row["note"] = SEPARATOR.join([*filter(None, [row["note"]]), *(PREFIX + text for text in found)])
+    return found
+
+
+@keep.register(Ensemble)
+def keep_ensemble(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
+    """Keep the row of means, and the members' own."""
+    state.history.append(row)
+    if run is not None:
+        run.append_row(row)
+    for k, own in state.rows.items():
+        state.members[k].history.append(own)
+        if run is not None:
+            append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)
+
+
+@check_whole.register(Ensemble)
+def check_whole_ensemble(state: Ensemble) -> None:
+    """Freeze the members whose tensors hold what is not finite: they are saved as they are, and told of."""
+    state.scatter()
+    offences = {}
+    for k in state.alive:
+        try:
+            check_whole(state.members[k])
+        except NonFiniteError as error:
+            offences[k] = f"{state.member_name(k)} is frozen: {str(error).partition(': not saved')[0]}"
+    if offences:
+        state.freeze(offences)
+
+
+@frame.register(Ensemble)
+def frame_ensemble(state: Ensemble, data: Data, path: Path) -> None:
+    """Draw every living member, in a folder of its own."""
+    for k in state.alive:
+        frame(state.members[k], data, path.parent / f"member_{k}" / path.name)
+
+
+def averaged(rows: list[Row]) -> Row:
+    """Return the columns' means, with NAME_sd beside them: the standard deviation over members, NaN of a single one."""
+    found: Row = {"round": rows[0]["round"], "samples": rows[0]["samples"], "members": float(len(rows))}
+    for name, value in rows[0].items():
+        if name not in found and isinstance(value, float):
+            column = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
+            found |= {name: float(column.mean()), f"{name}_sd": float(column.std()) if len(rows) > 1 else math.nan}
+    notes = dict.fromkeys(str(row["note"]) for row in rows if row.get("note"))
+    return found | {"note": SEPARATOR.join(notes)}

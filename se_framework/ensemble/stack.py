@@ -181,6 +181,8 @@ class Ensemble:
     history: list[dict[str, float | str]] = field(default_factory=list)
     scores: list[dict[str, float | str]] = field(default_factory=list)
     stopped_by: int | None = None
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         template = copy.deepcopy(self.members[0])
@@ -206,9 +208,18 @@ class Ensemble:
         return self.members[0].note
 
     @property
+    def alive(self) -> list[int]:
+        """The numbers of the members that are not frozen."""
+        return [k for k in range(len(self.members)) if k not in self.frozen]
+
+    @property
     def living(self) -> list[TrainState]:
         """The members that are not frozen."""
-        return [member for k, member in enumerate(self.members) if k not in self.frozen]
+        return [self.members[k] for k in self.alive]
+
+    def member_name(self, k: int) -> str:
+        """Return how messages name a member."""
+        return f"member {k} (seed {self.members[k].seed})"
 
     def gather(self) -> None:
         """Stack the tensors of the living members."""
