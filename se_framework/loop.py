@@ -108,9 +108,7 @@ def train(
             if evaluate_due and evaluate is not None:
                 found: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
                 found |= evaluate()
-                state.scores.append(found)
-                if run is not None:
-                    run.append_scores(found)
+                keep_scores(state, found, run)
             if picture_due and run is not None:
                 frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:
@@ -126,6 +124,14 @@ def keep(state: TrainState, row: dict[str, float | str], run: RunDirectory | Non
     state.history.append(row)
     if run is not None:
         run.append_row(row)
+
+
+@singledispatch
+def keep_scores(state: TrainState, row: dict[str, float | str], run: RunDirectory | None) -> None:
+    """Keep a row of scores likewise."""
+    state.scores.append(row)
+    if run is not None:
+        run.append_scores(row)
 
 
 @singledispatch

@@ -13,8 +13,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from se_framework.assembly import Assembly, assembly_of
+from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.composing import compose as compose_config
+from se_framework.ensemble import member_config
 from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
@@ -74,6 +75,7 @@ def load(
     data: Any = None,
     checkpoint: str | int = "last",
     trust: Sequence[str] = (),
+    member: int | None = None,
 ) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
 
@@ -85,6 +87,7 @@ def load(
         data: in the place of the configured data.
         checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
         trust: packages of your own (or another's) that the run may use besides ours and torch.
+        member: of an ensemble, as the single run that it is; None for all (``.members``).
 
     Raises:
         RunDirectoryError: no such run, or no checkpoint of it can be read.
@@ -93,9 +96,11 @@ def load(
     run = RunDirectory(run_dir)
     config = saved_config(run)
     config.device = device or "auto"
+    if member is not None:
+        config = member_config(config, member)
     with strangers(trust):
         assembly = assembly_of(config, data)
-    restored = restore(assembly, run, str(checkpoint))
+    restored = restore(assembly, run, str(checkpoint), member)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
     if restored.startswith("WARNING"):
@@ -129,15 +134,27 @@ def reproduce(
     return replay(assembly.state, run)
 
 
-def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:
-    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none."""
+def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None) -> str | None:
+    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
+
+    Args:
+        assembly: of the run, or of one member of it.
+        run: its directory.
+        checkpoint: which.
+        member: the number of the member; None for a whole run.
+    """
     found = run.load_checkpoint(assembly.device, checkpoint)
     if found is None:
         return None
     saved, path, problems = found
-    afresh = assembly.state.load_state_dict(saved)
-    for rows, read in ((assembly.state.history, run.rows()), (assembly.state.scores, run.score_rows())):
-        rows[:] = [{k: _number(v) for k, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
+    kept = saved if member is None else saved["members"][member]
+    afresh = assembly.state.load_state_dict(kept)
+    own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
+    states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]
+    for k, state in states:
+        tables = (run.rows(), run.score_rows()) if k is None else run.member_rows(k)
+        for rows, read in zip((state.history, state.scores), tables, strict=True):
+            rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
     players = ", ".join(player.name for player in assembly.state.players)
     skipped = f"WARNING: {'; '.join(problems)}; the one before is used: " if problems else ""
     but = f"; the optimiser of {' and '.join(afresh)} starts afresh, its type was changed" if afresh else ""

@@ -151,6 +151,12 @@ class RunDirectory:
         """Return the rows of scores as text."""
         return read_rows(self.scores_file)
 
+    def member_rows(self, k: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        """Return the logged rows and the rows of scores of one member, as text, without its number."""
+        tables = (read_rows(file) for file in (self.members_file, self.member_scores_file))
+        rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
+        return rows, scores
+
     def rewind(self, round_index: int) -> None:
         """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
         for file in self.tables:

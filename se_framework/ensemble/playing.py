@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +19,12 @@ from se_framework.errors import NonFiniteError, Offence
 from se_framework.failure import check_whole, diagnose
 from se_framework.files import append_row
 from se_framework.frames import frame
-from se_framework.loop import keep, measure
+from se_framework.loop import keep, keep_scores, measure
 from se_framework.metric import Metric
-from se_framework.monitors import PREFIX, SEPARATOR, watch, warnings_in
+from se_framework.monitors import PREFIX, SEPARATOR, warnings_in, watch
 from se_framework.randomness import generator
 from se_framework.run_directory import RunDirectory
-from se_framework.step import due, located, mixing, non_finite, play_round, terms_of
+from se_framework.step import due, located, mixing, play_round, terms_of
 
 Row = dict[str, float | str]
 
@@ -89,6 +88,7 @@ def play_step(
         gradients = tuple(None if g is None else g[keep] for g in gradients)
         freeze(state, here, finite.tolist(), figures.tolist(), data)
         batch, figures = {name: value[keep] for name, value in batch.items()}, figures[keep]
+        state.figures = {name: past[keep] for name, past in state.figures.items()}
     seat.step(gradients)
     state.figures[seat.name] = figures
     return batch
@@ -168,6 +168,19 @@ def keep_ensemble(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
             append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)
 
 
+@keep_scores.register(Ensemble)
+def keep_ensemble_scores(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
+    """Keep the mean scores, and the members' own."""
+    state.scores.append(row)
+    if run is not None:
+        run.append_scores(row)
+    for k, own in state.score_rows.items():
+        own = {"round": row["round"], "samples": row["samples"]} | own
+        state.members[k].scores.append(own)
+        if run is not None:
+            append_row(run.member_scores_file, {"round": own["round"], "member": float(k)} | own)
+
+
 @check_whole.register(Ensemble)
 def check_whole_ensemble(state: Ensemble) -> None:
     """Freeze the members whose tensors hold what is not finite: they are saved as they are, and told of."""
@@ -191,10 +204,11 @@ def frame_ensemble(state: Ensemble, data: Data, path: Path) -> None:
 
 def averaged(rows: list[Row]) -> Row:
     """Return the columns' means, with NAME_sd beside them: the standard deviation over members, NaN of a single one."""
-    found: Row = {"round": rows[0]["round"], "samples": rows[0]["samples"], "members": float(len(rows))}
+    found: Row = {name: rows[0][name] for name in ("round", "samples") if name in rows[0]}
+    found["members"] = float(len(rows))
     for name, value in rows[0].items():
         if name not in found and isinstance(value, float):
             column = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
             found |= {name: float(column.mean()), f"{name}_sd": float(column.std()) if len(rows) > 1 else math.nan}
     notes = dict.fromkeys(str(row["note"]) for row in rows if row.get("note"))
-    return found | {"note": SEPARATOR.join(notes)}
+    return found | ({"note": SEPARATOR.join(notes)} if "note" in rows[0] else {})

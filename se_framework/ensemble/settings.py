@@ -58,6 +58,8 @@ def member_config(config: DictConfig, k: int) -> DictConfig:
         ConfigError: no such member.
     """
     members = members_of(config)
+    if members == 1:
+        raise ConfigError(f"member={k}: this is no ensemble but a single run; leave member out")
     if not 0 <= k < members:
         raise ConfigError(f"member={k}: the ensemble has members 0 to {members - 1}")
     own = config.copy()

@@ -7,7 +7,6 @@ it as at any other. Only a step reads the stacks, all members at once.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from se_framework.equation import StandardEquation
-from se_framework.errors import IncompatibleError, RunDirectoryError
+from se_framework.errors import RunDirectoryError
 from se_framework.players import Player
 from se_framework.state import FORMAT, TrainState
 
@@ -183,6 +182,7 @@ class Ensemble:
     stopped_by: int | None = None
     figures: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
+    score_rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         template = copy.deepcopy(self.members[0])
