@@ -15,7 +15,7 @@ from models.laws import Particles
 from se_framework.data import Data
 from se_framework.ensemble.stack import Ensemble, Seat
 from se_framework.equation import StandardEquation
-from se_framework.errors import NonFiniteError, Offence
+from se_framework.errors import NonFiniteError, Offence, StepError
 from se_framework.failure import check_whole, diagnose
 from se_framework.files import append_row
 from se_framework.frames import frame
@@ -38,11 +38,16 @@ def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) ->
         for k in range(seat.steps):
             fresh = batch is None or seat.name == "phi" or len(state.players) == 1
             here = Offence(seat.name, t, k, state.batches if fresh else state.batches - 1, batch_size)
-            with located(here):
-                if batch is None or fresh:
-                    batch = draw(state, data, batch_size)
-                    state.batches, state.samples = state.batches + 1, state.samples + batch_size
-                batch = play_step(state, seat, k, batch, here, data)
+            try:
+                with located(here):
+                    if batch is None or fresh:
+                        batch = draw(state, data, batch_size)
+                        state.batches, state.samples = state.batches + 1, state.samples + batch_size
+                    batch = play_step(state, seat, k, batch, here, data)
+            except StepError as error:  # of all members at once: there is no single step to diagnose
+                raise StepError(
+                    f"{error} (ensembles run under torch.func.vmap; a single run, ensemble.size=1, does not)"
+                ) from error.__cause__
     for seat in state.players:
         seat.update_average()
     state.round += 1

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from se_framework.errors import ConfigError, nearest
+from se_framework.schema import validate
 
 SCALARS = (
     "seed", "equation.alpha", "equation.beta", "optimizer.lr", "players.theta.lr", "players.phi.lr",
@@ -55,19 +56,17 @@ def member_config(config: DictConfig, k: int) -> DictConfig:
     """Return the configuration of the single run that member k is: its seed is that of the ensemble plus k.
 
     Raises:
-        ConfigError: no such member.
+        ConfigError: no such member, or a value of it is out of range.
     """
     members = members_of(config)
     if members == 1:
         raise ConfigError(f"member={k}: this is no ensemble but a single run; leave member out")
     if not 0 <= k < members:
         raise ConfigError(f"member={k}: the ensemble has members 0 to {members - 1}")
-    own = config.copy()
-    own.seed = config.seed + k
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"seed": config.seed + k, "ensemble": {}})  # type: ignore[operator]
     for key, column in _values(config).items():
-        OmegaConf.update(own, key, column[k])
-    own.ensemble = {"size": 1, "values": {}}
-    return own
+        OmegaConf.update(plain, key, column[k])
+    return validate(plain)
 
 
 def _values(config: DictConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The state of an ensemble: ordinary states whose tensors are rows of stacked ones.
 
-A member *is* the state of its own single run: everything rare (a row of terms, a picture, scores, a checkpoint) looks at
-it as at any other. Only a step reads the stacks, all members at once.
+A member *is* the state of its own single run: everything rare (a row of terms, a picture, scores, a checkpoint) looks
+at it as at any other. Only a step reads the stacks, all members at once.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from se_framework.equation import StandardEquation
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import IncompatibleError, RunDirectoryError
 from se_framework.players import Player
 from se_framework.state import FORMAT, TrainState
 
 ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
-"""Optimisers of torch that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
+"""Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
 
 
 class Seat:
@@ -185,6 +185,13 @@ class Ensemble:
     score_rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for player in self.members[0].players:
+            kind = type(player.optimizer).__name__
+            if kind not in ELEMENTWISE or len(player.optimizer.param_groups) != 1:
+                raise IncompatibleError(
+                    f"an ensemble cannot be stacked: optimiser {kind} must treat its parameters alike and entry by entry: "
+                    f"choose one of {', '.join(ELEMENTWISE)}, or add ensemble.size=1"
+                )
         template = copy.deepcopy(self.members[0])
         template.equation.to("meta")  # a tensor that is not lent by a member would be noticed
         self._views = {player.name: (player.view, player.penalised) for player in template.players}
