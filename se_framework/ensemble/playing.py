@@ -31,23 +31,36 @@ Row = dict[str, float | str]
 
 @play_round.register(Ensemble)
 def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
-    """Play one round of all members; those that meet what is not finite stay as that step saw them."""
-    t, batch = state.round, None
+    """Play one round of all members; those that meet what is not finite stay as that step saw them.
+
+    Returns:
+        Nothing: the figures are per member, and looked at by :func:`measure_ensemble`.
+    """
+    batch: dict[str, Tensor] | None = None
     for seat in state.players:
-        seat.set_rate(t, horizon)
+        seat.set_rate(state.round, horizon)
         for k in range(seat.steps):
-            fresh = batch is None or seat.name == "phi" or len(state.players) == 1
-            here = Offence(seat.name, t, k, state.batches if fresh else state.batches - 1, batch_size)
+            mark = state.batches, state.samples
+            fresh = batch is None or seat.name == "phi" or len(state.players) == 1  # theta plays on phi's last batch
+            here = Offence(seat.name, state.round, k, state.batches if fresh else state.batches - 1, batch_size)
             try:
                 with located(here):
                     if batch is None or fresh:
                         batch = draw(state, data, batch_size)
                         state.batches, state.samples = state.batches + 1, state.samples + batch_size
-                    batch = play_step(state, seat, k, batch, here, data)
-            except StepError as error:  # of all members at once: there is no single step to diagnose
-                raise StepError(
-                    f"{error} (ensembles run under torch.func.vmap; a single run, ensemble.size=1, does not)"
-                ) from error.__cause__
+                    gradients, figures = evaluate(state, seat, k, batch)
+            except StepError as error:  # of all members at once: there is no one step to diagnose
+                hint = "an ensemble runs it under torch.func.vmap; ensemble.size=1 does not"
+                raise StepError(f"{error} ({hint})") from error.__cause__
+            finite = torch.isfinite(figures).all(1)
+            if not bool(finite.all()):
+                kept = finite.nonzero().flatten()
+                freeze(state, here, finite.tolist(), figures.tolist(), data, mark)
+                gradients = [None if g is None else g[kept] for g in gradients]
+                batch, figures = {name: value[kept] for name, value in batch.items()}, figures[kept]
+                state.figures = {name: past[kept] for name, past in state.figures.items()}
+            seat.step(gradients)
+            state.figures[seat.name] = figures
     for seat in state.players:
         seat.update_average()
     state.round += 1
@@ -65,38 +78,35 @@ def draw(state: Ensemble, data: Data, n: int) -> dict[str, Tensor]:
     return batch
 
 
-def play_step(
-    state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor], here: Offence, data: Data
-) -> dict[str, Tensor]:
-    """Play a step of all members, and return the batch of those that still live."""
-    living, equation, t, like = state.living, state.equation, state.round, batch["x"]
-    inputs, purpose = dict(batch), f"{seat.name}/{k}"
-    n = like.shape[1]
-    if equation.uses_samples:
-        law = equation.model(batch["context"][0] if "context" in batch else None)
-        inputs["noise"] = torch.stack(
-            [law.noise(n, generator(m.seed, t, f"{purpose}/noise", like.device)) for m in living]
-        )
-        if due(seat.first.penalised, seat.first.steps_taken):
-            inputs["mix"] = torch.stack([mixing(m.seed, t, purpose, like[0]) for m in living])
+def evaluate(state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor]) -> tuple[list[Tensor | None], Tensor]:
+    """Evaluate a step of all members.
 
-    terms = state.evaluate(seat, partial(terms_of_step, moves=seat.name, steps_taken=seat.first.steps_taken), inputs)
-    minimum, f_data, penalty = terms
-    loss = penalty - seat.sign * (minimum + f_data)
-    gradients = torch.autograd.grad(loss.sum(), seat.parameters, allow_unused=True)
+    Args:
+        state: its round and the members' seeds fix all randomness.
+        seat: who moves.
+        k: which of its steps in this round.
+        batch: data and labels, shapes (K, N, *E) and (K, N).
+
+    Returns:
+        The gradients of the player's parameters, (K, *shape) each, and the figures, (K, 4), as :func:`terms_of` names
+        them.
+    """
+    living, equation, x, purpose = state.living, state.equation, batch["x"], f"{seat.name}/{k}"
+    inputs, taken = dict(batch), seat.first.steps_taken
+    if equation.uses_samples:
+        law = equation.model(batch["context"][0] if "context" in batch else None)  # noise depends on no parameter
+        draws = [generator(member.seed, state.round, f"{purpose}/noise", x.device) for member in living]
+        inputs["noise"] = torch.stack([law.noise(x.shape[1], draw) for draw in draws])
+        if due(seat.first.penalised, taken):
+            inputs["mix"] = torch.stack([mixing(member.seed, state.round, purpose, x[0]) for member in living])
+    function = partial(terms_of_step, moves=seat.name, steps_taken=taken)
+    minimum, f_data, penalty = state.evaluate(seat, function, inputs)
+    # A member's terms depend on its own parameters alone, so the gradient of the sum is every member's gradient.
+    loss = (penalty - seat.sign * (minimum + f_data)).sum()
+    gradients = torch.autograd.grad(loss, seat.parameters, allow_unused=True)
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients if g is not None]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    figures = torch.stack([minimum.detach(), f_data.detach(), penalty.detach(), norm], 1)
-    finite = torch.isfinite(figures).all(1)
-    if not bool(finite.all()):
-        keep = finite.nonzero().flatten()
-        gradients = tuple(None if g is None else g[keep] for g in gradients)
-        freeze(state, here, finite.tolist(), figures.tolist(), data)
-        batch, figures = {name: value[keep] for name, value in batch.items()}, figures[keep]
-        state.figures = {name: past[keep] for name, past in state.figures.items()}
-    seat.step(gradients)
-    state.figures[seat.name] = figures
-    return batch
+    return list(gradients), torch.stack([minimum, f_data, penalty, norm], 1).detach()
 
 
 def terms_of_step(
@@ -124,12 +134,27 @@ def terms_of_step(
     return minimum, f_data, penalty
 
 
-def freeze(state: Ensemble, here: Offence, finite: list[bool], figures: list[list[float]], data: Data) -> None:
-    """Take out the members of whom something is not finite, and say what."""
+def freeze(
+    state: Ensemble, here: Offence, finite: list[bool], figures: list[list[float]], data: Data, mark: tuple[int, int]
+) -> None:
+    """Take out the members of whom something is not finite, and say what.
+
+    Args:
+        state: before the step is applied.
+        here: which step.
+        finite: whether a living member goes on.
+        figures: of the living members.
+        data: p_d.
+        mark: batches and samples when the step began.
+
+    Raises:
+        NonFiniteError: nobody is left.
+    """
     broken = {k: row for k, row, good in zip(state.alive, figures, finite, strict=True) if not good}
     state.freeze(dict.fromkeys(broken, ""))
     for k, row in broken.items():
         member = state.members[k]
+        member.batches, member.samples = mark
         names = terms_of(member)
         term = next(i for i, value in enumerate(row) if not math.isfinite(value))
         offence = replace(here, term=names[term], value=row[term], terms=dict(zip(names, row, strict=True)))

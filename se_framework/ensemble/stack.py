@@ -189,8 +189,8 @@ class Ensemble:
             kind = type(player.optimizer).__name__
             if kind not in ELEMENTWISE or len(player.optimizer.param_groups) != 1:
                 raise IncompatibleError(
-                    f"an ensemble cannot be stacked: optimiser {kind} must treat its parameters alike and entry by entry: "
-                    f"choose one of {', '.join(ELEMENTWISE)}, or add ensemble.size=1"
+                    f"an ensemble cannot be stacked: optimiser {kind} must treat its parameters alike and "
+                    f"entry by entry: choose one of {', '.join(ELEMENTWISE)}, or add ensemble.size=1"
                 )
         template = copy.deepcopy(self.members[0])
         template.equation.to("meta")  # a tensor that is not lent by a member would be noticed
