@@ -32,8 +32,8 @@ class OptimalTransport(TransportCost):
         max_iterations: pivots of the simplex after which it gives up.
 
     Raises:
-        ValueError: an order below 1; at use, clouds with entries that are not finite, masses that differ by more than
-            1e-4, and as in every primal on clouds.
+        ValueError: an order below 1, max_iterations out of range; at use, clouds with entries that are not finite,
+            masses that differ by more than 1e-4, and as in every primal on clouds.
         ModuleNotFoundError: POT is not installed, at use.
         RuntimeError: the simplex gave up, or vmap, at use.
     """
@@ -44,6 +44,8 @@ class OptimalTransport(TransportCost):
 
     def __init__(self, order: float = 2.0, max_iterations: int = 1_000_000) -> None:
         super().__init__(order)
+        if not 1 <= max_iterations < 2**31:  # the solver counts in 32 bits
+            raise ValueError(f"OptimalTransport takes 1 <= max_iterations < 2^31, got max_iterations={max_iterations}")
         self.max_iterations = max_iterations
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:

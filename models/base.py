@@ -248,3 +248,17 @@ def checked_at_least(name: str, value: float, least: float) -> None:
     """
     if not value >= least:
         raise ValueError(f"{name} must be at least {least}, got {value}; set {name}={least} or more")
+
+
+MOST_LAYERS = 1000
+
+
+def checked_layers(name: str, value: int, least: int) -> None:
+    """Refuse a number of layers that is too small, or so large that building them one by one never ends.
+
+    Raises:
+        ValueError: not ``least <= value <= MOST_LAYERS``.
+    """
+    checked_at_least(name, value, least)
+    if value > MOST_LAYERS:
+        raise ValueError(f"{name} must be at most {MOST_LAYERS}, got {value}; set {name}={MOST_LAYERS} or less")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Critic, checked_at_least
+from models.base import Critic, checked_at_least, checked_layers
 from models.networks import Activation, mlp, with_context
 
 
@@ -120,7 +120,7 @@ class GroupSortLayers(nn.ModuleList):
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
         checked_at_least("width", width, 2)
-        checked_at_least("depth", depth, 1)
+        checked_layers("depth", depth, 1)
         if width % 2:
             raise ValueError(f"GroupSort sorts pairs of units, so width must be even, got {width}; add one")
         sizes = [inputs, *[width] * depth, outputs]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Model, check_context, checked_at_least
+from models.base import Model, check_context, checked_layers
 from models.laws import PushForward
 from models.networks import Activation, bound_call, mlp, with_context
 
@@ -143,7 +143,7 @@ class CouplingFlow(Model):
         classes: int,
     ) -> None:
         super().__init__(event_shape, classes)
-        checked_at_least("couplings", couplings, 2)
+        checked_layers("couplings", couplings, 2)
         if support not in get_args(Support):
             raise ValueError(f"support must be one of {', '.join(get_args(Support))}, got {support!r}; choose one")
         d = self.dimension

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from models.base import checked_at_least
+from models.base import checked_at_least, checked_layers
 
 Activation = Literal["relu", "leaky_relu", "tanh", "silu", "elu", "softplus"]
 
@@ -50,7 +50,7 @@ def mlp(
         ValueError: a size out of range or an unknown activation.
     """
     checked_at_least("width", width, 1)
-    checked_at_least("depth", depth, 0)
+    checked_layers("depth", depth, 0)
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}; choose one")
     layers: list[nn.Module] = [nn.Flatten(1)]

@@ -13,33 +13,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from se_framework.composing import (
-    check_config_dirs,
-    check_overrides,
-    compose,
-    config_dir,
-    groups,
-    prepare_imports,
-    register_resolvers,
-)
-from se_framework.errors import ConfigError, SEError
+from se_framework.command_line import check
+from se_framework.composing import config_dir, prepare_imports, register_resolvers
+from se_framework.errors import SEError
 from se_framework.schema import validate
 from se_framework.sweeps import record_job
 
 register_resolvers()
 STARTED = time.time() - 1  # file systems may keep time by the second
-INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
-WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--package",
-    "-p",
-    "--experimental-rerun",
-)
 
 
 def main() -> None:
@@ -56,36 +37,8 @@ def report(error: SEError) -> None:
     """Print an error as one sentence and leave with code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    print(f"se-train: {error}", file=sys.stderr)
+    print(f"se-train: {' '.join(str(error).split())}", file=sys.stderr)  # what a user typed may have line breaks
     raise SystemExit(1)
-
-
-def check(arguments: list[str]) -> None:
-    """Refuse a command line that cannot be composed before Hydra makes a directory for it."""
-    overrides, dirs, skip = [], [], None
-    for argument in arguments:
-        if skip is not None:
-            if skip in ("--config-dir", "-cd"):
-                dirs.append(Path(argument))
-            skip = None
-        elif argument in WITH_VALUE:
-            skip = argument
-        elif argument.startswith("--config-dir="):
-            dirs.append(Path(argument.partition("=")[2]))
-        elif not argument.startswith("-"):
-            overrides.append(argument)
-    for folder in dirs:
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir {folder} is not a directory")
-    if any(a.split("=")[0] in ("-m", "--multirun") for a in arguments):
-        check_config_dirs(dirs)
-        check_overrides(overrides, groups([config_dir(), *dirs]))
-        if any(o.startswith("resume=") and o != "resume=auto" for o in overrides):
-            raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
-    elif not any(a.split("=")[0] in INFORMATION for a in arguments):
-        resume = compose(None, overrides, dirs).resume
-        if resume not in (None, "auto") and not (Path(resume) / "config.yaml").is_file():
-            raise ConfigError(f"resume={resume}: not a run directory (it has no config.yaml)")
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -96,8 +49,8 @@ def _hydra_main(composed: DictConfig) -> float | None:
     overrides = list(runtime.overrides.task)
     job = runtime.job.num if runtime.mode == RunMode.MULTIRUN else None
     try:
-        prepare_imports()  # a launcher may have started this process
         config = validate(composed)
+        prepare_imports(own=config.resume in (None, "auto") or bool(config.trust))  # a launcher may have started us
         from se_framework.commands.train import train_run
 
         outcome = train_run(config, directory, overrides, job)

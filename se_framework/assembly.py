@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from divergences.base import Divergence
+from models.base import Model
 from se_framework import legality
-from se_framework.build import assemble, build, conform, resolve
+from se_framework.auxiliary import Auxiliary
+from se_framework.build import assemble, build, conform, find, locating, resolve
 from se_framework.data import Data, as_data
 from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation import StandardEquation
@@ -22,6 +26,7 @@ from se_framework.players import make_players
 from se_framework.randomness import generator, stream_seed
 from se_framework.run_directory import RunDirectory
 from se_framework.state import TrainState
+from se_framework.trust import Trust
 
 
 @dataclass
@@ -159,13 +164,15 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu") from error
+    if device.type == "meta":
+        raise ConfigError(f"device={name} holds no numbers: choose device=cpu")
     return device
 
 
-def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
+def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
     Of an ensemble it is an :class:`EnsembleAssembly`.
@@ -173,22 +180,24 @@ def assembly_of(config: DictConfig, data: Any = None) -> Assembly:
     Args:
         config: validated by :func:`se_framework.schema.validate`.
         data: a tensor, Dataset or Data in the place of the configured one.
+        trust: what the configuration may name, if it was read from a run directory; None for one of the user's own,
+            which names anything.
 
     Raises:
-        ConfigError: a plug-in's arguments are wrong.
+        ConfigError: a plug-in's arguments are wrong, or it may not be named.
         DataError: the data is missing or malformed, or smaller than a batch.
         IncompatibleError: the choices do not form a legal equation.
     """
-    count = members_of(config)
-    if count == 1:
-        return _assembly_of(config, data, 1)
-    members = [_assembly_of(member_config(config, 0), data, count)]
-    members += [_assembly_of(member_config(config, k), members[0].data, count) for k in range(1, count)]
-    state = Ensemble([member.state for member in members])
-    return EnsembleAssembly(config, state, members[0].data, members[0].device, members)  # type: ignore[arg-type]
+    with locating(find if trust is None else trust.locate):
+        count = members_of(config)
+        if count == 1:
+            return _assembly_of(config, data)
+        first = _assembly_of(member_config(config, 0), data, count)
+        members = [first, *(_assembly_of(member_config(config, k), first.data, count) for k in range(1, count))]
+    return EnsembleAssembly(config, Ensemble([member.state for member in members]), first.data, first.device, members)
 
 
-def _assembly_of(config: DictConfig, data: Any, members: int) -> Assembly:
+def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     """Build a single run, or one of several members."""
     device = choose_device(config.device)
     source = build(config.data, "data", workers=config.workers) if data is None else data
@@ -199,20 +208,24 @@ def _assembly_of(config: DictConfig, data: Any, members: int) -> Assembly:
             f"training rows; choose loop.batch_size={chosen.train_size} or less"
         )
     shape, rate, equation_config = chosen.event_shape, config.loop, config.equation
-    made_for = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
-    divergence = build(config.divergence, "divergence", **made_for)
-    auxiliary = build(config.auxiliary, "auxiliary", **made_for)
+    made_for: dict[str, Any] = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
+    divergence = build(config.divergence, "divergence", Divergence, **made_for)
+    auxiliary = build(config.auxiliary, "auxiliary", Auxiliary, **made_for)
     players = {"theta": config.players.theta, "phi": config.players.phi}
-    views = {name: build(player.view, f"players.{name}.view", **made_for) for name, player in players.items()}
-    model = resolve(config.model, "model", **made_for)
+    views = {
+        name: build(player.view, f"players.{name}.view", Divergence, **made_for) for name, player in players.items()
+    }
+    model = resolve(config.model, "model", Model, **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
     for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
         if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+    if not isinstance(model[0], type):
+        raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 
     legality.refuse(legality.images(model[0], network, chosen.image_shape, divergence, auxiliary))
     with torch.device("meta"):  # shapes and declarations without memory
-        outline = build(config.metric, "metric", **made_for)
+        outline = build(config.metric, "metric", Metric, **made_for)
     warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
@@ -226,7 +239,7 @@ def _assembly_of(config: DictConfig, data: Any, members: int) -> Assembly:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))
         built = assemble(*model)
-        metric = build(config.metric, "metric", **made_for)
+        metric = build(config.metric, "metric", Metric, **made_for)
         plus = {name: summand(node, f"plus.{name}", built, made_for) for name, node in (config.plus or {}).items()}
         equation = StandardEquation(
             model=built, divergence=divergence, auxiliary=auxiliary, metric=metric,
@@ -260,7 +273,8 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
         if name not in SUMMAND:
             raise ConfigError(f"unknown key '{key}.{name}': {nearest(name, SUMMAND)}")
     numbers = {name: conform(values[name], float, f"{key}.{name}") for name in ("weight", "alpha", "beta")}
-    parts = {name: build(values[name], f"{key}.{name}", **made_for) for name in ("divergence", "auxiliary", "metric")}
+    kinds = {"divergence": Divergence, "auxiliary": Auxiliary, "metric": Metric}
+    parts = {name: build(values[name], f"{key}.{name}", kind, **made_for) for name, kind in kinds.items()}
     for name in ("divergence", "auxiliary"):
         if parts[name] is None:
             raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
@@ -277,9 +291,12 @@ def _has_network(node: Any) -> bool:
 
 def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     """Return a function from parameters to the configured optimiser, at a player's own learning rate if it has one."""
-    target, arguments, key = resolve(node, "optimizer")
+    target, arguments, key = resolve(node, "optimizer", torch.optim.Optimizer)
     if target is None:
         raise ConfigError("optimizer must be chosen, got none: add optimizer=adam")
+    closure = inspect.signature(getattr(target, "step", lambda: None)).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(f"optimizer: {node['_target_']} evaluates the loss more than once a step: add optimizer=adam")
     if lr is not None:
         arguments["lr"] = lr
     return lambda parameters: assemble(lambda **kw: target(list(parameters), **kw), arguments, key)

@@ -5,6 +5,7 @@ After the exact q-step the players treat q as a constant (Danskin): what they di
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
@@ -58,7 +59,7 @@ class InnerProblem(NamedTuple):
     metric: Callable[[Tensor], Tensor] | None = None
 
 
-class Auxiliary(nn.Module):
+class Auxiliary(nn.Module, ABC):
     """Base of every q-step.
 
     Attributes:
@@ -84,13 +85,13 @@ class Auxiliary(nn.Module):
         """Return f from the critic's output v, shape (B,)."""
         raise NotImplementedError
 
+    @abstractmethod
     def minimum(self, problem: InnerProblem) -> Tensor:
         """Return the minimum over q, a scalar the players differentiate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def solve(self, problem: InnerProblem) -> Solution:
         """Return the minimum with its terms, for the record; the problem is in float64."""
-        raise NotImplementedError
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
@@ -166,9 +167,9 @@ class Primal(Auxiliary):
 
     uses = "primal"
 
+    @abstractmethod
     def evaluate(self, problem: InnerProblem) -> Tensor:
         """Return D."""
-        raise NotImplementedError
 
     def minimum(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`\beta D`."""

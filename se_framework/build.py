@@ -8,46 +8,41 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol, Union
+from typing import Any, Literal, Union
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from se_framework.errors import ConfigError, SEError, nearest
 
-
-class Gate(Protocol):
-    """Who says which names may become objects; see :mod:`se_framework.trust`."""
-
-    def before_import(self, path: str, key: str) -> None:
-        """Refuse a path by its text."""
-
-    def after_import(self, found: Any, path: str, key: str) -> None:
-        """Refuse what a path has led to."""
-
-
-gate: ContextVar[Gate | None] = ContextVar("gate", default=None)
-"""The gate every name passes; None where all names are the user's own."""
-
 # What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
 _MAY_BE_OFF = ("data.labels",)
 
 
-def locate(path: str, key: str) -> Any:
-    """Return the object a dotted path names.
+def names_of(path: str, key: str) -> list[str]:
+    """Return the names of a dotted path.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    names = path.split(".")
+    if len(names) < 2 or not all(name.isidentifier() for name in names):
+        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
+    return names
+
+
+def find(path: str, key: str) -> Any:
+    """Return the object a dotted path names, whatever it is.
 
     Raises:
         ConfigError: no such module or no such name in it; the message names the key and the nearest name.
     """
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f"{key} must be a dotted path package.name, got {path!r}")
-    guard = gate.get()
-    if guard is not None:
-        guard.before_import(path, key)
+    parts = names_of(path, key)
     found: Any = None
     for cut in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:cut])
@@ -64,30 +59,58 @@ def locate(path: str, key: str) -> Any:
                 public = [n for n in vars(found) if not n.startswith("_")]
                 raise ConfigError(f"{key}: {path!r} does not exist, no {name!r} in {module}: {nearest(name, public)}")
             found = getattr(found, name)
-        if guard is not None:
-            guard.after_import(found, path, key)
         return found
     raise ConfigError(
         f"{key}: no module {parts[0]!r} for {path!r}; it must be installed or lie in the working directory"
     )
 
 
-def build(node: Any, key: str, **context: Any) -> Any:
+_LOCATOR: ContextVar[Callable[[str, str], Any]] = ContextVar("locator", default=find)
+
+
+@contextmanager
+def locating(locator: Callable[[str, str], Any]) -> Iterator[None]:
+    """Let ``locator(path, key)`` turn every dotted path into its object; :func:`find` does where nothing is said."""
+    token = _LOCATOR.set(locator)
+    try:
+        yield
+    finally:
+        _LOCATOR.reset(token)
+
+
+def locate(path: str, key: str) -> Any:
+    """Return the object a dotted path names: the one way from a text of the configuration to an object.
+
+    Raises:
+        ConfigError: it does not exist, or may not be named here.
+    """
+    return _LOCATOR.get()(path, key)
+
+
+def build(node: Any, key: str, kind: type | None = None, **context: Any) -> Any:
     """Build the object a node describes; nested nodes first.
 
     Args:
         node: a mapping with ``_target_``; None or an empty mapping gives None.
         key: where it stands in the configuration, for messages.
+        kind: the base class of what may stand here; None for anything.
         context: arguments passed to every constructor that has a parameter of that name (``event_shape``, ...).
 
     Raises:
-        ConfigError: an argument is unknown, missing, of a wrong type, or refused by the constructor.
+        ConfigError: an argument is unknown, missing, of a wrong type, or refused by the constructor, or what it makes
+            is of another kind.
     """
-    return assemble(*resolve(node, key, **context))
+    target, arguments, _ = resolve(node, key, kind, **context)
+    made = assemble(target, arguments, key)
+    if kind is not None and made is not None and not isinstance(made, kind):
+        raise ConfigError(f"{key}._target_ must give {_article(kind)}, got {_article(type(made))}")
+    return made
 
 
-def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | None, dict[str, Any], str]:
-    """Return the constructor a node names and its checked arguments, without calling it."""
+def resolve(
+    node: Any, key: str, kind: type | None = None, **context: Any
+) -> tuple[Callable[..., Any] | None, dict[str, Any], str]:
+    """Return the constructor a node names and its checked arguments, without calling it; see :func:`build`."""
     if isinstance(node, (DictConfig, ListConfig)):
         node = OmegaConf.to_container(node, resolve=True)
     if not node:
@@ -97,8 +120,15 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
     target = locate(str(node["_target_"]), f"{key}._target_")
     if not callable(target):
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a class")
+    if isinstance(target, type) and kind is not None and not issubclass(target, kind):
+        raise ConfigError(f"{key}._target_ must be {_article(kind)}, got {_article(target)} ({node['_target_']})")
     given = {k: v for k, v in node.items() if k != "_target_"}
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # built-in types have none
+        raise ConfigError(
+            f"{key}._target_: {node['_target_']!r} tells no signature; give a class of your own"
+        ) from error
     try:
         hints = typing.get_type_hints(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009
     except Exception:  # noqa: BLE001  annotations that cannot be evaluated check nothing
@@ -113,8 +143,10 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
             raise ConfigError(f"unknown key {where!r}: {nearest(name, [p for p in parameters if p not in context])}")
         if value == MISSING:
             raise ConfigError(f"{where} is missing: add {where}=VALUE")
+        if context.get(name) is not None:
+            raise ConfigError(f"{where} follows from the data, got {value!r}: leave it out")
         if isinstance(value, Mapping) and "_target_" in value:
-            arguments[name] = build(value, where, **context)
+            arguments[name] = build(value, where, _class_of(hints.get(name)), **context)
         else:
             arguments[name] = conform(value, hints.get(name, Any), where)
     for name, parameter in parameters.items():
@@ -127,6 +159,18 @@ def resolve(node: Any, key: str, **context: Any) -> tuple[Callable[..., Any] | N
     return target, arguments, key
 
 
+def _class_of(hint: Any) -> type | None:
+    """Return the class that an annotation ``Class`` or ``Class | None`` names, else None."""
+    union = typing.get_origin(hint) in (Union, types.UnionType)
+    options = [o for o in typing.get_args(hint) if o is not type(None)] if union else [hint]
+    plain = len(options) == 1 and isinstance(options[0], type) and not getattr(options[0], "_is_protocol", False)
+    return options[0] if plain and typing.get_origin(options[0]) is None else None
+
+
+def _article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+
+
 def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: str) -> Any:
     """Call a resolved constructor; what it refuses becomes one sentence with the key."""
     if target is None:
@@ -135,7 +179,7 @@ def assemble(target: Callable[..., Any] | None, arguments: dict[str, Any], key: 
         return target(**arguments)
     except SEError:
         raise
-    except Exception as error:  # noqa: BLE001  a user's class may raise anything
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
         kind = "" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: "
         raise ConfigError(f"{key}: {kind}{' '.join(str(error).split())}") from error
 
@@ -172,7 +216,7 @@ def _fit(value: Any, hint: Any, key: str) -> Any:
     if hint is int:
         return value if isinstance(value, int) and not isinstance(value, bool) else _NOTHING
     if hint is float:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
+        return _number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
     if hint is str:
         return value if isinstance(value, str) else _NOTHING
     if origin in (tuple, list, Sequence):
@@ -189,6 +233,13 @@ def _fit(value: Any, hint: Any, key: str) -> Any:
     if isinstance(hint, type):
         return value if isinstance(value, hint) else _NOTHING
     return value
+
+
+def _number(value: int | float) -> Any:
+    try:
+        return _NOTHING if math.isnan(value) else float(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return _NOTHING
 
 
 def _words(hint: Any) -> str:

@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
 def _write_atomically(path: Path, content: bytes | bytearray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_no_link) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

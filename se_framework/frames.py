@@ -15,12 +15,15 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
+from se_framework.errors import RunDirectoryError
 from se_framework.files import write_atomically
 from se_framework.plots import Critic, picture
 from se_framework.randomness import generator
 from se_framework.state import TrainState
 from se_framework.step import draw
 
+PIXELS = 2**22
+"""Pixels of a frame that is joined: ours have less than one million."""
 SAMPLES = 20_000
 """Points drawn of the model, and of the data to normalise q."""
 
@@ -72,7 +75,15 @@ def animate(directory: Path, path: Path) -> None:
 
     images = []
     for file in sorted(directory.glob("*.png")):
-        with Image.open(file) as image:
+        try:
+            image = Image.open(file, formats=("PNG",))
+        except Exception as error:  # noqa: BLE001  the file may be anybody's, and no decoder but PNG's is tried
+            raise RunDirectoryError(f"{file} is no picture of a round ({error}): remove it") from error
+        with image:
+            if image.width * image.height > PIXELS:
+                raise RunDirectoryError(
+                    f"{file} has {image.width} x {image.height} pixels, ours are smaller: remove it"
+                )
             images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
         buffer = io.BytesIO()

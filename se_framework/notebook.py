@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.composing import compose as compose_config
 from se_framework.ensemble import member_config
-from se_framework.errors import NonFiniteError, RunDirectoryError
+from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
 from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
 from se_framework.schema import validate
-from se_framework.trust import strangers
-
-LARGEST_CONFIG = 2**20
-"""Bytes of a run's configuration at most."""
+from se_framework.trust import Trust, no_links_out, packages, read_config
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -42,31 +35,22 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated. It may be a stranger's: it is plain data, and resolves nothing.
+    """Return a run's own configuration, validated; what it says of trust is not heard.
 
     Raises:
-        RunDirectoryError: there is none, or it is none that we wrote.
-        ConfigError: a key or type in it is wrong.
+        ConfigError: a key or value of it is wrong.
+        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
     """
-    file = run.require().config_file
+    no_links_out(run.require().path)
+    config = read_config(run.config_file)
     try:
-        text = file.read_text(encoding="utf-8") if file.stat().st_size <= LARGEST_CONFIG else None
-        if text is None or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise RunDirectoryError(
-                f"{file} is no configuration of ours: it is too large, or refers to parts of itself"
-            )
-        config = OmegaConf.load(io.StringIO(text))
-        plain = json.dumps(OmegaConf.to_container(config, resolve=False))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        if isinstance(error, RunDirectoryError):
-            raise
-        raise RunDirectoryError(f"{file} cannot be read ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(config, DictConfig):
-        raise RunDirectoryError(f"{file} is no configuration of a run: it must be a mapping")
-    if "${" in plain:
-        raise RunDirectoryError(f"{file} is no configuration of ours: a run keeps no interpolations")
-    config.trust = []  # who is trusted is said by the caller, never by the run
-    return validate(config)
+        config = validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{run.config_file}: {error}") from error
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
+    config.trust = []
+    return config
 
 
 def load(
@@ -74,7 +58,7 @@ def load(
     device: str | None = None,
     data: Any = None,
     checkpoint: str | int = "last",
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
     member: int | None = None,
 ) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
@@ -90,6 +74,7 @@ def load(
         member: of an ensemble, as the single run that it is; None for all (``.members``).
 
     Raises:
+        ConfigError: the run names what is not trusted.
         RunDirectoryError: no such run, or no checkpoint of it can be read.
         ConfigError: the run names code that is neither ours nor torch's nor trusted.
     """
@@ -98,8 +83,7 @@ def load(
     config.device = device or "auto"
     if member is not None:
         config = member_config(config, member)
-    with strangers(trust):
-        assembly = assembly_of(config, data)
+    assembly = assembly_of(config, data, Trust(packages(trust)))
     restored = restore(assembly, run, str(checkpoint), member)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
@@ -109,7 +93,7 @@ def load(
 
 
 def reproduce(
-    run_dir: str | Path, device: str | None = None, data: Any = None, trust: Sequence[str] = ()
+    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
 ) -> NonFiniteError:
     """Play the step again at which a run met a number that was not finite, and return the failure.
 
@@ -129,8 +113,7 @@ def reproduce(
     config = saved_config(run)
     if device is not None:
         config.device = device
-    with strangers(trust):
-        assembly = assembly_of(config, data)
+    assembly = assembly_of(config, data, Trust(packages(trust)))
     return replay(assembly.state, run)
 
 

@@ -6,7 +6,8 @@ import csv
 import io
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,16 @@ class Critic(NamedTuple):
     is_log_ratio: bool
 
 
+@contextmanager
+def _without_latex() -> Iterator[None]:
+    """Draw text without LaTeX: a ``matplotlibrc`` in the working directory, whose ever it is, could ask for it."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.usetex": False}):
+        yield
+
+
+@_without_latex()
 def picture(
     data: Data,
     samples_user: Tensor,
@@ -91,6 +102,7 @@ def picture(
     _save(figure, path, heading, note)
 
 
+@_without_latex()
 def curves(metrics_csv_path: str | Path, path: str | Path, note: str | None = None) -> None:
     """Draw every numeric column of a metrics file against the round, one small panel each.
 

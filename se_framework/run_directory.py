@@ -84,7 +84,10 @@ class RunDirectory:
     @property
     def is_run(self) -> bool:
         """Whether the directory holds a run."""
-        return self.config_file.is_file()
+        try:
+            return self.config_file.is_file()
+        except OSError:  # no file can have that name
+            return False
 
     def require(self) -> RunDirectory:
         """Return self, or refuse a directory that holds no run.

@@ -15,10 +15,11 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
-    {"progress", "build"}, {"metric", "data"}, {"run_directory", "auxiliary", "legality", "composing"},
-    {"equation", "provenance"}, {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities"},
-    {"frechet"}, {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"assembly", "trust"},
-    {"describe", "notebook", "evaluation"}, {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
+    {"progress", "build", "config_files"}, {"metric", "data", "refusals"},
+    {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
+    {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities", "frechet"}, {"scores", "plots"},
+    {"frames", "failure", "monitors"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation", "command_line"},
+    {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 

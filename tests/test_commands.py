@@ -118,7 +118,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     drift = call([*TRAIN, "resume=cut", "divergence=kl"], tmp_path)
     assert drift.returncode == 1 and "would change the run (divergence._target_" in drift.stderr
     reached = int(sorted((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors"))[-1].stem.split("_")[1])
-    resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 3}"], tmp_path)
+    resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 7}"], tmp_path)
     assert resumed.returncode == 0 and f"restored round_{reached:08d}.safetensors" in resumed.stderr, resumed.stderr
     assert "WARNING: learning rates end at zero in round 6" in resumed.stderr
 

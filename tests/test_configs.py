@@ -129,6 +129,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
             r"model._target_: 'models.MLPGenerater' does not exist.*'MLPGenerator'",
         ),
         (["model._target_=modelz.Affine"], "model._target_: no module 'modelz'"),
+        (["data._target_=sys.exit"], "data: SystemExit"),
         (["model.width=wide"], "model.width must be a whole number, got 'wide'"),
         (["data.path=a(b.npy"], """quote it, 'data.path="a\\(b.npy"'"""),
         (["data=array"], "data.path is missing: add data.path=VALUE"),
@@ -143,7 +144,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["players.theta.ema=1.5"], "players.theta.ema must lie in"),
         (["metric=none"], "needs a metric f_phi, got none: add metric=mlp"),
         (["model=null"], "model=null: no such choice"),
-        (["divergence=kl,klx"], "divergence=klx: no such choice; did you mean 'kl'"),
+        (["divergence=kl,pearson"], "divergence=kl,pearson: several values are a sweep, which needs -m"),
         (
             ["data.path=x.npy"],
             "unknown key 'data.path': it belongs to data=array or array_streamed or .*, add",
@@ -151,6 +152,29 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["allow=lipschitz"], r"allow must be a list, got 'lipschitz': write allow=\[lipschitz\]"),
         (["experiment=wgan_gp", "metric.penalty.weight=0"], "needs a 1-Lipschitz metric, got an unrestricted one"),
         (["data._target_=tests.test_configs.broken"], "data: RuntimeError: no luck"),
+        (["seed=${nothing}"], r"seed: '\$\{nothing\}' leads nowhere \(Interpolation key 'nothing' not found\)"),
+        (["~loop.decay"], "loop.decay has no value: give loop.decay=VALUE, or do not delete it"),
+        (["~model"], "~model deletes a part of the equation: choose another, model=CHOICE; known: affine"),
+        (["loop=3"], "loop must be a mapping of rounds, batch_size,"),
+        (["plus=3"], "plus must be a mapping of names to equations, got 3"),
+        (["loop.rounds=1,2"], "loop.rounds=1,2: several values are a sweep, which needs -m"),
+        (["=3"], "'=3' is not an override: write KEY=VALUE"),
+        (["divergence@foo=kl"], r"divergence@foo: no choice stands at 'foo': add one by \+divergence@foo=CHOICE"),
+        (["loop.batch_size=3000000000"], "loop.batch_size must be at most 2147483647"),
+        (["model._target_=divergences.KL"], r"model._target_ must be a Model, got a KL \(divergences.KL\)"),
+        (["model._target_=tests.test_configs.anything"], "model._target_ must be a class, got tests.test_configs.any"),
+        (["divergence._target_=tests.test_configs.rows"], "divergence._target_ must give a Divergence, got a Tensor"),
+        (
+            ["metric.network._target_=tests.test_configs.anything"],
+            "metric.network._target_ must give a Module, got a d",
+        ),
+        (["data._target_=builtins.dict", "~data.labels"], "data._target_: 'builtins.dict' tells no signature"),
+        (["+model.event_shape=[3]"], r"model.event_shape follows from the data, got \[3\]: leave it out"),
+        (["optimizer._target_=torch.optim.LBFGS", "~optimizer.betas", "~optimizer.fused"], "more than once a step"),
+        (["optimizer=sgd", "optimizer.momentum=nan"], "optimizer.momentum must be a number, got nan"),
+        (["model.depth=1000000000000"], "depth must be at most 1000, got 1000000000000"),
+        (["device=meta"], "device=meta holds no numbers"),
+        (["auxiliary._target_=se_framework.auxiliary.Primal", "~auxiliary.normalised"], "auxiliary: .*abstract class"),
     ],
 )
 def test_bad_input_is_one_sentence_that_names_the_key(overrides, message):
@@ -164,6 +188,11 @@ def test_own_generator_dataset_and_network_by_target():
     own = ["divergence=f", "divergence.h=tests.test_configs.convex", "data._target_=tests.test_configs.rows"]
     history = play([*own, *network, "~metric.network.activation"])
     assert len(history) == 2
+
+
+def anything(**options):
+    """A function that takes all and gives what no part is."""
+    return options
 
 
 def broken():

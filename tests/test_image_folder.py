@@ -286,7 +286,7 @@ def test_folders_refused(tmp_path, monkeypatch):
         ("file", {}, r"file' is not a folder; .*data=array"),
         ("empty", {}, r"empty' is empty .* at least 4 images \(.png"),
         ("few", {}, "holds 3 images; give at least 4"),
-        ("few", {"size": 0}, "data.size must be at least 1 pixel, got 0"),
+        ("few", {"size": 0}, "data.size must lie in 1..16384 pixels, got 0"),
         ("few", {"held_out_fraction": 1.0}, "data.held_out_fraction must lie between 0 and 1"),
     ]
     for name, options, message in cases:

@@ -275,6 +275,12 @@ def test_pot_gives_the_linear_program_and_its_slopes(order, dim):
     )
 
 
+def test_pivots_are_counted_from_one_in_32_bits():
+    for count in (0, 2**31):
+        with pytest.raises(ValueError, match=rf"takes 1 <= max_iterations < 2\^31, got max_iterations={count}"):
+            OptimalTransport(max_iterations=count)
+
+
 @needs_pot
 def test_pot_refuses_in_a_sentence():
     x, y, *_ = two_clouds(4, 3, 2)

@@ -422,7 +422,7 @@ def test_a_seed_is_a_trajectory_and_the_callers_generator_is_left_alone():
 
 def test_a_foreign_checkpoint_is_refused():
     saved = game(seed=1).state_dict()
-    with pytest.raises(RunDirectoryError, match=r"the checkpoint \(format 1, seed 1, .*\) is not of this run"):
+    with pytest.raises(RunDirectoryError, match=r"the checkpoint \(format 2, seed 1, .*\) is not of this run"):
         game(seed=0).load_state_dict(saved)
     other = state_of(StandardEquation(model=Affine((2,)), divergence=CrossEntropy(), auxiliary=Empirical()), seed=1)
     with pytest.raises(RunDirectoryError, match="players .*theta.* is not of this run"):

@@ -13,13 +13,10 @@ from se_framework.errors import ConfigError, SEError, nearest
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
 
-
-def packages(text: str) -> tuple[str, ...]:
-    """Return the names in PACKAGE,... or [PACKAGE,...]."""
-    return tuple(name.strip() for name in text.strip("[]").split(",") if name.strip())
+LARGEST_N = 10**8
 
 
-OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": packages, "member": int}
+OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str, "member": int}
 """Arguments of every command that loads a run."""
 OF_A_RUN_HELP = """
   device=cpu                  auto: cuda where there is one
@@ -50,7 +47,7 @@ def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: s
     values: dict[str, Any] = {}
     for argument in arguments[1:]:
         key, equals, text = argument.partition("=")
-        if not equals:
+        if not equals or not key:
             raise ConfigError(f"{argument!r} is not KEY=VALUE: {usage}")
         if key not in known:
             raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
@@ -58,9 +55,25 @@ def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: s
             values[key] = known[key](text)
         except ValueError as error:
             raise ConfigError(f"{key} must be a whole number, got {text!r}") from error
-        if key == "n" and values[key] < 1:
-            raise ConfigError(f"n must be at least 1, got {text}")
-    return Path(arguments[0]).expanduser(), values
+        if key == "n" and not 1 <= values[key] <= LARGEST_N:
+            raise ConfigError(f"n must lie in 1..{LARGEST_N}, got {text}: draw more with other seeds")
+    return expanded(arguments[0], "the run directory"), values
+
+
+def expanded(text: str, what: str) -> Path:
+    """Return the path that a user typed, ``~`` written out.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what} {text!r} is no path here: {' '.join(str(error).split())[:80]}") from error
+    if "\0" in text:
+        raise ConfigError(f"{what} {text!r} is no path here: it holds a NUL")
+    return path
 
 
 def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> None:
@@ -74,5 +87,5 @@ def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> Non
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -22,9 +22,9 @@ def main() -> None:
 
 
 def _evaluate(arguments: list[str]) -> None:
-    prepare_imports()
     known = {"n": int, "seed": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     from se_framework.evaluation import evaluate, score_lines
     from se_framework.run_directory import RunDirectory
 

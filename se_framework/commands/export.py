@@ -25,8 +25,8 @@ def main() -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    prepare_imports()
     run_dir, values = parse(arguments, {"out": str} | OF_A_RUN, USAGE.splitlines()[0])
+    prepare_imports(own="trust" in values)
     out = Path(values.get("out", "weights.safetensors")).expanduser()
     if out.suffix != ".safetensors":
         raise ConfigError(f"out={out} must end in .safetensors")

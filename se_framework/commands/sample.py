@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
-from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
+from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
 from se_framework.composing import prepare_imports
-from se_framework.errors import ConfigError
+from se_framework.errors import ConfigError, RunDirectoryError
 
 USAGE = (
     """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K]
@@ -26,14 +25,16 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> None:
-    prepare_imports()
     known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
-    out = Path(values.get("out", "samples.npy")).expanduser()
+    prepare_imports(own="trust" in values)
+    out = expanded(values.get("out", "samples.npy"), "out")
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
+    if out.is_dir():
+        raise ConfigError(f"out={out} is a directory: name a file in it")
     import numpy as np
 
     from se_framework.commands.train import draw
@@ -41,12 +42,15 @@ def _sample(arguments: list[str]) -> None:
 
     assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
-    if out.suffix == ".png":
-        draw(assembly, out, samples)
-    else:
-        buffer = io.BytesIO()
-        np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
-        write_atomically(out, buffer.getvalue())
+    try:
+        if out.suffix == ".png":
+            draw(assembly, out, samples)
+        else:
+            buffer = io.BytesIO()
+            np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
+            write_atomically(out, buffer.getvalue())
+    except RunDirectoryError as error:  # "FILE cannot be written (why)"
+        raise ConfigError(f"out={error}") from error
     print(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}")
 
 

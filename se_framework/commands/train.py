@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,9 @@ from se_framework.monitors import warnings_in
 from se_framework.notebook import restore, saved_config
 from se_framework.plots import curves, picture
 from se_framework.provenance import check_fingerprint, record_fingerprint
-from se_framework.resuming import OF_THE_CALL, leaves, newest_run, resumed_config, same_course, settle
+from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
 from se_framework.run_directory import RunDirectory
-from se_framework.trust import strangers
+from se_framework.trust import Trust, packages, strings
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if job is not None and config.device == "auto" and torch.cuda.device_count() > 1:
         config.device = f"cuda:{job % torch.cuda.device_count()}"
     run, resumed = which_run(config, directory, in_sweep=job is not None)
-    typed = leaves(config)
+    trust = Trust(packages(config.trust), strings(config))
     if resumed:
         config = resumed_config(config, run, overrides)
         done = finished_score(run, config) if config.resume == "auto" or job is not None else None
@@ -75,8 +74,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     be_deterministic(config.deterministic)
-    with strangers(config.trust, typed) if resumed else nullcontext():
-        assembly = assembly_of(config)
+    assembly = assembly_of(config, trust=trust if resumed else None)
     if config.dry_run:
         print(describe(assembly))
         return Outcome("dry run", None, run.path)

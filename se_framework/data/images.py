@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
+LARGEST = 16384
+"""Pixels on a side: an image of that size takes 0.8 GB."""
 # Pillow's other readers are never tried, whatever a file holds.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 
@@ -170,14 +172,14 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     """
     read = tuple(file for file, good in zip(files, readable, strict=True) if good)
     skipped = tuple(str(file) for file, good in zip(files, readable, strict=True) if not good)
+    if len(read) < MIN_ROWS:
+        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
     if skipped:
         warnings.warn(
             f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
             f"out, the first is {skipped[0]!r}",
             stacklevel=3,
         )
-    if len(read) < MIN_ROWS:
-        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
     # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
     owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
     names = tuple(sorted(set(owners) - {""}))
@@ -248,8 +250,8 @@ def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
 
 def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
     """Return a folder and the regular files below it that are not hidden, relative to it, sorted by name."""
-    if size < 1:
-        raise DataError(f"data.size must be at least 1 pixel, got {size}")
+    if not 1 <= size <= LARGEST:
+        raise DataError(f"data.size must lie in 1..{LARGEST} pixels, got {size}")
     folder = Path(path).expanduser()
     if not folder.exists():
         raise DataError(
