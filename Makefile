@@ -1,11 +1,11 @@
-# make install | train | test | soak | quality | clean.  Everything lives in .venv; nothing but package installation needs a network.
+# make install | train | test | soak | quality | bench | bench-quick | clean.  Everything lives in .venv; nothing but package installation needs a network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak quality clean
+.PHONY: help install train test soak quality bench bench-quick clean
 
 help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
@@ -13,6 +13,8 @@ help:
 	@echo "make test      set up, then lint, type-check and test"
 	@echo "make soak      the fault tests at full length, figures to benchmarks/reliability (about half an hour)"
 	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
+	@echo "make bench     measure benchmarks/speed on this device, every row (an hour or two)"
+	@echo "make bench-quick  the CPU ratios against their goals in three minutes; the last line names those missed"
 	@echo "make clean     remove .venv and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +43,17 @@ soak: $(STAMP)
 
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py
+
+# The libraries that the rows compare with; the constraints keep them from bringing another torch.
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
+
+bench-quick: $(VENV)/.bench
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --quick
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info

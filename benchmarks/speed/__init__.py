@@ -1,0 +1,1 @@
+"""How fast the general loop is beside hand-written ones and other libraries: ``python -m benchmarks.speed``."""

@@ -1,0 +1,146 @@
+"""Row of the engine itself: a player's step with networks of one parameter, less a script of the same torch calls."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import divergences as d
+import se_framework as se
+from benchmarks.speed import engine
+from benchmarks.speed.contest import OURS, Contest, Row, Size, Verdict, must_agree
+from benchmarks.speed.loops import Draws, RandomDraws, Round, fused_adam
+from benchmarks.speed.timer import Side, Times
+from models import Critic, Model
+from models.laws import PushForward
+from se_framework.data import as_data
+from se_framework.loop import measure
+
+BATCH, ROUNDS, STEPS_PER_ROUND = 256, 50, 2
+
+
+class Shift(Model):
+    """x = theta + z: a generator of one parameter."""
+
+    has_log_prob: ClassVar[bool] = False
+    has_rsample: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__((1,))
+        self.theta = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, context: Tensor | None = None) -> PushForward:
+        """Return the law of the shifted noise."""
+        theta = self.theta
+        return PushForward(lambda z: theta + z, (1,), (1,), like=theta)
+
+
+class Slope(Critic):
+    """v = phi x: a critic of one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__((1,))
+        self.phi = nn.Parameter(torch.tensor(0.1))
+
+    def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the scores."""
+        return self.phi * x.squeeze(1)
+
+
+def rows() -> list[Row]:
+    """Return the row of this file."""
+    return [
+        Row("overhead", WORK, overhead, verdicts=told, quick_pairs=15, expected_lines=((AGAINST, GOAL),)),
+    ]
+
+
+WORK = "engine overhead: a player's step with one-parameter networks"
+AGAINST = "less a bare script of the same torch calls"
+GOAL = "<= 60 us"
+
+
+def overhead(size: Size) -> Contest:
+    """Return the engine beside two scripts: with the calls of its finiteness check, and without."""
+    rows = torch.randn(4096 if size == "full" else 64, 1)
+    batch_size, rounds = (BATCH, ROUNDS) if size == "full" else (8, 2)
+    state, data = _state(), as_data(rows)
+
+    def run() -> None:
+        se.train(state, data, rounds=state.round + rounds, batch_size=batch_size, log_every=0, progress=False)
+
+    sides = {OURS: Side(run, rounds, lambda: state.history.append(measure(state, data, batch_size)))}
+    for name, checked in (("bare", True), ("bare_unchecked", False)):
+        step = script(Shift().theta, Slope().phi, RandomDraws(rows, batch_size, 1), checked)
+        sides[name] = engine.hand_side(step, rounds)
+    return Contest(sides, agreement)
+
+
+def script(theta: nn.Parameter, phi: nn.Parameter, draws: Draws, checked: bool) -> Round:
+    """Return a round without any engine, in the torch calls that the engine makes.
+
+    Args:
+        theta: the generator's parameter.
+        phi: the critic's parameter.
+        draws: random numbers.
+        checked: take the gradients' norms, decide on the device whether the step is made, and read the figures.
+    """
+    optimizers = {phi: fused_adam([phi]), theta: fused_adam([theta])}
+
+    def play() -> None:
+        x, figures = draws.batch(), []
+        for player, optimizer in optimizers.items():
+            with torch.set_grad_enabled(player is theta):
+                y = theta + draws.noise()
+            on_model, on_data = phi * y.squeeze(1), phi * x.squeeze(1)
+            minimum, f_data = -F.softplus(on_model).mean(), -F.softplus(-on_data).mean()
+            total = minimum + f_data
+            optimizer.zero_grad(set_to_none=True)
+            (total if player is theta else -total).backward(inputs=[player])
+            if checked:
+                norm = nn.utils.get_total_norm([player.grad])  # type: ignore[list-item]
+                scalars = torch.stack([norm, minimum.detach(), f_data.detach()])
+                optimizer.grad_scale = None  # type: ignore[attr-defined]
+                optimizer.found_inf = (~torch.isfinite(scalars).all()).float()  # type: ignore[attr-defined]
+                figures.append(scalars)
+            optimizer.step()
+        if checked:
+            torch.stack(figures).tolist()
+
+    return play
+
+
+def agreement() -> dict[str, float]:
+    """Compare both parameters after rounds of the engine and of the scripts on the same draws, in float64."""
+    found = {}
+    for name, checked in (("bare", True), ("bare_unchecked", False)):
+        with engine.in_float64():
+            state, data = _state(), as_data(torch.randn(64, 1))
+            theta, phi = Shift().theta, Slope().phi
+            with engine.recorded(state.equation, data) as draws:
+                se.train(state, data, rounds=2, batch_size=8, log_every=0, progress=False)
+            step = script(theta, phi, draws, checked)
+            step(), step()
+            ours = [p.detach() for p in state.equation.parameters()]
+            off = max(float((a - b).abs().detach()) for a, b in zip(ours, (theta, phi), strict=True))
+            found[name] = must_agree(f"parameters of the {name} script", off, engine.TOLERANCE)
+    return found
+
+
+def told(row: Row, times: Times) -> list[Verdict]:
+    """Return the difference per player's step, in microseconds."""
+    least, most = (times.difference(OURS, name, row.clock) for name in ("bare", "bare_unchecked"))
+    per_step = 1e6 / STEPS_PER_ROUND
+    found = least.median * per_step
+    itself = times.of("bare", row.clock).median * per_step
+    note = f"the script itself {itself:.0f} us; less one without finiteness check {most.median * per_step:.0f} us"
+    measured = f"{found:.0f} us ({least.low * per_step:.0f}-{least.high * per_step:.0f})"
+    return [Verdict(WORK, AGAINST, GOAL, measured, found <= 60, note, found)]
+
+
+def _state() -> se.TrainState:
+    critic = se.Metric(Slope())
+    equation = se.StandardEquation(model=Shift(), divergence=d.GAN(), auxiliary=se.Dual(), metric=critic)
+    return se.TrainState(equation)

@@ -1,0 +1,136 @@
+"""Rows of Sinkhorn: the slope of the divergence in the model's points, by the wrapper and by geomloss itself."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import divergences as d
+from benchmarks.speed.contest import OURS, Contest, Disagreement, Goal, Row, Size
+from benchmarks.speed.timer import Side
+from models.laws import Particles
+
+BLUR = 0.05
+MOST = 0.03  # error of the slope that both sides may have
+# The fastest annealing (greatest steps) of each side that keeps within it, see `python -m benchmarks.speed.sinkhorn`.
+OURS_SCALING = {256: 0.99, 1024: 0.99, 4096: 0.99}
+BARE_SCALING = {256: 0.99, 1024: 0.99, 4096: 0.99}
+# A step takes seconds to minutes on two cores, so larger clouds have fewer turns than other rows.
+PAIRS = {256: 30, 1024: 5, 4096: 1}
+CHECKED = 256  # points that are compared with the converged slope, which takes thousands of rounds
+CANDIDATES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+
+
+def rows() -> list[Row]:
+    """Return the rows of this file."""
+    goal = Goal("bare geomloss at equal accuracy (error of the slope <= 3 % of converged)", ("geomloss",), 1.0)
+    return [
+        Row(f"sinkhorn_{n}", f"Sinkhorn step through the wrapper, N = {n}, in the plane", partial(sinkhorn, n), (goal,),
+            pairs=PAIRS[n], quick_pairs={256: 3}.get(n, 0), warmup=0)
+        for n in OURS_SCALING
+    ]  # fmt: skip
+
+
+def sinkhorn(n: int, size: Size) -> Contest:
+    """Return value and slope by both."""
+    points = n if size == "full" else 64
+    x, y = clouds(points)
+    sides = {
+        OURS: Side(lambda: slope_by_ours(x, y, OURS_SCALING[n])),
+        "geomloss": Side(lambda: slope_by_geomloss(x, y, BARE_SCALING[n])),
+    }
+    return Contest(sides, lambda: agreement(n, x, y), f"scaling {OURS_SCALING[n]} and {BARE_SCALING[n]}, blur {BLUR}")
+
+
+def clouds(n: int) -> tuple[Tensor, Tensor]:
+    """Return data and model points in the plane: normal laws of different spread half a standard deviation apart."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, n, 2, generator=generator, dtype=torch.float64)
+    return x.to(torch.get_default_dtype()), (0.7 * y + torch.tensor([0.5, -0.3])).to(torch.get_default_dtype())
+
+
+def slope_by_ours(x: Tensor, y: Tensor, scaling: float) -> Tensor:
+    """Return the slope of S in the model's points by the wrapper, shape of y."""
+    y = y.detach().requires_grad_()
+    value = d.Sinkhorn(p=2, blur=BLUR, scaling=scaling).primal(Particles(x), None, Particles(y))
+    return torch.autograd.grad(value, y)[0]
+
+
+def slope_by_geomloss(x: Tensor, y: Tensor, scaling: float) -> Tensor:
+    """Return the same by geomloss itself."""
+    from geomloss import SamplesLoss
+
+    y = y.detach().requires_grad_()
+    value = SamplesLoss("sinkhorn", p=2, blur=BLUR, scaling=scaling, backend="tensorized")(x, y)
+    return torch.autograd.grad(value, y)[0]
+
+
+def slope_converged(x: Tensor, y: Tensor) -> Tensor:
+    r"""Return the same from potentials iterated until they stand still, in float64; nothing of geomloss is used.
+
+    By the envelope theorem the slope of OT in y_j is :math:`\sum_i\pi_{ij}(y_j-x_i)`, and that of -OT(y, y)/2 is minus
+    the same sum with y in the place of x.
+    """
+    x, y = x.double(), y.double()
+    slope = torch.zeros_like(y)
+    for sign, other in ((1.0, x), (-1.0, y)):
+        plan = plan_converged(other, y)
+        slope += sign * (plan.sum(0)[:, None] * y - plan.T @ other)
+    return slope
+
+
+def plan_converged(x: Tensor, y: Tensor, tolerance: float = 1e-7, most: int = 20_000) -> Tensor:
+    """Return the entropic plan between clouds of equal weights, shape (N, M), by over-relaxed alternating updates.
+
+    Raises:
+        Disagreement: the potentials do not stand still.
+    """
+    cost, final = torch.cdist(x, y).square() / 2, BLUR**2
+    f, g, epsilon = cost.new_zeros(len(x)), cost.new_zeros(len(y)), float(cost.max())
+    for _ in range(most):
+        epsilon = max(0.8 * epsilon, final)
+        step = 1.0 if epsilon > final else 1.7  # over-relaxation: Thibault et al. 2021
+        new_f = -epsilon * (torch.logsumexp((g - cost) / epsilon, 1) - math.log(len(y)))
+        moved = new_f - f
+        f = f + step * moved
+        new_g = -epsilon * (torch.logsumexp((f[:, None] - cost) / epsilon, 0) - math.log(len(x)))
+        g = g + step * (new_g - g)
+        if epsilon == final and float(moved.abs().max()) < tolerance:
+            return ((f[:, None] + g - cost) / epsilon).exp() / (len(x) * len(y))
+    raise Disagreement(f"potentials of {len(x)} and {len(y)} points still move after {most} rounds")
+
+
+def agreement(n: int, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Return the error of the slopes of both, relative to converged, on the first points."""
+    x, y = x[:CHECKED], y[:CHECKED]
+    exact, found = slope_converged(x, y), {}
+    for name, slope in (
+        (OURS, slope_by_ours(x, y, OURS_SCALING[n])),
+        ("geomloss", slope_by_geomloss(x, y, BARE_SCALING[n])),
+    ):
+        found[name] = error(slope, exact)
+        if len(x) == CHECKED and found[name] > MOST:
+            raise Disagreement(f"the slope of {name} is off by {found[name]:.3f} on {CHECKED} points, allowed {MOST}")
+    return found
+
+
+def error(slope: Tensor, exact: Tensor) -> float:
+    """Return the relative error in the Euclidean norm over all points."""
+    return float((slope.double() - exact).norm() / exact.norm())
+
+
+def main() -> None:
+    """Print the error of every candidate, from which the scalings above are taken."""
+    for n in (256, 1024):
+        x, y = clouds(n)
+        exact = slope_converged(x, y)
+        for scaling in CANDIDATES:
+            ours, bare = (error(f(x, y, scaling), exact) for f in (slope_by_ours, slope_by_geomloss))
+            print(f"N = {n}  scaling {scaling}: ours {ours:.4f}, geomloss {bare:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
