@@ -146,9 +146,14 @@ def _check_stackable(
         for name, node in (config.plus or {}).items():
             outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
             divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+    optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
     legality.refuse(
         legality.ensemble(
-            members, [o for o in outlines if o is not None], [d for d in divergences if d is not None], data
+            members,
+            [outline for outline in outlines if outline is not None],
+            [divergence for divergence in divergences if divergence is not None],
+            [optimizer] if isinstance(optimizer, type) else [],
+            data,
         )
     )
 

@@ -67,6 +67,8 @@ RULES: dict[str, str] = {
     "ensemble": "members train together only where vmap can evaluate them at once",
 }
 """Every rule by its name."""
+ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
+"""Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
@@ -260,13 +262,20 @@ def images(
     ]
 
 
-def ensemble(members: int, modules: Sequence[Any], divergences: Sequence[Any], data: Any) -> list[Violation]:
-    """Return what cannot be evaluated for all members at once: by what it declares, before a member is built.
+def ensemble(
+    members: int,
+    modules: Sequence[Any] = (),
+    divergences: Sequence[Any] = (),
+    optimizers: Sequence[type] = (),
+    data: Any = None,
+) -> list[Violation]:
+    """Return what cannot be done for all members at once: by what it declares, before a member is built.
 
     Args:
         members: how many.
         modules: outlines of the networks.
         divergences: D of every summand, and views.
+        optimizers: the classes of the players' optimisers.
         data: p_d.
     """
     problems = [
@@ -279,7 +288,13 @@ def ensemble(members: int, modules: Sequence[Any], divergences: Sequence[Any], d
         problems.append("batch normalisation moves its buffers in every forward pass")
     if any(isinstance(part, nn.modules.dropout._DropoutNd) for part in parts):
         problems.append("dropout draws on the one global generator")
-    if not data.resident:
+    problems += [
+        f"optimiser {kind.__name__} may couple the entries of a tensor, which would be those of all members: choose "
+        f"one of {', '.join(ELEMENTWISE)}"
+        for kind in dict.fromkeys(optimizers)
+        if kind.__name__ not in ELEMENTWISE
+    ]
+    if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")
     return [
         Violation("ensemble", f"an ensemble of {members} cannot be stacked: {problem}", ("ensemble.size=1",))

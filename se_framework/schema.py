@@ -70,7 +70,7 @@ class EnsembleConfig:
     """Members that train together: seeds, or lists of values by dotted key."""
 
     size: int = 1
-    values: Any = field(default_factory=dict)
+    values: Any = None
 
 
 @dataclass
@@ -110,7 +110,7 @@ AT_LEAST = {
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
     "workers": 0, "ensemble.size": 1,
 }  # fmt: skip
-SECTIONS = ("equation", "loop", "players", "players.theta", "players.phi")
+SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi")
 ABSENT = object()
 AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
 """What torch counts in 32 bits, and more threads than a machine starts."""

@@ -19,7 +19,7 @@ from se_framework.composing import config_dir, groups
 from se_framework.data import Digits, Ring8
 from se_framework.ensemble import member_config, members_of
 from se_framework.ensemble.playing import draw
-from se_framework.ensemble.stack import ELEMENTWISE, Ensemble
+from se_framework.ensemble.stack import Ensemble
 from se_framework.errors import ConfigError, IncompatibleError, NonFiniteError, StepError
 from se_framework.legality import ensemble
 from se_framework.loop import train as play
@@ -451,20 +451,18 @@ class Coupled(nn.Module):
     ("layer", "text"), [(nn.BatchNorm1d(4), "batch normalisation"), (nn.Dropout(), "dropout draws on")]
 )
 def test_networks_that_cannot_be_stacked_are_named(layer, text):
-    found = ensemble(4, [Coupled((2,), layer)], [], Ring8())
+    found = ensemble(4, [Coupled((2,), layer)], data=Ring8())
     assert [v.rule for v in found] == ["ensemble"]
     assert text in found[0].problem and found[0].fix == ("ensemble.size=1",)
 
 
-class Whole(torch.optim.LBFGS):
-    """An optimiser that couples entries."""
-
-
 def test_an_optimiser_that_couples_entries_is_refused():
-    with pytest.raises(IncompatibleError, match="optimiser Whole .* entry by entry.*Adam"):
-        compose("vanilla_gan", ["ensemble.size=2", "optimizer._target_=tests.test_ensemble.Whole", "~optimizer.betas",
-                                "~optimizer.fused"])  # fmt: skip
-    assert "LBFGS" not in ELEMENTWISE
+    """Adafactor divides by the mean square of a whole tensor."""
+    typed = ["optimizer._target_=torch.optim.Adafactor", "~optimizer.betas", "~optimizer.fused"]
+    with pytest.raises(IncompatibleError, match="optimiser Adafactor may couple .*Adam.*add ensemble.size=1"):
+        compose("vanilla_gan", ["ensemble.size=2", *typed])
+    with pytest.raises(IncompatibleError, match="optimiser Adafactor may couple"):
+        Ensemble([compose("vanilla_gan", [*typed, "device=cpu"]).state] * 2)
 
 
 def test_a_part_that_vmap_cannot_run_says_so(monkeypatch):

@@ -59,6 +59,7 @@ def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) ->
                 gradients = [None if g is None else g[kept] for g in gradients]
                 batch, figures = {name: value[kept] for name, value in batch.items()}, figures[kept]
                 state.figures = {name: past[kept] for name, past in state.figures.items()}
+                seat.set_rate(state.round, horizon)  # the stacks are new
             seat.step(gradients)
             state.figures[seat.name] = figures
     for seat in state.players:
@@ -103,10 +104,12 @@ def evaluate(state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor]) -> t
     minimum, f_data, penalty = state.evaluate(seat, function, inputs)
     # A member's terms depend on its own parameters alone, so the gradient of the sum is every member's gradient.
     loss = (penalty - seat.sign * (minimum + f_data)).sum()
-    gradients = torch.autograd.grad(loss, seat.parameters, allow_unused=True)
+    found = torch.autograd.grad(loss, seat.parameters, allow_unused=True)
+    # A fused optimiser reads a gradient in the order of memory; that of a batched product may lie transposed.
+    gradients = [None if g is None else g.contiguous() for g in found]
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients if g is not None]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return list(gradients), torch.stack([minimum, f_data, penalty, norm], 1).detach()
+    return gradients, torch.stack([minimum, f_data, penalty, norm], 1).detach()
 
 
 def terms_of_step(

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from se_framework import legality
 from se_framework.equation import StandardEquation
-from se_framework.errors import IncompatibleError, RunDirectoryError
-from se_framework.players import Player
+from se_framework.errors import RunDirectoryError
+from se_framework.players import Player, settlers
 from se_framework.state import FORMAT, TrainState
 
-ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
-"""Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
+COUNTERS = ("step", "mu_product")
+"""Numbers that an optimiser keeps for a tensor as a whole: functions of the steps taken, so common to all members."""
 
 
 class Seat:
@@ -48,6 +49,7 @@ class Seat:
         first = self.first = players[0]
         self.players, self.sign, self.steps = players, first.sign, first.steps
         self.parameters = [tensors[id(p)] for p in first.parameters]
+        self._settle = [settle for player in players for settle in settlers(player.module)]
         lr = [player.base_lr[0] for player in players]
         self._blocks = [[i for i, _ in run] for _, run in groupby(enumerate(lr), key=lambda pair: pair[1])]
         own, groups, state = first.optimizer, [], {}
@@ -66,10 +68,13 @@ class Seat:
         self.optimizer.state.update(state)
         self._averages = None
         if first.average is not None:
-            own_tensors = [list(p.module.parameters()) for p in players]
-            averages = [list(p.average.module.parameters()) for p in players]
-            self._averages = [stack([t[j] for t in averages]) for j in range(len(averages[0]))]
-            self._averaged = [tensors[id(t)].detach() for t in own_tensors[0]]
+            averages = [p.average.module for p in players]
+            self._averages = [stack(same) for same in zip(*(m.parameters() for m in averages), strict=True)]
+            self._averaged = [tensors[id(t)].detach() for t in first.module.parameters()]
+            self._buffers = [
+                [b for m in modules for b in m.buffers()] for modules in (averages, [p.module for p in players])
+            ]
+            self._settle_averages = [settle for m in averages for settle in settlers(m)]
             self._taken = int(first.average.n_averaged)
 
     def leave(self) -> None:
@@ -82,7 +87,7 @@ class Seat:
                     own.pop(self.players[i].parameters[j], None)
                     if moments:
                         own[self.players[i].parameters[j]] = {
-                            what: value[row] if _is_moment(what, value) else copy.copy(value)
+                            what: value[row] if _is_moment(what, value) else copy.deepcopy(value)
                             for what, value in moments.items()
                         }
         if self._averages is not None:
@@ -102,8 +107,9 @@ class Seat:
             for param, gradient in zip(group["params"], gradients, strict=True):
                 param.grad = None if gradient is None else gradient[block[0] : block[-1] + 1]
         self.optimizer.step()
+        for settle in self._settle:
+            settle()
         for player in self.players:
-            settle(player.module)
             player.steps_taken += 1
 
     @torch.no_grad()
@@ -116,21 +122,14 @@ class Seat:
         else:
             self.first.average.multi_avg_fn(self._averages, self._averaged, self._taken)
         self._taken += 1
-        for player in self.players:
-            for own, now in zip(player.average.module.buffers(), player.module.buffers(), strict=True):
-                own.copy_(now)
-            settle(player.average.module)
-
-
-def settle(module: nn.Module) -> None:
-    """Let the parts that keep to a set by themselves do so."""
-    for part in module.modules():
-        if hasattr(part, "settle"):
-            part.settle()
+        if self._buffers[0]:
+            torch._foreach_copy_(*self._buffers)
+        for settle in self._settle_averages:
+            settle()
 
 
 def _is_moment(what: str, value: Any) -> bool:
-    return isinstance(value, Tensor) and what != "step"
+    return isinstance(value, Tensor) and what not in COUNTERS
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -185,13 +184,9 @@ class Ensemble:
     score_rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for player in self.members[0].players:
-            kind = type(player.optimizer).__name__
-            if kind not in ELEMENTWISE or len(player.optimizer.param_groups) != 1:
-                raise IncompatibleError(
-                    f"an ensemble cannot be stacked: optimiser {kind} must treat its parameters alike and "
-                    f"entry by entry: choose one of {', '.join(ELEMENTWISE)}, or add ensemble.size=1"
-                )
+        legality.refuse(
+            legality.ensemble(len(self.members), optimizers=[type(p.optimizer) for p in self.members[0].players])
+        )
         template = copy.deepcopy(self.members[0])
         template.equation.to("meta")  # a tensor that is not lent by a member would be noticed
         self._views = {player.name: (player.view, player.penalised) for player in template.players}
