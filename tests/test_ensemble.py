@@ -64,10 +64,15 @@ def tensors(state):
 
 
 def distance(one, other):
-    """Return the largest difference of two states, tensor by tensor, relative to the size of the tensor."""
+    """Return the largest difference of two states, tensor by tensor, relative to the size of the tensor.
+
+    Of weights to 0.1 at least: one on which the equation does not depend (a bias under ``tilted``) has a gradient of
+    pure rounding, 1e-16, which Adam's 1e-8 turns into steps of 1e-8 learning rates; of moments to 1e-6.
+    """
     a, b = tensors(one), tensors(other)
     assert list(a) == list(b)
-    scale = {name: max(float(t.abs().max()), 1e-6) for name, t in b.items() if t.numel()}
+    floor = {name: 1e-6 if name.split(".")[1].isdigit() else 0.1 for name in b}
+    scale = {name: max(float(t.abs().max()), floor[name]) for name, t in b.items() if t.numel()}
     return max(float((a[name].double() - b[name].double()).abs().max()) / scale[name] for name in scale)
 
 
@@ -170,7 +175,7 @@ def test_first_gradients_agree(experiment):
         )[0]  # fmt: skip
         play_round(single.state, single.data, 16, 50)
         for a, b in zip([g[k] for g in first], own[0], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "sngan_hinge", "wgan_clip", "mle_flow"])
@@ -268,6 +273,7 @@ def test_a_member_that_fails_in_thetas_step_keeps_phis(monkeypatch):
     for a, b in zip(member.player("phi").parameters, alone[2].state.player("phi").parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     rounds(together, alone[:2], 3)
+    together.state.scatter()
     for k in (0, 1):
         assert distance(together.members[k].state, alone[k].state) < 1e-8
     assert {name: len(f) for name, f in together.state.figures.items()} == {"phi": 2, "theta": 2}
@@ -289,7 +295,7 @@ def test_a_weight_that_overflows_is_found_before_saving(tmp_path):
     with torch.no_grad():
         next(average.parameters()).fill_(math.inf)
     play(together.state, together.data, rounds=4, batch_size=16, log_every=1, run=run, progress=False)
-    assert together.state.alive == [1] and "inf in" in together.state.frozen[0]
+    assert together.state.alive == [1] and "theta's average of net" in together.state.frozen[0]
     assert run.load_checkpoint()[0]["frozen"].keys() == {0}
 
 
@@ -372,8 +378,8 @@ def test_a_member_is_sampled_and_scored_as_its_single_run(tmp_path, monkeypatch,
 
     import numpy as np
 
-    run = start(tmp_path / "all", ["experiment=fgan", "ensemble.size=3", *RECORD])
-    single = start(tmp_path / "one", ["experiment=fgan", "seed=2", *RECORD])
+    run = start(tmp_path / "all", ["experiment=vanilla_gan", "ensemble.size=3", *RECORD])
+    single = start(tmp_path / "one", ["experiment=vanilla_gan", "seed=2", *RECORD])
     a, b = (load(run.path, member=2, device="cpu"), load(single.path, device="cpu"))
     torch.testing.assert_close(a.sample(50), b.sample(50), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(load(run.path, member=1, device="cpu").sample(50), b.sample(50), rtol=1e-3, atol=1e-3)
