@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, EnsembleAssembly
+from se_framework.ensemble.settings import values_of
 from se_framework.equation import StandardEquation
 from se_framework.legality import RULES, show
 from se_framework.players import Player
@@ -18,8 +19,7 @@ def describe(assembly: Assembly) -> str:
     """Return the text that ``dry_run=true`` prints."""
     if isinstance(assembly, EnsembleAssembly):
         seeds = ", ".join(str(member.state.seed) for member in assembly.members)
-        values = OmegaConf.to_container(assembly.config.ensemble, resolve=True)["values"]  # type: ignore[index,call-overload]
-        differ = "".join(f"; {key} = {column}" for key, column in values.items())
+        differ = "".join(f"; {key} = {column}" for key, column in values_of(assembly.config).items())
         return f"{describe(assembly.members[0])}\n\nEnsemble: {len(assembly.members)} members, seeds {seeds}{differ}"
     equation, data, config = assembly.state.equation, assembly.data, assembly.config
     auxiliary, divergence, metric = equation.auxiliary, equation.divergence, equation.metric

@@ -171,7 +171,9 @@ def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
     summary: dict[str, dict[str, Any]] = {}
     for name, entry in next(iter(found.values())).items():
         values = torch.tensor([own[name]["value"] for own in found.values()], dtype=torch.float64)
-        same = {key: entry[key] for key in ("n", "seed", "better", "bound", "unit", "references") if key in entry}
+        same: dict[str, Any] = {
+            key: entry[key] for key in ("n", "seed", "better", "bound", "unit", "references") if key in entry
+        }
         spread = {"sd": float(values.std())} if len(values) > 1 else {}
         members = {str(k): own[name]["value"] for k, own in found.items()}
         summary[name] = {"value": float(values.mean()), **spread, "members": members, **same}

@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import nn, optim
 
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
@@ -292,7 +292,7 @@ def ensemble(
         f"optimiser {kind.__name__} may couple the entries of a tensor, which would be those of all members: choose "
         f"one of {', '.join(ELEMENTWISE)}"
         for kind in dict.fromkeys(optimizers)
-        if kind.__name__ not in ELEMENTWISE
+        if kind not in [getattr(optim, name) for name in ELEMENTWISE]
     ]
     if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")

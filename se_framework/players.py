@@ -126,6 +126,7 @@ class Player:
 
 
 def settlers(module: nn.Module) -> list[Callable[[], None]]:
+    """Return what the parts of a module do after each step, to keep to a set by themselves."""
     parts: list[Any] = [part for part in module.modules() if hasattr(part, "settle")]
     return [part.settle for part in parts]
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from torch import Tensor
 from divergences.base import Divergence
 from models.laws import Particles
 from se_framework.data import Data
-from se_framework.ensemble.stack import Ensemble, Seat
+from se_framework.ensemble.seat import Seat
+from se_framework.ensemble.stack import Ensemble
 from se_framework.equation import StandardEquation
 from se_framework.errors import NonFiniteError, Offence, StepError
 from se_framework.failure import check_whole, diagnose
@@ -29,7 +31,12 @@ from se_framework.step import due, located, mixing, play_round, terms_of
 Row = dict[str, float | str]
 
 
-@play_round.register(Ensemble)
+def of_ensembles(single: Any) -> Any:
+    """Let what the loop calls with a run (a ``singledispatch`` function) do with an ensemble as the decorated does."""
+    return single.register(Ensemble)
+
+
+@of_ensembles(play_round)
 def play_ensemble(state: Ensemble, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
     """Play one round of all members; those that meet what is not finite stay as that step saw them.
 
@@ -106,7 +113,7 @@ def evaluate(state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor]) -> t
     loss = (penalty - seat.sign * (minimum + f_data)).sum()
     found = torch.autograd.grad(loss, seat.parameters, allow_unused=True)
     # A fused optimiser reads a gradient in the order of memory; that of a batched product may lie transposed.
-    gradients = [None if g is None else g.contiguous() for g in found]
+    gradients: list[Tensor | None] = [None if g is None else g.contiguous() for g in found]
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients if g is not None]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
     return gradients, torch.stack([minimum, f_data, penalty, norm], 1).detach()
@@ -168,7 +175,7 @@ def freeze(
         raise NonFiniteError(f"no member is left; {'; '.join(state.frozen.values())}")
 
 
-@measure.register(Ensemble)
+@of_ensembles(measure)
 def measure_ensemble(state: Ensemble, data: Data, batch_size: int) -> Row:
     """Return the row of means and standard deviations over the living members, whose own rows are kept aside."""
     rows = {k: measure(state.members[k], data, batch_size) for k in state.alive}
@@ -180,16 +187,16 @@ def measure_ensemble(state: Ensemble, data: Data, batch_size: int) -> Row:
     return averaged(list(rows.values()))
 
 
-@watch.register(Ensemble)
+@of_ensembles(watch)
 def watch_ensemble(state: Ensemble, data: Data, row: Row) -> list[str]:
     """Return what the monitors newly find in a member, and who has been frozen since the row before."""
     found = [f"member {k}: {text}" for k, own in state.rows.items() for text in watch(state.members[k], data, own)]
     found += [text for text in state.frozen.values() if text not in warnings_in(state.history)]
-    row["note"] = SEPARATOR.join([*filter(None, [row["note"]]), *(PREFIX + text for text in found)])
+    row["note"] = SEPARATOR.join([*([str(row["note"])] if row["note"] else []), *(PREFIX + text for text in found)])
     return found
 
 
-@keep.register(Ensemble)
+@of_ensembles(keep)
 def keep_ensemble(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
     """Keep the row of means, and the members' own."""
     state.history.append(row)
@@ -201,7 +208,7 @@ def keep_ensemble(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
             append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)
 
 
-@keep_scores.register(Ensemble)
+@of_ensembles(keep_scores)
 def keep_ensemble_scores(state: Ensemble, row: Row, run: RunDirectory | None) -> None:
     """Keep the mean scores, and the members' own."""
     state.scores.append(row)
@@ -214,7 +221,7 @@ def keep_ensemble_scores(state: Ensemble, row: Row, run: RunDirectory | None) ->
             append_row(run.member_scores_file, {"round": own["round"], "member": float(k)} | own)
 
 
-@check_whole.register(Ensemble)
+@of_ensembles(check_whole)
 def check_whole_ensemble(state: Ensemble) -> None:
     """Freeze the members whose tensors hold what is not finite: they are saved as they are, and told of."""
     state.scatter()
@@ -226,9 +233,11 @@ def check_whole_ensemble(state: Ensemble) -> None:
             offences[k] = f"{state.member_name(k)} is frozen: {str(error).partition(': not saved')[0]}"
     if offences:
         state.freeze(offences)
+    if not state.living:
+        raise NonFiniteError(f"no member is left, nothing was saved; {'; '.join(state.frozen.values())}")
 
 
-@frame.register(Ensemble)
+@of_ensembles(frame)
 def frame_ensemble(state: Ensemble, data: Data, path: Path) -> None:
     """Draw every living member, in a folder of its own."""
     for k in state.alive:

@@ -30,7 +30,7 @@ def members_of(config: DictConfig) -> int:
         ConfigError: a value's key cannot differ between members or is unknown, a value is not a list of numbers, or
             the lists have other lengths than each other or than the size.
     """
-    values, size = _values(config), config.ensemble.size
+    values, size = values_of(config), config.ensemble.size
     for key, column in values.items():
         where = f"ensemble.values: {key}"
         if not _PATTERN.fullmatch(key):
@@ -64,12 +64,12 @@ def member_config(config: DictConfig, k: int) -> DictConfig:
     if not 0 <= k < members:
         raise ConfigError(f"member={k}: the ensemble has members 0 to {members - 1}")
     plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True) | {"seed": config.seed + k, "ensemble": {}})  # type: ignore[operator]
-    for key, column in _values(config).items():
+    for key, column in values_of(config).items():
         OmegaConf.update(plain, key, column[k])
     return validate(plain)
 
 
-def _values(config: DictConfig) -> dict[str, Any]:
+def values_of(config: DictConfig) -> dict[str, Any]:
     """Return the columns by dotted key, written with dots or as nested mappings."""
     node = config.ensemble["values"]
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, (DictConfig, ListConfig)) else node

@@ -7,137 +7,18 @@ at it as at any other. Only a step reads the stacks, all members at once.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from se_framework import legality
+from se_framework.ensemble.seat import Seat, stack
 from se_framework.equation import StandardEquation
-from se_framework.errors import RunDirectoryError
-from se_framework.players import Player, settlers
+from se_framework.errors import RunDirectoryError, StepError
 from se_framework.state import FORMAT, TrainState
-
-COUNTERS = ("step", "mu_product")
-"""Numbers that an optimiser keeps for a tensor as a whole: functions of the steps taken, so common to all members."""
-
-
-class Seat:
-    """One player of all members: its tensors stacked, one optimiser over them.
-
-    Members of equal learning rate that stand side by side are a block, one parameter group of the optimiser.
-
-    Attributes:
-        name: of the player.
-        players: those of the members, in order.
-        parameters: stacks (K, *shape), in the order of a member's own.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def take(self, players: list[Player], tensors: dict[int, Tensor]) -> None:
-        """Sit down for these members.
-
-        Args:
-            players: of the members.
-            tensors: the stack that holds a tensor of the first member, by the tensor's id.
-        """
-        first = self.first = players[0]
-        self.players, self.sign, self.steps = players, first.sign, first.steps
-        self.parameters = [tensors[id(p)] for p in first.parameters]
-        self._settle = [settle for player in players for settle in settlers(player.module)]
-        lr = [player.base_lr[0] for player in players]
-        self._blocks = [[i for i, _ in run] for _, run in groupby(enumerate(lr), key=lambda pair: pair[1])]
-        own, groups, state = first.optimizer, [], {}
-        for block in self._blocks:
-            rows = slice(block[0], block[-1] + 1)
-            params = [stack.detach()[rows] for stack in self.parameters]
-            groups.append({**own.param_groups[0], "lr": lr[block[0]], "params": params})
-            for j, param in enumerate(params):
-                theirs = [players[i].optimizer.state.get(players[i].parameters[j]) for i in block]
-                if all(theirs):
-                    state[param] = {
-                        what: torch.stack([moments[what] for moments in theirs]) if _is_moment(what, value) else value
-                        for what, value in theirs[0].items()
-                    }
-        self.optimizer = type(own)(groups)  # type: ignore[call-arg]
-        self.optimizer.state.update(state)
-        self._averages = None
-        if first.average is not None:
-            averages = [p.average.module for p in players]
-            self._averages = [stack(same) for same in zip(*(m.parameters() for m in averages), strict=True)]
-            self._averaged = [tensors[id(t)].detach() for t in first.module.parameters()]
-            self._buffers = [
-                [b for m in modules for b in m.buffers()] for modules in (averages, [p.module for p in players])
-            ]
-            self._settle_averages = [settle for m in averages for settle in settlers(m)]
-            self._taken = int(first.average.n_averaged)
-
-    def leave(self) -> None:
-        """Hand the optimiser's state to the members' own optimisers: rows of moments, and copies of counters."""
-        for block, group in zip(self._blocks, self.optimizer.param_groups, strict=True):
-            for j, param in enumerate(group["params"]):
-                moments = self.optimizer.state.get(param, {})
-                for row, i in enumerate(block):
-                    own = self.players[i].optimizer.state
-                    own.pop(self.players[i].parameters[j], None)
-                    if moments:
-                        own[self.players[i].parameters[j]] = {
-                            what: value[row] if _is_moment(what, value) else copy.deepcopy(value)
-                            for what, value in moments.items()
-                        }
-        if self._averages is not None:
-            for player in self.players:
-                player.average.n_averaged.fill_(self._taken)
-
-    def set_rate(self, round_index: int, horizon: int) -> None:
-        """Set the learning rates of a round."""
-        for block, group in zip(self._blocks, self.optimizer.param_groups, strict=True):
-            player = self.players[block[0]]
-            player.set_rate(round_index, horizon)
-            group["lr"] = player.optimizer.param_groups[0]["lr"]
-
-    def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """Step every member along its gradient, and settle."""
-        for block, group in zip(self._blocks, self.optimizer.param_groups, strict=True):
-            for param, gradient in zip(group["params"], gradients, strict=True):
-                param.grad = None if gradient is None else gradient[block[0] : block[-1] + 1]
-        self.optimizer.step()
-        for settle in self._settle:
-            settle()
-        for player in self.players:
-            player.steps_taken += 1
-
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Let the averages follow the modules."""
-        if self._averages is None:
-            return
-        if self._taken == 0:
-            torch._foreach_copy_(self._averages, self._averaged)
-        else:
-            self.first.average.multi_avg_fn(self._averages, self._averaged, self._taken)
-        self._taken += 1
-        if self._buffers[0]:
-            torch._foreach_copy_(*self._buffers)
-        for settle in self._settle_averages:
-            settle()
-
-
-def _is_moment(what: str, value: Any) -> bool:
-    return isinstance(value, Tensor) and what not in COUNTERS
-
-
-def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors stacked, and let each become its row."""
-    whole = torch.stack([t.detach() for t in tensors])
-    for tensor, row in zip(tensors, whole, strict=True):
-        tensor.data = row
-    return whole
 
 
 def scalars(equation: StandardEquation) -> list[tuple[dict[str, Any], str]]:
@@ -149,16 +30,9 @@ def scalars(equation: StandardEquation) -> list[tuple[dict[str, Any], str]]:
     return found + [(vars(penalty), "weight") for penalty in penalties]
 
 
-class Played(nn.Module):
-    """Hands an equation to a function, so that ``functional_call`` can lend it the tensors of a member."""
-
-    def __init__(self, equation: StandardEquation) -> None:
-        super().__init__()
-        self.equation = equation
-
-    def forward(self, function: Callable[[StandardEquation], Any]) -> Any:
-        """Return the function's value."""
-        return function(self.equation)
+def tensors_of(equation: nn.Module) -> list[Tensor]:
+    """Return parameters and buffers, each once, in an order that all members share."""
+    return [*equation.parameters(), *equation.buffers()]
 
 
 @dataclass
@@ -188,9 +62,11 @@ class Ensemble:
             legality.ensemble(len(self.members), optimizers=[type(p.optimizer) for p in self.members[0].players])
         )
         template = copy.deepcopy(self.members[0])
-        template.equation.to("meta")  # a tensor that is not lent by a member would be noticed
+        self._stage, index = template.equation, {id(t): i for i, t in enumerate(tensors_of(template.equation))}
+        holders = [holder for part in self._stage.modules() for holder in (part._parameters, part._buffers)]
+        self._slots = [(h, name, index[id(t)]) for h in holders for name, t in h.items() if t is not None]
+        self._stage.to("meta")  # a tensor that no member lends would be noticed
         self._views = {player.name: (player.view, player.penalised) for player in template.players}
-        self._played = Played(template.equation)
         self.players = [Seat(player.name) for player in template.players]
         self.gather()
 
@@ -226,45 +102,53 @@ class Ensemble:
     def gather(self) -> None:
         """Stack the tensors of the living members."""
         living = self.living
-        self._tensors: dict[str, Tensor] = {}
-        by_id: dict[int, Tensor] = {}
-        kinds: list[Callable[[nn.Module], Iterable[tuple[str, Tensor]]]]
-        kinds = [lambda e: e.named_parameters(), lambda e: e.named_buffers()]
-        for kind in kinds:
-            own = [dict(kind(member.equation)) for member in living]
-            for name, tensor in own[0].items():
-                whole = stack([tensors[name] for tensors in own]).requires_grad_(tensor.requires_grad)
-                self._tensors[f"equation.{name}"] = by_id[id(tensor)] = whole
+        columns = list(zip(*(tensors_of(member.equation) for member in living), strict=True))
+        self._stacks = [stack(same).requires_grad_(same[0].requires_grad) for same in columns]
+        by_id = {id(same[0]): whole for same, whole in zip(columns, self._stacks, strict=True)}
         for i, seat in enumerate(self.players):
             seat.take([member.players[i] for member in living], by_id)
-        like = next(iter(self._tensors.values()))
-        values = [[node[name] for node, name in scalars(member.equation)] for member in living]
-        self._scalars = {
-            j: torch.tensor(column, dtype=like.dtype, device=like.device)
-            for j, column in enumerate(zip(*values, strict=True))
-            if len(set(column)) > 1
-        }
-        for (node, name), value in zip(scalars(self._played.equation), values[0], strict=True):
-            node[name] = value
+        like = next(iter(living[0].equation.parameters()))
+        weights = [[node[name] for node, name in scalars(member.equation)] for member in living]
+        self._weights: list[tuple[dict[str, Any], str, Tensor]] = []
+        for (node, name), column in zip(scalars(self._stage), zip(*weights, strict=True), strict=True):
+            node[name] = column[0]
+            if len(set(column)) > 1:
+                self._weights.append((node, name, torch.tensor(column, dtype=like.dtype, device=like.device)))
 
     def scatter(self) -> None:
-        """Hand all that is kept in stacks alone to the members."""
+        """Hand all that is kept in stacks alone to the members.
+
+        Raises:
+            StepError: a part has replaced a tensor that it should have filled.
+        """
+        for row, member in enumerate(self.living):
+            for tensor, whole in zip(tensors_of(member.equation), self._stacks, strict=True):
+                if tensor.data_ptr() != whole[row].data_ptr():
+                    raise StepError(
+                        f"{self.member_name(self.alive[row])}: a part has put another tensor of shape "
+                        f"{tuple(tensor.shape)} in the place of its own: copy into it (copy_), or use ensemble.size=1"
+                    )
         for seat in self.players:
             seat.leave()
 
     def evaluate(self, seat: Seat, function: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
         """Return a function of equation, view, penalised metrics and inputs for each living member, stacked."""
         view, penalised = self._views[seat.name]
-        places = scalars(self._played.equation)
 
-        def member(tensors: dict[str, Tensor], weights: dict[int, Tensor], inputs: dict[str, Tensor]) -> Any:
-            for j, weight in weights.items():
-                node, name = places[j]
-                node[name] = weight
-            call = lambda equation: function(equation, view, penalised, **inputs)  # noqa: E731
-            return torch.func.functional_call(self._played, tensors, (call,))
+        def member(tensors: list[Tensor], weights: list[Tensor], inputs: dict[str, Tensor]) -> Any:
+            # As torch.func.functional_call does, which looks for every name anew: 1 ms a step.
+            lent: list[tuple[dict[str, Any], str, Tensor]] = [(h, name, tensors[i]) for h, name, i in self._slots]
+            lent += [(node, name, own) for (node, name, _), own in zip(self._weights, weights, strict=True)]
+            kept = [node[name] for node, name, _ in lent]
+            try:
+                for node, name, own in lent:
+                    node[name] = own
+                return function(self._stage, view, penalised, **inputs)
+            finally:
+                for (node, name, _), before in zip(lent, kept, strict=True):
+                    node[name] = before
 
-        return torch.vmap(member)(self._tensors, self._scalars, inputs)
+        return torch.vmap(member)(self._stacks, [weight for _, _, weight in self._weights], inputs)
 
     def freeze(self, offences: dict[int, str]) -> None:
         """Take members out as they stand."""
@@ -293,8 +177,8 @@ class Ensemble:
         self.frozen = dict(saved["frozen"])
         for k in self.frozen:
             _let_go(self.members[k])
-        alive = self.living[0] if self.living else self.members[0]
-        self.round, self.batches, self.samples = saved["round"], alive.batches, alive.samples
+        first = self.living[0]
+        self.round, self.batches, self.samples = saved["round"], first.batches, first.samples
         self.gather()
         return afresh[0]
 
