@@ -19,7 +19,8 @@ LAYERS = [
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities", "frechet"}, {"scores", "plots"},
     {"frames", "failure", "monitors"}, {"loop"}, {"ensemble"}, {"assembly"},
-    {"describe", "notebook", "evaluation", "command_line"}, {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
+    {"describe", "notebook", "evaluation", "command_line"}, {"resuming", "sweeps", "verify"}, {"commands"},
+    {"__main__"},
 ]  # fmt: skip
 
 
