@@ -1,8 +1,10 @@
 """What the tests of ensembles share: an ensemble beside the single runs that its members are, and their distance."""
 
 import torch
+from omegaconf import OmegaConf
 
-from se_framework import compose
+from se_framework.assembly import assembly_of
+from se_framework.composing import compose
 from se_framework.step import play_round
 
 K = 3
@@ -12,9 +14,10 @@ SMALL = ["model.width=16", "metric.network.width=16"]
 
 def both(experiment, overrides=(), members=K):
     """Return an ensemble and the single runs that its members are."""
-    together = compose(experiment, [*BASE, f"ensemble.size={members}", *overrides])
-    alone = [compose(experiment, [*BASE, f"seed={k}", *overrides]) for k in range(members)]
-    return together, alone
+    plain = compose(experiment, [*BASE, *overrides])
+    together = OmegaConf.merge(plain, {"ensemble": {"size": members}})
+    alone = [OmegaConf.merge(plain, {"seed": k}) for k in range(members)]
+    return assembly_of(together), [assembly_of(config) for config in alone]
 
 
 def rounds(together, alone, count, horizon=50):

