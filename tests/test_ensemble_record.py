@@ -71,6 +71,7 @@ def test_a_member_that_fails_in_thetas_step_keeps_phis(monkeypatch):
     member = together.members[2].state
     assert all(torch.equal(a, b) for a, b in zip(theta, member.player("theta").parameters, strict=True))
     assert member.player("phi").steps_taken == 6 and member.player("theta").steps_taken == 2
+    assert (member.round, member.batches, member.samples) == (2, 6, 6 * 16)  # two batches a round
     for a, b in zip(member.player("phi").parameters, alone[2].state.player("phi").parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     rounds(together, alone[:2], 3)
@@ -98,6 +99,18 @@ def test_a_weight_that_overflows_is_found_before_saving(tmp_path):
     play(together.state, together.data, rounds=4, batch_size=16, log_every=1, run=run, progress=False)
     assert together.state.alive == [1] and "theta's average of net" in together.state.frozen[0]
     assert run.load_checkpoint()[0]["frozen"].keys() == {0}
+
+
+def test_a_run_without_members_saves_nothing(tmp_path):
+    together, _ = both("vanilla_gan", SMALL, members=2)
+    run = RunDirectory(tmp_path)
+    play(together.state, together.data, rounds=1, batch_size=16, log_every=0, progress=False)
+    for member in together.members:
+        with torch.no_grad():
+            next(member.state.player("theta").average.parameters()).fill_(math.inf)
+    with pytest.raises(NonFiniteError, match="no member is left, nothing was saved; member 0 .*; member 1 "):
+        play(together.state, together.data, rounds=2, batch_size=16, log_every=0, run=run, progress=False)
+    assert run.load_checkpoint() is None
 
 
 # -- the record -------------------------------------------------------------------------------------------------------

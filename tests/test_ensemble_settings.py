@@ -1,5 +1,6 @@
 """Which ensembles there are: their settings, and what is refused before anything is allocated."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,7 @@ from torch import nn
 from se_framework import compose
 from se_framework.composing import compose as compose_config
 from se_framework.data import Ring8
+from se_framework.describe import describe
 from se_framework.ensemble import member_config, members_of
 from se_framework.ensemble.stack import Ensemble
 from se_framework.errors import ConfigError, IncompatibleError, StepError
@@ -102,3 +104,23 @@ def test_a_refused_ensemble_has_allocated_nothing(monkeypatch):
     with pytest.raises(IncompatibleError):
         compose("sinkhorn_learned", ["ensemble.size=3"])
     assert set(seen) == {"meta"}
+
+
+def test_streamed_data_is_refused(tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((40, 2), np.float32) + np.arange(40)[:, None])
+    typed = ["data=array_streamed", f"data.path={tmp_path / 'rows.npy'}", "loop.batch_size=8", "ensemble.size=2"]
+    with pytest.raises(IncompatibleError, match="ensemble of 2 .*read when it is needed.*add ensemble.size=1"):
+        compose("vanilla_gan", typed)
+
+
+def test_a_tensor_that_has_left_its_stack_is_noticed():
+    together, _ = both("vanilla_gan", members=2)
+    parameter = together.members[1].state.player("phi").parameters[2]
+    parameter.data = parameter.detach().clone()
+    with pytest.raises(StepError, match=r"member 1 \(seed 1\): a part has put another tensor of shape \(128, 128\)"):
+        together.state.scatter()
+
+
+def test_a_dry_run_names_the_members():
+    text = describe(compose("vanilla_gan", ["seed=5", "ensemble.values={equation.beta: [0.5, 1]}"]))
+    assert text.endswith("Ensemble: 2 members, seeds 5, 6; equation.beta = [0.5, 1]")
