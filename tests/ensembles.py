@@ -1,5 +1,7 @@
 """What the tests of ensembles share: an ensemble beside the single runs that its members are, and their distance."""
 
+from functools import cache
+
 import torch
 from omegaconf import OmegaConf
 
@@ -9,12 +11,18 @@ from se_framework.step import play_round
 
 K = 3
 BASE = ["loop.batch_size=16", "device=cpu", "progress=false", "loop.log_every=0"]
-SMALL = ["model.width=16", "metric.network.width=16"]
+SMALL = ["model.width=16", "model.depth=1", "metric.network.width=16", "metric.network.depth=1"]
+
+
+@cache
+def composed(experiment, *overrides):
+    """Return a configuration, not to be changed: Hydra takes longer than a few rounds."""
+    return compose(experiment, [*BASE, *overrides])
 
 
 def both(experiment, overrides=(), members=K):
     """Return an ensemble and the single runs that its members are."""
-    plain = compose(experiment, [*BASE, *overrides])
+    plain = composed(experiment, *overrides)
     together = OmegaConf.merge(plain, {"ensemble": {"size": members}})
     alone = [OmegaConf.merge(plain, {"seed": k}) for k in range(members)]
     return assembly_of(together), [assembly_of(config) for config in alone]

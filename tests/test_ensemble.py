@@ -5,18 +5,24 @@ The oracle is the single run, which shares no code of the stack: only the order 
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from se_framework import compose
+from se_framework.assembly import assembly_of
 from se_framework.composing import config_dir, groups
 from se_framework.data import Digits, Ring8
 from se_framework.ensemble.playing import draw
+from se_framework.ensemble.seat import Averages, stack
 from se_framework.ensemble.stack import Ensemble
 from se_framework.equation import StandardEquation
 from se_framework.errors import StepError
 from se_framework.legality import ELEMENTWISE
 from se_framework.penalties import GradientPenalty
+from se_framework.players import Player
 from se_framework.step import play_round
-from tests.ensembles import BASE, SMALL, both, distance, rounds, tensors
+from tests.ensembles import BASE, SMALL, both, composed, distance, rounds, tensors
 from tests.test_ensemble_settings import REFUSED
 
 DEFAULT_DTYPE = torch.float64
@@ -126,7 +132,7 @@ CHOICES = {
 @pytest.mark.parametrize("choice", CHOICES)
 def test_what_a_step_can_do_is_done_for_all_members(choice):
     together, alone = both(*CHOICES[choice], members=2)
-    rounds(together, alone, 4, horizon=6)
+    rounds(together, alone, 3, horizon=5)
     together.state.scatter()
     for member, single in zip(together.members, alone, strict=True):
         assert distance(member.state, single.state) < 1e-8
@@ -139,13 +145,16 @@ def test_members_of_other_weights_and_rates_follow_theirs(optimizer):
         "equation.beta": [0.5, 1.0, 2.0, 2.0], "optimizer.lr": [1e-3, 1e-3, 3e-3, 1e-3],
         "players.phi.lr": [2e-3, 1e-3, 1e-3, 2e-3], "metric.penalty.weight": [0.1, 1.0, 1.0, 0.3], "seed": [0, 0, 5, 6],
     }  # fmt: skip
-    shared = [f"optimizer._target_=torch.optim.{optimizer}", "~optimizer.betas", "~optimizer.fused", *SMALL]
-    text = ", ".join(f"{key}: {column}" for key, column in columns.items())
-    together = compose("vanilla_gan", [*BASE, *shared, f"ensemble.values={{{text}}}"])
-    settings = [[f"{key}={column[k]}" for key, column in columns.items()] for k in range(4)]
-    alone = [compose("vanilla_gan", [*BASE, *shared, *own]) for own in settings]
+    config = OmegaConf.merge(composed("vanilla_gan", *SMALL))
+    config.optimizer = {"_target_": f"torch.optim.{optimizer}", "lr": 1e-3}
+    alone = [config.copy() for _ in range(4)]
+    for k, own in enumerate(alone):
+        for key, column in columns.items():
+            OmegaConf.update(own, key, column[k])
+    together = assembly_of(OmegaConf.merge(config, {"ensemble": {"values": columns}}))
+    alone = [assembly_of(own) for own in alone]
     for _ in range(2):
-        rounds(together, alone, 3)
+        rounds(together, alone, 2)
         together.state.scatter()
         for member, single in zip(together.members, alone, strict=True):
             assert distance(member.state, single.state) < 1e-8
@@ -158,7 +167,7 @@ def test_fused_optimisers_with_momentum_follow_theirs(optimizer):
     more = ["optimizer.momentum=0.9"] if optimizer == "sgd" else []
     together, alone = both("vanilla_gan", [f"optimizer={optimizer}", *more, *SMALL], members=2)
     for _ in range(2):
-        rounds(together, alone, 3)
+        rounds(together, alone, 2)
         together.state.scatter()
         for member, single in zip(together.members, alone, strict=True):
             assert distance(member.state, single.state) < 1e-8
@@ -189,3 +198,14 @@ def test_the_batch_of_a_member_has_the_labels_of_its_rows():
     for k in range(2):
         assert torch.equal(batch["context"][k], data.labels(32, k, 0))
         assert torch.equal(batch["x"][k], data.batch(32, k, 0))
+
+
+def test_averages_take_over_buffers_as_torchs_own_do():
+    modules = [nn.BatchNorm1d(2) for _ in range(2)]  # any module with buffers
+    players = [Player("phi", m, 1, torch.optim.SGD(m.parameters()), average=AveragedModel(m)) for m in modules]
+    columns = zip(*(m.parameters() for m in modules), strict=True)
+    averages = Averages(players, {id(same[0]): stack(same) for same in columns})
+    for k, module in enumerate(modules):
+        module.running_mean.fill_(k + 1.0)
+    averages.update()
+    assert [float(p.average.module.running_mean[0]) for p in players] == [1, 2]

@@ -184,7 +184,7 @@ class Ensemble:
 
 
 def _let_go(member: TrainState) -> None:
-    """Give a member tensors of its own."""
+    """Give a member tensors of its own: rows would keep the stacks that it has left in memory."""
     for tensor in (*member.equation.parameters(), *member.equation.buffers()):
         tensor.data = tensor.detach().clone()
     for player in member.players:
