@@ -58,5 +58,5 @@ def agree(device: str) -> dict[str, float]:
         for assembly in (together, *alone):
             engine.play(assembly, engine.ROUNDS_OF_A_CHECK)
     pairs = zip(together.members, alone, strict=True)
-    found = max(largest_difference(*(dict(a.state.equation.named_parameters()) for a in pair)) for pair in pairs)
+    found = max(largest_difference(*(a.state.equation.state_dict() for a in pair)) for pair in pairs)
     return {"singles": must_agree(f"members after {engine.ROUNDS_OF_A_CHECK} rounds", found, engine.TOLERANCE)}
