@@ -94,6 +94,7 @@ class Divergence(nn.Module):
         sample_bias: bias of a primal from samples: ``"0"``, or ``"+O(1/n)"``, upward and falling as 1/n; None where
             unknown.
         accuracy: relative error of the primal's slopes beyond rounding (iterative solvers).
+        stackable: the primal runs under ``torch.func.vmap``, so members of an ensemble can be evaluated at once.
     """
 
     has_dual: bool = False
@@ -116,6 +117,7 @@ class Divergence(nn.Module):
     bounded_in_scale: bool = False
     sample_bias: str | None = None
     accuracy: float = 0.0
+    stackable: ClassVar[bool] = True
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""

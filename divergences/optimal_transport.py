@@ -40,6 +40,7 @@ class OptimalTransport(TransportCost):
 
     has_ground_cost = True
     primal_extra = ("ot", "ot")
+    stackable = False  # POT solves one problem at a time
 
     def __init__(self, order: float = 2.0, max_iterations: int = 1_000_000) -> None:
         super().__init__(order)

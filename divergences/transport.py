@@ -106,6 +106,7 @@ class Sinkhorn(Divergence):
     symmetric = True
     sample_bias = "+O(1/n)"
     accuracy = 0.3  # of slopes at the default scaling, see above; its laws are checked to this
+    stackable = False  # geomloss decides by values
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ _WHERE = {
     "Auxiliary": "auxiliary",
     "Empirical": "auxiliary",
     "Dual": "auxiliary",
+    "EnsembleAssembly": "assembly",
     "GradientPenalty": "penalties",
     "Metric": "metric",
     "Player": "players",
@@ -40,6 +41,7 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly as Assembly
+    from se_framework.assembly import EnsembleAssembly as EnsembleAssembly
     from se_framework.auxiliary import Auxiliary as Auxiliary
     from se_framework.auxiliary import Dual as Dual
     from se_framework.auxiliary import Empirical as Empirical

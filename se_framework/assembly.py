@@ -17,6 +17,7 @@ from se_framework import legality
 from se_framework.auxiliary import Auxiliary
 from se_framework.build import assemble, build, conform, find, locating, resolve
 from se_framework.data import Data, as_data
+from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
 from se_framework.loop import train
@@ -99,6 +100,64 @@ class Assembly:
         )  # fmt: skip
 
 
+class EnsembleAssembly(Assembly):
+    """The objects of an ensemble: ``members[k]`` is the :class:`Assembly` of member k, as of its own single run.
+
+    Args:
+        config: of the ensemble.
+        state: of all members.
+        data: p_d, common to all.
+        device: where the models live.
+        members: one for each.
+    """
+
+    def __init__(
+        self, config: DictConfig, state: Ensemble, data: Data, device: torch.device, members: list[Assembly]
+    ) -> None:
+        super().__init__(config, state, data, device)  # type: ignore[arg-type]
+        self.members = members
+
+    @property
+    def equation(self) -> StandardEquation:
+        """Refused: every member has its own.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"an ensemble has {len(self.members)} members, each with its own model: take members[k]")
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """The state, of all members."""
+        assert isinstance(self.state, Ensemble)
+        return self.state
+
+    def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
+        raise ConfigError(f"an ensemble has {len(self.members)} members, each with its own samples: take members[k]")
+
+
+def _check_stackable(
+    members: int, config: DictConfig, model: Any, metric: Metric | None, divergences: list[Any],
+    made_for: dict[str, Any], data: Data,
+) -> None:  # fmt: skip
+    """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
+    with torch.device("meta"):
+        outlines = [assemble(*model), metric]
+        for name, node in (config.plus or {}).items():
+            outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
+            divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+    optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
+    legality.refuse(
+        legality.ensemble(
+            members,
+            [outline for outline in outlines if outline is not None],
+            [divergence for divergence in divergences if divergence is not None],
+            [optimizer] if isinstance(optimizer, type) else [],
+            data,
+        )
+    )
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device of a name; auto is cuda where there is one.
 
@@ -121,6 +180,8 @@ def choose_device(name: str) -> torch.device:
 def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
+    Of an ensemble it is an :class:`EnsembleAssembly`.
+
     Args:
         config: validated by :func:`se_framework.schema.validate`.
         data: a tensor, Dataset or Data in the place of the configured one.
@@ -133,10 +194,16 @@ def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None
         IncompatibleError: the choices do not form a legal equation.
     """
     with locating(find if trust is None else trust.locate):
-        return _assembly_of(config, data)
+        count = members_of(config)
+        if count == 1:
+            return _assembly_of(config, data)
+        first = _assembly_of(member_config(config, 0), data, count)
+        members = [first, *(_assembly_of(member_config(config, k), first.data, count) for k in range(1, count))]
+    return EnsembleAssembly(config, Ensemble([member.state for member in members]), first.data, first.device, members)
 
 
-def _assembly_of(config: DictConfig, data: Any) -> Assembly:
+def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
+    """Build a single run, or one of several members."""
     device = choose_device(config.device)
     source = build(config.data, "data", workers=config.workers) if data is None else data
     chosen = as_data(source, config.workers)
@@ -171,6 +238,8 @@ def _assembly_of(config: DictConfig, data: Any) -> Assembly:
         ),
         config.allow,
     )  # fmt: skip
+    if members > 1:
+        _check_stackable(members, config, model, outline, [divergence, *views.values()], made_for, chosen)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))

@@ -6,7 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.assembly import Assembly
+from se_framework.assembly import Assembly, EnsembleAssembly
+from se_framework.ensemble.settings import values_of
 from se_framework.equation import StandardEquation
 from se_framework.legality import RULES, show
 from se_framework.players import Player
@@ -16,6 +17,10 @@ EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_ph
 
 def describe(assembly: Assembly) -> str:
     """Return the text that ``dry_run=true`` prints."""
+    if isinstance(assembly, EnsembleAssembly):
+        seeds = ", ".join(str(member.state.seed) for member in assembly.members)
+        differ = "".join(f"; {key} = {column}" for key, column in values_of(assembly.config).items())
+        return f"{describe(assembly.members[0])}\n\nEnsemble: {len(assembly.members)} members, seeds {seeds}{differ}"
     equation, data, config = assembly.state.equation, assembly.data, assembly.config
     auxiliary, divergence, metric = equation.auxiliary, equation.divergence, equation.metric
     density = "with density" if equation.model.has_log_prob else "implicit"

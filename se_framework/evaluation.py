@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.laws import Particles
-from se_framework.assembly import Assembly
+from se_framework.assembly import Assembly, EnsembleAssembly
+from se_framework.ensemble import averaged
 from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, nearest
 from se_framework.legality import show
@@ -154,10 +155,29 @@ def score_row(assembly: Assembly) -> dict[str, float | str]:
     Raises:
         ConfigError: the score the configuration names is none of this run's.
     """
+    if isinstance(assembly, EnsembleAssembly):
+        rows = [score_row(assembly.members[k]) for k in assembly.ensemble.alive]
+        assembly.ensemble.score_rows = dict(zip(assembly.ensemble.alive, rows, strict=True))
+        return averaged(rows)
     found = evaluate(assembly)
     name = chosen_name(found, assembly.config.score)
     loss = float(found[name]["value"]) * (-1 if found[name].get("better") == "higher" else 1)
     return {LOSS: loss, **{key: float(entry["value"]) for key, entry in found.items()}}
+
+
+def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
+    """Return every score as mean and standard deviation over the living members, with each one's own."""
+    found = {k: evaluate(assembly.members[k]) for k in assembly.ensemble.alive}
+    summary: dict[str, dict[str, Any]] = {}
+    for name, entry in next(iter(found.values())).items():
+        values = torch.tensor([own[name]["value"] for own in found.values()], dtype=torch.float64)
+        same: dict[str, Any] = {
+            key: entry[key] for key in ("n", "seed", "better", "bound", "unit", "references") if key in entry
+        }
+        spread = {"sd": float(values.std())} if len(values) > 1 else {}
+        members = {str(k): own[name]["value"] for k, own in found.items()}
+        summary[name] = {"value": float(values.mean()), **spread, "members": members, **same}
+    return summary
 
 
 def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
@@ -165,6 +185,7 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for name, entry in found.items():
         error = f" +- {entry['se']:.2g}" if "se" in entry else ""
+        error = f" +- {entry['sd']:.2g} (sd of {len(entry['members'])} members)" if "sd" in entry else error
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
         rest += [f"feature classifier's held-out accuracy {entry['accuracy']:.4f}"] if "accuracy" in entry else []
         rest += [f"{entry['bound']} [{entry['unit']}]"] if "bound" in entry else []

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
@@ -63,6 +64,7 @@ def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | N
         raise non_finite(offence, advice) from error.__cause__
 
 
+@singledispatch
 def check_whole(state: TrainState) -> None:
     """Refuse to save a state that holds what is not finite: weights, averages, buffers, moments.
 

@@ -7,6 +7,7 @@ On a line: the density of the data, that of the model, the critic's log-ratio (o
 from __future__ import annotations
 
 import io
+from functools import singledispatch
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ SAMPLES = 20_000
 """Points drawn of the model, and of the data to normalise q."""
 
 
+@singledispatch
 def frame(state: TrainState, data: Data, path: Path) -> None:
     """Draw the players as they stand (not their averages) and write a PNG file.
 

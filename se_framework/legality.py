@@ -11,6 +11,8 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from torch import nn, optim
+
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
 __all__ = ["Choice", "IncompatibleError", "RULES", "Violation", "check", "violations"]
@@ -62,8 +64,11 @@ RULES: dict[str, str] = {
     "image": "convolutions need data that are images",
     "batch_coupled": "a per-example penalty or a c-transform needs uncoupled examples",
     "view": "a player's view needs the dual, and a divergence that has one",
+    "ensemble": "members train together only where vmap can evaluate them at once",
 }
 """Every rule by its name."""
+ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
+"""Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
@@ -254,6 +259,46 @@ def images(
         Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fix,))
         for part, fix in fixes
         if getattr(part, "needs_image", False) and image_shape is None
+    ]
+
+
+def ensemble(
+    members: int,
+    modules: Sequence[Any] = (),
+    divergences: Sequence[Any] = (),
+    optimizers: Sequence[type] = (),
+    data: Any = None,
+) -> list[Violation]:
+    """Return what cannot be done for all members at once: by what it declares, before a member is built.
+
+    Args:
+        members: how many.
+        modules: outlines of the networks.
+        divergences: D of every summand, and views.
+        optimizers: the classes of the players' optimisers.
+        data: p_d.
+    """
+    problems = [
+        f"{name_of(d)} is computed by a program that takes one problem at a time"
+        for d in divergences
+        if not d.stackable
+    ]
+    parts = [part for module in modules for part in module.modules()]
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
+        problems.append("batch normalisation moves its buffers in every forward pass")
+    if any(isinstance(part, nn.modules.dropout._DropoutNd) for part in parts):
+        problems.append("dropout draws on the one global generator")
+    problems += [
+        f"optimiser {kind.__name__} may couple the entries of a tensor, which would be those of all members: choose "
+        f"one of {', '.join(ELEMENTWISE)}"
+        for kind in dict.fromkeys(optimizers)
+        if kind not in [getattr(optim, name) for name in ELEMENTWISE]
+    ]
+    if data is not None and not data.resident:
+        problems.append(f"{data.name} is read when it is needed, in the order of one seed")
+    return [
+        Violation("ensemble", f"an ensemble of {members} cannot be stacked: {problem}", ("ensemble.size=1",))
+        for problem in problems
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -102,16 +103,12 @@ def train(
                 row |= {"seconds": seconds, "samples_per_second": (state.round - first) * batch_size / seconds}
                 for warning in watch(state, data, row):
                     bar.say(f"WARNING, {warning}")
-                state.history.append(row)
+                keep(state, row, run)
                 bar.show(row)
-                if run is not None:
-                    run.append_row(row)
             if evaluate_due and evaluate is not None:
                 found: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
                 found |= evaluate()
-                state.scores.append(found)
-                if run is not None:
-                    run.append_scores(found)
+                keep_scores(state, found, run)
             if picture_due and run is not None:
                 frame(state, data, run.frame_file(state.round))
             if checkpoint_due and run is not None:
@@ -121,6 +118,23 @@ def train(
     return state
 
 
+@singledispatch
+def keep(state: TrainState, row: dict[str, float | str], run: RunDirectory | None) -> None:
+    """Keep a row in the history and, where there is one, the run."""
+    state.history.append(row)
+    if run is not None:
+        run.append_row(row)
+
+
+@singledispatch
+def keep_scores(state: TrainState, row: dict[str, float | str], run: RunDirectory | None) -> None:
+    """Keep a row of scores likewise."""
+    state.scores.append(row)
+    if run is not None:
+        run.append_scores(row)
+
+
+@singledispatch
 def measure(state: TrainState, data: Data, batch_size: int) -> dict[str, float | str]:
     """Return the row of terms after this round, on a fresh draw of the model and the next batch of data."""
     like = next(state.equation.model.parameters())

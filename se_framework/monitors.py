@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import torch
@@ -52,6 +52,7 @@ class Finding(NamedTuple):
     text: str
 
 
+@singledispatch
 def watch(state: TrainState, data: Data, row: Row) -> list[str]:
     """Return what the monitors newly find in this round, and add it to the note of the row.
 

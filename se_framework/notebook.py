@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.assembly import Assembly, assembly_of
+from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.composing import compose as compose_config
+from se_framework.ensemble import member_config
 from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
 from se_framework.failure import replay
 from se_framework.run_directory import RunDirectory
@@ -58,6 +59,7 @@ def load(
     data: Any = None,
     checkpoint: str | int = "last",
     trust: str | Sequence[str] = (),
+    member: int | None = None,
 ) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
 
@@ -69,6 +71,7 @@ def load(
         data: in the place of the configured data.
         checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
         trust: packages of your own (or another's) that the run may use besides ours and torch.
+        member: of an ensemble, as the single run that it is; None for all (``.members``).
 
     Raises:
         ConfigError: the run names what is not trusted.
@@ -78,8 +81,10 @@ def load(
     run = RunDirectory(run_dir)
     config = saved_config(run)
     config.device = "auto" if device is None else device
+    if member is not None:
+        config = member_config(config, member)
     assembly = assembly_of(config, data, Trust(packages(trust)))
-    restored = restore(assembly, run, str(checkpoint))
+    restored = restore(assembly, run, str(checkpoint), member)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
     if restored.startswith("WARNING"):
@@ -112,15 +117,27 @@ def reproduce(
     return replay(assembly.state, run)
 
 
-def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last") -> str | None:
-    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none."""
+def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None) -> str | None:
+    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
+
+    Args:
+        assembly: of the run, or of one member of it.
+        run: its directory.
+        checkpoint: which.
+        member: the number of the member; None for a whole run.
+    """
     found = run.load_checkpoint(assembly.device, checkpoint)
     if found is None:
         return None
     saved, path, problems = found
-    afresh = assembly.state.load_state_dict(saved)
-    for rows, read in ((assembly.state.history, run.rows()), (assembly.state.scores, run.score_rows())):
-        rows[:] = [{k: _number(v) for k, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
+    kept = saved if member is None else saved["members"][member]
+    afresh = assembly.state.load_state_dict(kept)
+    own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
+    states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]
+    for k, state in states:
+        tables = (run.rows(), run.score_rows()) if k is None else run.member_rows(k)
+        for rows, read in zip((state.history, state.scores), tables, strict=True):
+            rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
     players = ", ".join(player.name for player in assembly.state.players)
     skipped = f"WARNING: {'; '.join(problems)}; the one before is used: " if problems else ""
     but = f"; the optimiser of {' and '.join(afresh)} starts afresh, its type was changed" if afresh else ""

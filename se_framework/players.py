@@ -57,7 +57,7 @@ class Player:
         self.parameters: list[nn.Parameter] = [p for p in self.module.parameters() if p.requires_grad]
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
-        self._settle = _settlers(self.module)
+        self._settle = settlers(self.module)
         saved = self.module.state_dict(keep_vars=True)
         self.buffers: list[Tensor] = [b for name, b in self.module.named_buffers() if name in saved]
         fixed = [*(p for p in self.module.parameters() if not p.requires_grad), *self.buffers]
@@ -72,7 +72,7 @@ class Player:
         """Let the average follow the module, and settle as the module does after a step."""
         if self.average is not None:
             self.average.update_parameters(self.module)
-            for settle in _settlers(self.average.module):
+            for settle in settlers(self.average.module):
                 settle()
 
     def set_rate(self, round_index: int, horizon: int) -> None:
@@ -129,7 +129,8 @@ class Player:
             tensor.copy_(torch.where(broken, old, tensor))
 
 
-def _settlers(module: nn.Module) -> list[Callable[[], None]]:
+def settlers(module: nn.Module) -> list[Callable[[], None]]:
+    """Return what the parts of a module do after each step, to keep to a set by themselves."""
     parts: list[Any] = [p for p in module.modules() if hasattr(p, "settle") and getattr(p, "settles", True)]
     return [part.settle for part in parts]
 

@@ -5,6 +5,7 @@
     data.json       what the data was: a fingerprint
     metrics.csv     one row per logged round, all terms
     scores.csv      one row per evaluated round
+    members.csv, member_scores.csv    of an ensemble: the same rows, one per member
     checkpoints/    round_00001000.safetensors, see checkpoint.py
     samples.png, curves.png, summary.json, eval.json
 
@@ -55,6 +56,21 @@ class RunDirectory:
     def scores_file(self) -> Path:
         """The scores of evaluated rounds."""
         return self.path / "scores.csv"
+
+    @property
+    def members_file(self) -> Path:
+        """The logged rows of an ensemble's members."""
+        return self.path / "members.csv"
+
+    @property
+    def member_scores_file(self) -> Path:
+        """The scores of an ensemble's members."""
+        return self.path / "member_scores.csv"
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """Every file of rows by round."""
+        return self.metrics_file, self.scores_file, self.members_file, self.member_scores_file
 
     @property
     def frames(self) -> Path:
@@ -138,9 +154,15 @@ class RunDirectory:
         """Return the rows of scores as text."""
         return read_rows(self.scores_file)
 
+    def member_rows(self, k: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+        """Return the logged rows and the rows of scores of one member, as text, without its number."""
+        tables = (read_rows(file) for file in (self.members_file, self.member_scores_file))
+        rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
+        return rows, scores
+
     def rewind(self, round_index: int) -> None:
         """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
-        for file in (self.metrics_file, self.scores_file):
+        for file in self.tables:
             keep_rows(file, round_index)
         for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
             leftover.unlink()
@@ -158,7 +180,7 @@ class RunDirectory:
         """
         with told(self.folder):
             self.folder.mkdir(exist_ok=True)
-        for table in (self.metrics_file, self.scores_file):
+        for table in self.tables:
             make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
         write_atomically(path, checkpoint.encode(state))

@@ -66,6 +66,14 @@ class PlayersConfig:
 
 
 @dataclass
+class EnsembleConfig:
+    """Members that train together: seeds, or lists of values by dotted key."""
+
+    size: int = 1
+    values: Any = None
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -79,6 +87,7 @@ class Config:
     data: Any = None
     plus: Any = None
     optimizer: Any = None
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     seed: int = MISSING
     device: str = MISSING
     threads: int | None = MISSING
@@ -99,9 +108,9 @@ AT_LEAST = {
     "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
     "loop.evaluate_every": 0, "loop.keep_last": 1, "loop.keep_best": 0,
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
-    "workers": 0,
+    "workers": 0, "ensemble.size": 1,
 }  # fmt: skip
-SECTIONS = ("equation", "loop", "players", "players.theta", "players.phi")
+SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi")
 ABSENT = object()
 AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
 """What torch counts in 32 bits, and more threads than a machine starts."""

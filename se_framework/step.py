@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import singledispatch
 from itertools import islice
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.errors import DataError, NonFiniteError, Offence, StepError
+from se_framework.metric import Metric
 from se_framework.players import Player
 from se_framework.randomness import generator, seed_global
 from se_framework.state import Mark, TrainState
@@ -21,6 +23,7 @@ from se_framework.state import Mark, TrainState
 ADVICE = "lower the learning rate, penalise or bound the metric, or choose a divergence with a bounded conjugate"
 
 
+@singledispatch
 def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> dict[str, float]:
     """Play one round and return its figures.
 
@@ -133,12 +136,21 @@ def sample(state: TrainState, player: Player, k: int, batch: Particles) -> Parti
 
 def penalties(state: TrainState, player: Player, k: int, batch: Particles, p: Particles | None) -> Iterator[Tensor]:
     """Yield the penalties that are due in this step, shape ()."""
-    for metric in player.penalised if p is not None else ():
+    for metric in due(player.penalised, player.steps_taken) if p is not None else ():
         assert metric.penalty is not None and p is not None
-        if player.steps_taken % metric.penalty.every == 0:
-            draws = generator(state.seed, state.round, f"{player.name}/{k}/mix", batch.x.device)
-            mix = torch.rand(len(batch.x), generator=draws, dtype=batch.x.dtype, device=batch.x.device)
-            yield metric.penalty(metric.given(batch.context), batch.x, p.x, mix)
+        mix = mixing(state.seed, state.round, f"{player.name}/{k}", batch.x)
+        yield metric.penalty(metric.given(batch.context), batch.x, p.x, mix)
+
+
+def due(penalised: Iterable[Metric], steps_taken: int) -> list[Metric]:
+    """Return the metrics whose penalty is due in a step, by its clock."""
+    return [m for m in penalised if m.penalty is not None and steps_taken % m.penalty.every == 0]
+
+
+def mixing(seed: int, round_index: int, purpose: str, x: Tensor) -> Tensor:
+    """Return the uniform numbers of a step's penalties, one per example of x, shape (N,)."""
+    draws = generator(seed, round_index, f"{purpose}/mix", x.device)
+    return torch.rand(len(x), generator=draws, dtype=x.dtype, device=x.device)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ LAYERS = [
     {"progress", "build", "config_files"}, {"metric", "data", "refusals"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
     {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities", "frechet"}, {"scores", "plots"},
-    {"frames", "failure", "monitors"}, {"loop"}, {"assembly"}, {"describe", "notebook", "evaluation", "command_line"},
-    {"resuming", "sweeps", "verify"}, {"commands"}, {"__main__"},
+    {"frames", "failure", "monitors"}, {"loop"}, {"ensemble"}, {"assembly"},
+    {"describe", "notebook", "evaluation", "command_line"}, {"resuming", "sweeps", "verify"}, {"commands"},
+    {"__main__"},
 ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 
 
-def test_the_readme_has_its_three_blocks():
-    assert len(BLOCKS) == 3
+def test_the_readme_has_its_four_blocks():
+    assert len(BLOCKS) == 4
 
 
 PAGES = [

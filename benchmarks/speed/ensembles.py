@@ -1,10 +1,17 @@
-"""Rows of ensembles: many seeds in one process against as many single runs. Not there yet: see :func:`contest`."""
+"""Rows of ensembles: many seeds in one process against as many single runs, one after another."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.speed.contest import Absent, Contest, Goal, Row, Size
+import se_framework as se
+from benchmarks.speed import engine
+from benchmarks.speed.contest import Contest, Goal, Row, Size, largest_difference, must_agree
+from benchmarks.speed.timer import Side
+
+WIDTH, DEPTH, BATCH = 64, 2, 128
+ROUNDS = 5  # in a turn
 
 
 def rows() -> list[Row]:
@@ -19,14 +26,37 @@ def rows() -> list[Row]:
 
 
 def contest(members: int, device: str, size: Size) -> Contest:
-    """Return an ensemble beside its single runs.
+    """Return an ensemble beside its single runs, each played by the public loop."""
+    count = members if size == "full" else 2
+    together, alone = both(count, device)
+    singles = [engine.side(single, ROUNDS) for single in alone]
+    sides = {
+        "ours": engine.side(together, ROUNDS),
+        "singles": Side(lambda: [s.run() for s in singles], ROUNDS, lambda: [s.logging() for s in singles]),  # type: ignore[misc]
+    }
+    return Contest(sides, partial(agree, device))
 
-    The sides are to be ``{"ours": engine.side(ensemble, rounds), "singles": Side(every single run in turn, rounds)}``,
-    with ``ensemble = engine.compose("nonsaturating_gan", [..., f"ensemble.size={members}"])`` and the single runs
-    composed with the seeds of its members; ``agree`` compares each member's parameters with its single run's after two
-    rounds in float64 (``engine.in_float64``).
 
-    Raises:
-        Absent: this version has no ensembles.
-    """
-    raise Absent("this version has no ensemble.size")
+def both(members: int, device: str) -> tuple[se.EnsembleAssembly, list[se.Assembly]]:
+    """Return an ensemble and the single runs that its members are."""
+
+    def compose(more: Sequence[str]) -> se.Assembly:
+        return engine.compose("nonsaturating_gan", [
+            "metric=mlp", f"model.width={WIDTH}", f"model.depth={DEPTH}", f"metric.network.width={WIDTH}",
+            f"metric.network.depth={DEPTH}", f"loop.batch_size={BATCH}", f"device={device}", *more,
+        ])  # fmt: skip
+
+    together = compose([f"ensemble.size={members}"])
+    assert isinstance(together, se.EnsembleAssembly)
+    return together, [compose([f"seed={k}"]) for k in range(members)]
+
+
+def agree(device: str) -> dict[str, float]:
+    """Train three members and their single runs in float64 and compare all parameters."""
+    with engine.in_float64():
+        together, alone = both(3, device)
+        for assembly in (together, *alone):
+            engine.play(assembly, engine.ROUNDS_OF_A_CHECK)
+    pairs = zip(together.members, alone, strict=True)
+    found = max(largest_difference(*(a.state.equation.state_dict() for a in pair)) for pair in pairs)
+    return {"singles": must_agree(f"members after {engine.ROUNDS_OF_A_CHECK} rounds", found, engine.TOLERANCE)}

@@ -16,19 +16,24 @@ if TYPE_CHECKING:
 LARGEST_N = 10**8
 
 
-OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str}
+OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str, "member": int}
 """Arguments of every command that loads a run."""
 OF_A_RUN_HELP = """
   device=cpu                  auto: cuda where there is one
   checkpoint=last|best|ROUND  of those that were kept
-  trust=PACKAGE,...           packages whose code the run may use besides ours and torch"""
+  trust=PACKAGE,...           packages whose code the run may use besides ours and torch
+  member=K                    of an ensemble, from 0"""
 
 
 def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
     """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
+    from se_framework.assembly import EnsembleAssembly
     from se_framework.notebook import load
 
-    return load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
+    assembly = load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
+    if isinstance(assembly, EnsembleAssembly):
+        raise ConfigError(f"{run_dir} is an ensemble: choose one, member=0 to member={len(assembly.members) - 1}")
+    return assembly
 
 
 def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: str) -> tuple[Path, dict[str, Any]]:

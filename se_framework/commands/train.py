@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.assembly import Assembly, assembly_of
+from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
-from se_framework.evaluation import SCORES, chosen_name, evaluate, log_density, score_lines, score_row
+from se_framework.evaluation import SCORES, chosen_name, evaluate, evaluate_members, log_density, score_lines, score_row
 from se_framework.frames import animate
 from se_framework.lock import locked
 from se_framework.monitors import warnings_in
@@ -158,6 +158,8 @@ def say(sentence: str) -> None:
 
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
+    if isinstance(assembly, EnsembleAssembly):
+        return finish_ensemble(assembly, run)
     found = evaluate(assembly)
     note = assembly.state.note
     draw(assembly, run.path / "samples.png", note=note)
@@ -174,6 +176,32 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         print(line)
     print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
           f"sample with: se-sample {shlex.quote(str(run.path))} n=64 out=samples.npy")  # fmt: skip
+    return float(found[chosen_name(found, assembly.config.score)]["value"])
+
+
+def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
+    """Evaluate and draw every member, summarise all."""
+    found, state = evaluate_members(assembly), assembly.ensemble
+    note = state.note
+    (run.path / "samples").mkdir(exist_ok=True)
+    for k in state.alive:
+        draw(assembly.members[k], run.path / "samples" / f"member_{k}.png", note=note)
+        if (run.frames / f"member_{k}").is_dir():
+            animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")
+    if run.metrics_file.exists():
+        curves(run.metrics_file, run.path / "curves.png", note=note)
+    last = state.history[-1] if state.history else {}
+    last = {name: value for name, value in last.items() if value == value}  # JSON has no NaN
+    run.write_json("summary.json", {
+        "round": state.round, "samples": state.samples, "members": len(state.members), "last_row": last,
+        "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,
+    })  # fmt: skip
+    for line in score_lines(found):
+        print(line)
+    for sentence in state.frozen.values():
+        say(f"WARNING, {sentence}")
+    print(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
+          f"sample with: se-sample {shlex.quote(str(run.path))} member=0 n=64 out=samples.npy")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 

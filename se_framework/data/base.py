@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -91,6 +92,17 @@ class Data(ABC):
         Raises:
             DataError: the data has fewer than n training rows, or a row cannot be read.
         """
+
+    def batches(
+        self,
+        n: int,
+        seeds: Sequence[int],
+        index: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        r"""Return ``batch(n, seed, index)`` of several seeds, shape (len(seeds), n, \*E)."""
+        return torch.stack([self.batch(n, seed, index, device, dtype) for seed in seeds])
 
     @abstractmethod
     def held_out(

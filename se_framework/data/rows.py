@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -40,6 +41,8 @@ class RowData(Data):
     rest_size: int
     train_labels: Tensor | None = None
     rest_labels: Tensor | None = None
+    # Two permutations a seed suffice for batches in order, including the one that crosses the end of an epoch.
+    _orders_kept: int = 2
 
     @abstractmethod
     def rows(
@@ -62,6 +65,21 @@ class RowData(Data):
     ) -> Tensor:
         r"""Return batch ``index`` without replacement within an epoch, shape (n, \*E)."""
         return self.rows("train", self._chosen(n, seed, index), device, dtype)
+
+    def batches(
+        self,
+        n: int,
+        seeds: Sequence[int],
+        index: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        r"""Return ``batch(n, seed, index)`` of several seeds, shape (len(seeds), n, \*E), gathered at once."""
+        self._orders_kept = max(self._orders_kept, 2 * len(seeds))
+        if type(self).batch is not RowData.batch:
+            return super().batches(n, seeds, index, device, dtype)
+        chosen = torch.cat([self._chosen(n, seed, index) for seed in seeds])
+        return self.rows("train", chosen, device, dtype).unflatten(0, (len(seeds), n))
 
     def held_out(
         self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
@@ -91,11 +109,10 @@ class RowData(Data):
         return torch.arange(self.rest_size)
 
     def _epoch(self, seed: int, epoch: int) -> Tensor:
-        # Two permutations suffice for batches in order, including the one that crosses the end of an epoch.
         key = (seed, epoch)
         if key not in self._epochs:
             self._epochs[key] = torch.randperm(self.train_size, generator=generator(seed, epoch, "epoch"))
-            while len(self._epochs) > 2:
+            while len(self._epochs) > self._orders_kept:
                 self._epochs.popitem(last=False)
         return self._epochs[key]
 
