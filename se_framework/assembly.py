@@ -189,7 +189,7 @@ def _assembly_of(config: DictConfig, data: Any) -> Assembly:
             "view": views[name], "optimizer": optimizer_factory(config.optimizer, player.lr),
         }  # fmt: skip
     players, wanted = make_players(equation, **options), config.performance
-    performance = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players)
+    performance = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device)
     state = TrainState(equation, players, seed=config.seed, performance=performance)
     return Assembly(config, state, chosen, device)
 

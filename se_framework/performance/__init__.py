@@ -27,10 +27,14 @@ Step = Callable[[Draws, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def choose(
-    graphs: Use, compiled: Use, precision: Precision, equation: StandardEquation, players: Sequence[Player]
+    graphs: Use,
+    compiled: Use,
+    precision: Precision,
+    equation: StandardEquation,
+    players: Sequence[Player],
+    device: torch.device,
 ) -> Performance:
-    """Return what is used of what is wanted; :attr:`Performance.reasons` says why, or why not."""
-    device = next(equation.model.parameters()).device
+    """Return what is used of what is wanted on a device; :attr:`Performance.reasons` says why the rest is not."""
     convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in equation.modules())
     fixed = [p.name for p in players if not all(g.get("fused") and "capturable" in g for g in p.optimizer.param_groups)]
     no_graphs = no_compile = ""
@@ -103,7 +107,8 @@ class Performance:
 
     def tell(self) -> list[str]:
         """Return the news once."""
-        news, self.news = self.news, []
+        news = list(self.news)
+        self.news.clear()  # compiled steps hold the same list
         return news
 
     def equation(self, equation: StandardEquation) -> StandardEquation:

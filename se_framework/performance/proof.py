@@ -79,6 +79,6 @@ def must_agree(plain: Sequence[Tensor], fast: Sequence[Tensor], spacing: float |
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    text = (str(error).strip().splitlines() or [""])[0]
+    """Return what an error says, in one line of at most 200 characters."""
+    text = " ".join(str(error).split())[:200]
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
