@@ -78,8 +78,8 @@ def gradients(state, data, player, penalty_only=False):
 
 @pytest.mark.parametrize("game", GAMES)
 def test_bf16_gradients_are_float32_and_near_the_plain_ones(game):
-    # Every number stored in bf16 is off by 2^-8 of itself at most. A gradient passes L layers forwards and back, that of
-    # a penalty twice: at most 4 L roundings in a row, L = 8 for the convolutional pair, hence 32 / 2^8 of its norm; a
+    # Every number stored in bf16 is off by 2^-8 of itself at most. A gradient passes L layers forwards and back, that
+    # of a penalty twice: at most 4 L roundings in a row, L = 8 for the convolutional pair, hence 32 / 2^8 of its norm; a
     # score passes L, hence 8 / 2^8 of scores of order one. More than float32's rounding says that bf16 was there.
     experiment, overrides = GAMES[game]
     state, data = make(experiment, overrides)
@@ -321,8 +321,8 @@ class Bad(se.data.Data):
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "mle_flow"])
 @pytest.mark.parametrize("at", [0, 5])
 def test_a_nan_is_caught_at_the_same_step_and_training_goes_on(experiment, at):
-    # After it the state is what the failing step saw. Before the first step the optimiser's moments are emptied, so what
-    # was recorded on them is recorded anew.
+    # After it the state is what the failing step saw. Before the first step the optimiser's moments are emptied, so
+    # what was recorded on them is recorded anew.
     found = []
     for options in ({}, {"graphs": True, "capture": record}):
         state, _ = make(experiment, ["model=affine", "players.theta.ema=0.5"], **options)
