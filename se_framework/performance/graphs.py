@@ -94,12 +94,12 @@ def cuda_graph(
     """Record a step as a CUDA graph; see :data:`Capture`. The one function here that needs a GPU."""
     device = optimizer.param_groups[0]["params"][0].device
     with torch.cuda.device(device):
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(3):  # what libraries set up on first use must not be recorded
                 run()
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         try:
             for group in optimizer.param_groups:
@@ -107,6 +107,7 @@ def cuda_graph(
             with torch.cuda.graph(graph):
                 outputs = run()
         finally:
+            torch.cuda.set_stream(current)  # a recording that fails leaves its own
             for group in optimizer.param_groups:
                 group["capturable"] = False
     return graph.replay, outputs

@@ -39,8 +39,7 @@ def check_precision(precision: Precision, model: type[nn.Module]) -> None:
 def low(x: Tensor) -> torch.autocast:
     """Return autocast to bf16 on the device of x.
 
-    Without its cache: that hands a weight cast under ``no_grad`` to a later use with a graph, which then has no
-    gradient; and a CUDA graph must not keep it.
+    Without its cache, as torch wants it where CUDA graphs are recorded; a weight is cast once a pass anyway.
     """
     return torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False)
 
