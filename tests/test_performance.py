@@ -84,6 +84,9 @@ def test_bf16_gradients_are_float32_and_near_the_plain_ones(game):
     experiment, overrides = GAMES[game]
     state, data = make(experiment, overrides)
     fast, _ = make(experiment, overrides, precision="bf16")
+    batch = draw(data, BATCH, 0, 0, next(state.equation.model.parameters()))
+    p, q = (sample(s, s.players[0], 0, batch).x for s in (state, fast))
+    assert q.dtype == torch.float32 and 1e-5 < float((p - q).norm() / p.norm()) < 8 / 2**8
     for player, other in zip(state.players, fast.players, strict=True):
         for penalty_only in (False, True)[: 1 + bool(player.penalised)]:
             plain, g = gradients(state, data, player, penalty_only)

@@ -41,7 +41,9 @@ class StaticStep:
 
     def _run(self) -> tuple[Tensor, Tensor]:
         with rates(self._player.optimizer, self._rates):
-            return self._player.apply(*self._losses(self._draws), self._broken)
+            loss, checked = self._losses(self._draws)
+            self._values = len(checked)
+            return self._player.apply(loss, checked, self._broken)
 
     def _state(self) -> Any:
         return self._player.optimizer.state.get(self._player.parameters[0])
@@ -56,7 +58,10 @@ class StaticStep:
         self._broken.fill_(True)
         self._replay()
         parameters = self._player.parameters
-        return [self._outputs[0][:-1].clone(), *(p.grad.clone() if p.grad is not None else p * 0 for p in parameters)]
+        return [
+            self._outputs[0][: self._values].clone(),
+            *(p.grad.clone() if p.grad is not None else p * 0 for p in parameters),
+        ]
 
     @torch.no_grad()
     def __call__(self, draws: Draws, broken: Tensor | None) -> tuple[Tensor, Tensor]:
