@@ -22,6 +22,7 @@ from se_framework.equation import StandardEquation
 from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
 from se_framework.loop import train
 from se_framework.metric import Metric
+from se_framework.performance import check_precision, choose
 from se_framework.players import make_players
 from se_framework.randomness import generator, stream_seed
 from se_framework.run_directory import RunDirectory
@@ -216,10 +217,8 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     made_for: dict[str, Any] = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
     divergence = build(config.divergence, "divergence", Divergence, **made_for)
     auxiliary = build(config.auxiliary, "auxiliary", Auxiliary, **made_for)
-    players = {"theta": config.players.theta, "phi": config.players.phi}
-    views = {
-        name: build(player.view, f"players.{name}.view", Divergence, **made_for) for name, player in players.items()
-    }
+    seats = {"theta": config.players.theta, "phi": config.players.phi}
+    views = {name: build(player.view, f"players.{name}.view", Divergence, **made_for) for name, player in seats.items()}
     model = resolve(config.model, "model", Model, **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
     for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
@@ -228,6 +227,7 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     if not isinstance(model[0], type):
         raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 
+    check_precision(config.performance.precision, model[0])
     legality.refuse(legality.images(model[0], network, chosen.image_shape, divergence, auxiliary))
     with torch.device("meta"):  # shapes and declarations without memory
         outline = build(config.metric, "metric", Metric, **made_for)
@@ -252,12 +252,14 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
         ).to(device)  # fmt: skip
     equation.warnings = warnings  # those of the players' views included
     options: dict[str, Any] = {}
-    for name, player in players.items():
+    for name, player in seats.items():
         options[name] = {
             "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
             "view": views[name], "optimizer": optimizer_factory(config.optimizer, player.lr),
         }  # fmt: skip
-    state = TrainState(equation, make_players(equation, **options), seed=config.seed)
+    players, wanted = make_players(equation, **options), config.performance
+    performance = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
+    state = TrainState(equation, players, seed=config.seed, performance=performance)
     return Assembly(config, state, chosen, device)
 
 

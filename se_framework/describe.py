@@ -45,6 +45,7 @@ def describe(assembly: Assembly) -> str:
     views = [player.view for player in assembly.state.players]
     if any(v is not None and not v.surrogate and type(v) is not type(divergence) for v in views):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
+    lines += ["", f"Player steps: {assembly.state.performance.describe()}"]
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)

@@ -25,8 +25,10 @@ from se_framework.step import (
     ADVICE,
     draw,
     located,
+    mixing,
     non_finite,
     penalties,
+    penalties_due,
     play_step,
     read,
     sample,
@@ -136,7 +138,7 @@ def _offences(
     state: TrainState, player: Player, data: Data, offence: Offence, found: dict[str, Particles | None]
 ) -> Iterator[tuple[str, str]]:
     """Yield what is not finite and what to do about it, in the order in which a step evaluates."""
-    equation, k = state.equation, offence.step
+    equation, k = state.played, offence.step
     like = next(equation.model.parameters())
     batch = found["batch"] = draw(data, offence.batch_size, state.seed, offence.batch, like)
     yield from _rows("the batch of data", batch.x, f"clean the data: batch {offence.batch} holds these rows")
@@ -163,7 +165,8 @@ def _offences(
     p = sample(state, player, k, batch)
     minimum, f_data = equation.parts(batch, p, player.view)
     penalty = torch.zeros_like(minimum)
-    for due in penalties(state, player, k, batch, p):
+    mix = mixing(state.seed, state.round, f"{player.name}/{k}", batch.x)
+    for due in penalties(penalties_due(state, player), batch, p, mix):
         yield from _rows("the penalty", due)
         penalty = penalty + due
     player.optimizer.zero_grad(set_to_none=True)

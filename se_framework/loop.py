@@ -83,6 +83,8 @@ def train(
             with explained(state, data, horizon, run):
                 figures = play_round(state, data, batch_size, horizon)
             bar.advance(batch_size)
+            for line in state.performance.tell():
+                bar.say(f"performance: {line}")
 
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
             last = state.round >= rounds or stop is not None

@@ -15,13 +15,16 @@ from se_framework.run_directory import RunDirectory
 OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
 """Keys that say what one call does; a run keeps none of them."""
 MAY_CHANGE = (
-    "progress", "score", "device", "threads", "workers",
+    "progress", "score", "device", "threads", "workers", "performance",
     "loop.rounds", "loop.log_every", "loop.checkpoint_every", "loop.picture_every", "loop.evaluate_every",
     "loop.keep_last", "loop.keep_best",
 )  # fmt: skip
-"""Keys a resumed run may change. All but device and threads leave the trajectory as it was; those change rounding,
-and a GPU draws other noise than a CPU."""
-AUTO = {"device": "auto", "threads": None, "loop.horizon": None}
+"""Keys a resumed run may change. All but device, threads and performance leave the trajectory as it was; those change
+rounding, and a GPU draws other noise than a CPU."""
+AUTO = {
+    "device": "auto", "threads": None, "loop.horizon": None,
+    "performance.graphs": "auto", "performance.compile": "auto",
+}  # fmt: skip
 """Keys with the value that leaves the choice to us: it is made at the first start, recorded and kept."""
 ABSENT = "nothing"
 

@@ -19,6 +19,8 @@ from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, Omega
 from se_framework.errors import ConfigError, nearest
 
 DECAYS = ("constant", "linear", "cosine")
+USES = ("auto", "always", "never")
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclass
@@ -74,6 +76,15 @@ class EnsembleConfig:
 
 
 @dataclass
+class PerformanceConfig:
+    """How player steps are executed; runs of before there was a choice leave it to us."""
+
+    graphs: str = "auto"
+    compile: str = "auto"
+    precision: str = "float32"
+
+
+@dataclass
 class Config:
     """The whole configuration."""
 
@@ -88,6 +99,7 @@ class Config:
     plus: Any = None
     optimizer: Any = None
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
     seed: int = MISSING
     device: str = MISSING
     threads: int | None = MISSING
@@ -110,10 +122,14 @@ AT_LEAST = {
     "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
     "workers": 0, "ensemble.size": 1,
 }  # fmt: skip
-SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi")
+SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi", "performance")
 ABSENT = object()
 AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
 """What torch counts in 32 bits, and more threads than a machine starts."""
+ONE_OF = {
+    "loop.decay": DECAYS, "players.theta.decay": DECAYS, "players.phi.decay": DECAYS,
+    "performance.graphs": USES, "performance.compile": USES, "performance.precision": PRECISIONS,
+}  # fmt: skip
 
 
 def validate(composed: DictConfig) -> DictConfig:
@@ -150,10 +166,10 @@ def validate(composed: DictConfig) -> DictConfig:
         value = OmegaConf.select(config, key)
         if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{key} must be a finite number >= 0, got {value}")
-    for key in ("loop.decay", "players.theta.decay", "players.phi.decay"):
+    for key, words in ONE_OF.items():
         value = OmegaConf.select(config, key)
-        if value is not None and value not in DECAYS:
-            raise ConfigError(f"{key} must be one of {', '.join(DECAYS)}, got {value!r}")
+        if value is not None and value not in words:
+            raise ConfigError(f"{key} must be one of {', '.join(words)}, got {value!r}")
     if plain["plus"] is not None and not isinstance(plain["plus"], dict):
         raise ConfigError(f"plus must be a mapping of names to equations, got {plain['plus']!r}")
     return config

@@ -11,6 +11,8 @@ from torch.nn import ModuleDict
 
 from se_framework.equation import StandardEquation
 from se_framework.errors import RunDirectoryError
+from se_framework.metric import Metric
+from se_framework.performance import Performance
 from se_framework.players import Player, make_players
 
 FORMAT = 2
@@ -39,6 +41,9 @@ class TrainState:
         history: the rows logged, oldest first.
         scores: the rows of scores, oldest first.
         stopped_by: the signal that ended training early, or None.
+        performance: how player steps are executed.
+        played: the equation that player steps evaluate: the same weights, in the precision of the steps.
+        metrics_played: its metrics by those of the equation.
     """
 
     equation: StandardEquation
@@ -50,9 +55,13 @@ class TrainState:
     history: list[dict[str, float | str]] = field(default_factory=list)
     scores: list[dict[str, float | str]] = field(default_factory=list)
     stopped_by: int | None = None
+    performance: Performance = field(default_factory=Performance)
 
     def __post_init__(self) -> None:
         self.players = self.players or make_players(self.equation)
+        self.played = self.performance.equation(self.equation)
+        own, played = self.equation.metrics(), self.played.metrics()
+        self.metrics_played: dict[Metric, Metric] = {own[name]: played[name] for name in own}
 
     @property
     def note(self) -> str | None:

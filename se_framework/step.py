@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import singledispatch
+from functools import partial, singledispatch
 from itertools import islice
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
+from se_framework.equation import StandardEquation
 from se_framework.errors import DataError, NonFiniteError, Offence, StepError
 from se_framework.metric import Metric
+from se_framework.performance import Draws
 from se_framework.players import Player
 from se_framework.randomness import generator, seed_global
 from se_framework.state import Mark, TrainState
@@ -98,16 +100,53 @@ def play_step(
         The figures, shape (3 + P,): those of :func:`terms_of`, with the gradient's norm parameter by parameter; and
         ``broken`` with this step's offence.
     """
-    p, equation = sample(state, player, k, batch), state.equation
+    penalised, performance = penalties_due(state, player), state.performance
+    mix = mixing(state.seed, state.round, f"{player.name}/{k}", batch.x) if penalised else None
+    if performance.plain:
+        p = sample(state, player, k, batch)
+        return player.apply(*losses(state.played, player, penalised, batch, p, mix), broken)
+    draws = Draws(batch.x, batch.context, noise(state, player, k, batch), mix)
+    kind, buffers = tuple(map(id, penalised)), [b for other in state.players for b in other.buffers]
+    return performance.play(player, kind, partial(losses_at, state.played, player, penalised), draws, broken, buffers)
+
+
+def losses(
+    equation: StandardEquation,
+    player: Player,
+    due: Sequence[Metric],
+    batch: Particles,
+    p: Particles | None,
+    mix: Tensor | None,
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return what a player minimises, and the scalars that are checked, all of shape ().
+
+    Args:
+        equation: whose scalar it is.
+        player: who moves.
+        due: metrics whose penalties are due.
+        batch: particles of p_d.
+        p: particles of p_theta; None where the equation needs none.
+        mix: uniform numbers for the penalties, shape (B,); None where none is due.
+    """
     if player.name == "theta":  # E_pd f does not move with theta
         objective = minimum = equation.minimum(batch, p, player.view)
         f_data = minimum.new_zeros(())
     else:
         minimum, f_data = equation.parts(batch, p, player.view)
         objective = minimum + f_data
-    penalty = sum(penalties(state, player, k, batch, p), minimum.new_zeros(()))
-    loss = penalty + (objective if player.sign < 0 else -objective)
-    return player.apply(loss, (minimum, f_data, penalty), broken)
+    penalty = sum(penalties(due, batch, p, mix), minimum.new_zeros(()))
+    return penalty + (objective if player.sign < 0 else -objective), (minimum, f_data, penalty)
+
+
+def losses_at(
+    equation: StandardEquation, player: Player, due: Sequence[Metric], draws: Draws
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return :func:`losses` as a function of all that was drawn."""
+    p, batch = None, Particles(draws.x, context=draws.context)
+    if draws.noise is not None:
+        with torch.set_grad_enabled(player.name == "theta"):
+            p = equation.particles(draws.noise, draws.context)
+    return losses(equation, player, due, batch, p, draws.mix)
 
 
 def terms_of(state: TrainState) -> tuple[str, ...]:
@@ -122,24 +161,28 @@ def draw(data: Data, n: int, seed: int, index: int, like: Tensor) -> Particles:
 
 
 def sample(state: TrainState, player: Player, k: int, batch: Particles) -> Particles | None:
-    """Return p_theta's particles of a step, without a graph to theta unless theta moves.
+    """Return p_theta's particles of a step, without a graph to theta unless theta moves."""
+    draws = noise_stream(state, player, k, batch.x.device)
+    with torch.set_grad_enabled(player.name == "theta"):
+        return state.played.sample(len(batch.x), draws, batch.context)
+
+
+def noise(state: TrainState, player: Player, k: int, batch: Particles) -> Tensor | None:
+    """Return the noise of :func:`sample`."""
+    draws = noise_stream(state, player, k, batch.x.device)
+    with torch.no_grad():
+        law = state.played.model(batch.context) if state.played.uses_samples else None
+        return None if law is None else law.noise(len(batch.x), draws)
+
+
+def noise_stream(state: TrainState, player: Player, k: int, device: torch.device) -> torch.Generator:
+    """Return the generator of a step's noise.
 
     Networks that draw on torch's own generators (dropout) are functions of the step as well.
     """
-    equation, purpose = state.equation, f"{player.name}/{k}"
-    device = batch.x.device
+    purpose = f"{player.name}/{k}"
     seed_global(state.seed, state.round, f"{purpose}/global", device)
-    noise = generator(state.seed, state.round, f"{purpose}/noise", device)
-    with torch.set_grad_enabled(player.name == "theta"):
-        return equation.sample(len(batch.x), noise, batch.context)
-
-
-def penalties(state: TrainState, player: Player, k: int, batch: Particles, p: Particles | None) -> Iterator[Tensor]:
-    """Yield the penalties that are due in this step, shape ()."""
-    for metric in due(player.penalised, player.steps_taken) if p is not None else ():
-        assert metric.penalty is not None and p is not None
-        mix = mixing(state.seed, state.round, f"{player.name}/{k}", batch.x)
-        yield metric.penalty(metric.given(batch.context), batch.x, p.x, mix)
+    return generator(state.seed, state.round, f"{purpose}/noise", device)
 
 
 def due(penalised: Iterable[Metric], steps_taken: int) -> list[Metric]:
@@ -147,10 +190,23 @@ def due(penalised: Iterable[Metric], steps_taken: int) -> list[Metric]:
     return [m for m in penalised if m.penalty is not None and steps_taken % m.penalty.every == 0]
 
 
+def penalties_due(state: TrainState, player: Player) -> tuple[Metric, ...]:
+    """Return the metrics, as they are played, whose penalties are due in the player's next step."""
+    found = due(player.penalised, player.steps_taken) if state.played.uses_samples else ()
+    return tuple(state.metrics_played.get(metric, metric) for metric in found)
+
+
 def mixing(seed: int, round_index: int, purpose: str, x: Tensor) -> Tensor:
-    """Return the uniform numbers of a step's penalties, one per example of x, shape (N,)."""
+    """Return the uniform numbers of a step's penalties, one per example of x, shape (B,)."""
     draws = generator(seed, round_index, f"{purpose}/mix", x.device)
     return torch.rand(len(x), generator=draws, dtype=x.dtype, device=x.device)
+
+
+def penalties(due: Sequence[Metric], batch: Particles, p: Particles | None, mix: Tensor | None) -> Iterator[Tensor]:
+    """Yield the penalties, shape ()."""
+    for metric in due:
+        assert metric.penalty is not None and p is not None and mix is not None
+        yield metric.penalty(metric.given(batch.context), batch.x, p.x, mix)
 
 
 @contextmanager

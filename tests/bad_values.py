@@ -130,6 +130,7 @@ def root_values():
     tables += [(f"players.{p}.ema", (1, 1.5, -0.1, "inf")) for p in ("theta", "phi")]
     tables += [("score", ("w3", "''", "W2")), ("allow", ("[x]", "[3]", "[lipshitz]", "[[lipschitz]]"))]
     tables += [("device", ("gpu", "cuda:99", "meta", "cpu:x", "''", '"a b"', '"cpu\\nx"', "hpu", "CPU"))]
+    tables += [(f"performance.{k}", ("yes", "Auto", "true", "''", "fp16")) for k in ("graphs", "compile", "precision")]
     tables += [("plus", ("3", "abc", "[1]", "{a:1}", "{a:{}}", "{a:{weight:1}}", "{a:{wait:1}}", "{1:2}", "true"))]
     tables += [(f"players.{p}.view", ("3", "abc", "{a:1}", "[1]")) for p in ("theta", "phi")]
     return [(key, str(value)) for key, values in found + tables for value in values]

@@ -17,8 +17,8 @@ LAYERS = [
     {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
     {"progress", "build", "config_files"}, {"metric", "data", "refusals"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
-    {"transported", "players", "units", "checks"}, {"state"}, {"step", "densities", "frechet"}, {"scores", "plots"},
-    {"frames", "failure", "monitors"}, {"loop"}, {"ensemble"}, {"assembly"},
+    {"transported", "players", "units", "checks"}, {"performance"}, {"state"}, {"step", "densities", "frechet"},
+    {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"ensemble"}, {"assembly"},
     {"describe", "notebook", "evaluation", "command_line"}, {"resuming", "sweeps", "verify"}, {"commands"},
     {"__main__"},
 ]  # fmt: skip

@@ -48,7 +48,7 @@ def test_members_follow_their_single_runs(experiment):
 def test_batches_and_noise_are_those_of_the_single_runs_bit_for_bit(monkeypatch):
     seen, apart = [], []
     together, alone = both("wgan_gp")
-    monkeypatch.setattr(Ensemble, "evaluate", lambda *a: seen.append(a[3]) or 1 / 0)
+    monkeypatch.setattr(Ensemble, "evaluate", lambda *a: seen.append(a[2]) or 1 / 0)
     with pytest.raises(StepError):
         play_round(together.state, together.data, 16, 50)
     sample, mixed = StandardEquation.sample, GradientPenalty.penalty

@@ -34,6 +34,14 @@ REFUSED = {"sinkhorn": "Sinkhorn", "sinkhorn_learned": "Sinkhorn"}
         (["ensemble.values={seed: [1, 1.5]}"], "seed must be a whole number"),
         (["ensemble.values={metric.penalty.weight: [1, 2]}", "metric=mlp"], "no such key"),
         (["ensemble.size=0"], "ensemble.size must be at least 1"),
+        (
+            ["ensemble.size=2", "performance.precision=bf16"],
+            "performance.precision=bf16: the members of",
+        ),
+        (
+            ["ensemble.size=2", "performance.graphs=always"],
+            "performance.graphs=always: the members of",
+        ),
     ],
 )
 def test_settings_are_refused_in_one_sentence(overrides, text):

@@ -92,11 +92,13 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             run.write_config(as_kept(config))
         else:
             choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
-            config = assembly.config = settle(config, choices | {"loop.horizon": config.loop.rounds})
+            choices |= {"loop.horizon": config.loop.rounds, **assembly.state.performance.settled}
+            config = assembly.config = settle(config, choices)
             run.start(as_kept(config), assembly.device)
             record_fingerprint(run, assembly.data)
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, allowed: {warning}")
+        say(f"player steps: {assembly.state.performance.describe()}")
         state = assembly.train(run, evaluate=partial(score_row, assembly))
         if state.stopped_by is not None:
             done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from divergences.base import Divergence
-from models.laws import Particles
 from se_framework.data import Data
 from se_framework.ensemble.seat import Seat
 from se_framework.ensemble.stack import Ensemble
-from se_framework.equation import StandardEquation
 from se_framework.errors import NonFiniteError, Offence, StepError
 from se_framework.failure import check_whole, diagnose
 from se_framework.files import append_row
 from se_framework.frames import frame
 from se_framework.loop import keep, keep_scores, measure
-from se_framework.metric import Metric
 from se_framework.monitors import PREFIX, SEPARATOR, warnings_in, watch
+from se_framework.performance import Draws
 from se_framework.randomness import generator
 from se_framework.run_directory import RunDirectory
-from se_framework.step import due, located, mixing, play_round, terms_of
+from se_framework.step import due, located, losses_at, mixing, play_round, terms_of
 
 Row = dict[str, float | str]
 
@@ -100,52 +96,22 @@ def evaluate(state: Ensemble, seat: Seat, k: int, batch: dict[str, Tensor]) -> t
         them.
     """
     living, equation, x, purpose = state.living, state.equation, batch["x"], f"{seat.name}/{k}"
-    inputs, taken = dict(batch), seat.first.steps_taken
+    inputs, player = dict(batch), state.stand_ins[seat.name]
+    penalised = due(player.penalised, seat.first.steps_taken) if equation.uses_samples else []
     if equation.uses_samples:
         law = equation.model(batch["context"][0] if "context" in batch else None)  # noise depends on no parameter
         draws = [generator(member.seed, state.round, f"{purpose}/noise", x.device) for member in living]
         inputs["noise"] = torch.stack([law.noise(x.shape[1], draw) for draw in draws])
-        if due(seat.first.penalised, taken):
+        if penalised:
             inputs["mix"] = torch.stack([mixing(member.seed, state.round, purpose, x[0]) for member in living])
-    function = partial(terms_of_step, moves=seat.name, steps_taken=taken)
-    minimum, f_data, penalty = state.evaluate(seat, function, inputs)
+    loss, checked = state.evaluate(lambda one, **own: losses_at(one, player, penalised, Draws(**own)), inputs)
     # A member's terms depend on its own parameters alone, so the gradient of the sum is every member's gradient.
-    loss = (penalty - seat.sign * (minimum + f_data)).sum()
-    found = torch.autograd.grad(loss, seat.parameters, allow_unused=True)
+    found = torch.autograd.grad(loss.sum(), seat.parameters, allow_unused=True)
     # A fused optimiser reads a gradient in the order of memory; that of a batched product may lie transposed.
     gradients: list[Tensor | None] = [None if g is None else g.contiguous() for g in found]
     norms = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients if g is not None]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return gradients, torch.stack([minimum, f_data, penalty, norm], 1).detach()
-
-
-def terms_of_step(
-    equation: StandardEquation,
-    view: Divergence | None,
-    penalised: tuple[Metric, ...],
-    *,
-    x: Tensor,
-    context: Tensor | None = None,
-    noise: Tensor | None = None,
-    mix: Tensor | None = None,
-    moves: str,
-    steps_taken: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return minimum, E_pd f and penalty of one member's step, shapes ()."""
-    batch, p = Particles(x, context=context), None
-    if noise is not None:
-        with torch.set_grad_enabled(moves == "theta"):
-            p = equation.particles(noise, context)
-    if moves == "theta":  # E_pd f does not move with theta
-        minimum = equation.minimum(batch, p, view)
-        f_data = penalty = torch.zeros_like(minimum)
-    else:
-        minimum, f_data = equation.parts(batch, p, view)
-        penalty = torch.zeros_like(minimum)
-    for metric in due(penalised, steps_taken) if p is not None else ():
-        assert metric.penalty is not None and p is not None and mix is not None
-        penalty = penalty + metric.penalty(metric.given(context), x, p.x, mix)
-    return minimum, f_data, penalty
+    return gradients, torch.stack([*checked, norm], 1).detach()
 
 
 def freeze(

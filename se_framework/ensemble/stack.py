@@ -18,6 +18,7 @@ from se_framework import legality
 from se_framework.ensemble.seat import Seat, stack
 from se_framework.equation import StandardEquation
 from se_framework.errors import RunDirectoryError, StepError
+from se_framework.performance import Performance
 from se_framework.state import FORMAT, TrainState
 
 
@@ -66,7 +67,7 @@ class Ensemble:
         holders = [holder for part in self._stage.modules() for holder in (part._parameters, part._buffers)]
         self._slots = [(h, name, index[id(t)]) for h in holders for name, t in h.items() if t is not None]
         self._stage.to("meta")  # a tensor that no member lends would be noticed
-        self._views = {player.name: (player.view, player.penalised) for player in template.players}
+        self.stand_ins = {player.name: player for player in template.players}
         self.players = [Seat(player.name) for player in template.players]
         self.gather()
 
@@ -79,6 +80,11 @@ class Ensemble:
     def seed(self) -> int:
         """The seed of the first member."""
         return self.members[0].seed
+
+    @property
+    def performance(self) -> Performance:
+        """How steps are executed: as they stand."""
+        return self.members[0].performance
 
     @property
     def note(self) -> str | None:
@@ -131,9 +137,8 @@ class Ensemble:
         for seat in self.players:
             seat.leave()
 
-    def evaluate(self, seat: Seat, function: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
-        """Return a function of equation, view, penalised metrics and inputs for each living member, stacked."""
-        view, penalised = self._views[seat.name]
+    def evaluate(self, function: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
+        """Return a function of equation and inputs for each living member, stacked."""
 
         def member(tensors: list[Tensor], weights: list[Tensor], inputs: dict[str, Tensor]) -> Any:
             # As torch.func.functional_call does, which looks for every name anew: 1 ms a step.
@@ -143,7 +148,7 @@ class Ensemble:
             try:
                 for node, name, own in lent:
                     node[name] = own
-                return function(self._stage, view, penalised, **inputs)
+                return function(self._stage, **inputs)
             finally:
                 for (node, name, _), before in zip(lent, kept, strict=True):
                     node[name] = before
