@@ -93,7 +93,7 @@ def _bound(net: nn.Sequential, linear: Callable[[nn.Linear], Callable[[Tensor], 
         if isinstance(layer, nn.Linear):
             steps.append(linear(layer))
         elif type(layer) is nn.ReLU:  # a module's call costs more than a small layer
-            # Nothing else reads what a linear layer has just made, and its backward pass does not: no second tensor.
+            # What a linear layer has just made nobody else reads, nor does its backward pass: no second tensor.
             steps.append(torch.relu_ if isinstance(before, nn.Linear) else torch.relu)
         else:
             steps.append(layer)
