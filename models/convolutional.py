@@ -12,6 +12,7 @@ generative adversarial networks", ICLR 2018, table 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import gcd, prod
 from typing import ClassVar, Literal, get_args
 
@@ -192,10 +193,12 @@ class ConvCritic(Critic):
         conv: Callable[..., nn.Module] = SpectralConv2d if spectral else nn.Conv2d
         linear: Callable[..., nn.Module] = SpectralLinear if spectral else nn.Linear
         steps = halvings(height, columns)
-        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), nn.LeakyReLU(0.2, inplace=True)]
+        # In place, since the backward pass of a convolution does not read its output.
+        bent = partial(nn.LeakyReLU, 0.2, inplace=True)
+        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), bent()]
         for i in range(steps):
             # A side n becomes n // 2; with padding one the patches reach the last row of an odd side too.
-            layers += [conv(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [conv(width << i, width << i + 1, 4, 2, 1), bent()]
         self.features = nn.Sequential(*layers, nn.Flatten(1))
         size = (width << steps) * (height >> steps) * (columns >> steps)
         self.last = linear(size, 1)

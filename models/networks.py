@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -79,17 +78,20 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def bound_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return the call of a perceptron of :func:`mlp` as :func:`bound_call` does, on columns: (inputs, N) to (outputs, N).
+    """Return the same call of a perceptron of :func:`mlp` on columns: from (inputs, N) to (outputs, N).
 
     The products are the same in the other memory order; no copy is made.
     """
-    return _bound(net[1:], lambda layer: partial(torch.addmm, layer.bias[:, None], layer.weight))
+    return _bound(list(net)[1:], lambda layer: partial(torch.addmm, layer.bias[:, None], layer.weight))
 
 
-def _bound(net: nn.Sequential, linear: Callable[[nn.Linear], Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-    """Return the call of a stack of layers, its linear ones bound by ``linear``."""
+def _bound(
+    layers: Iterable[nn.Module], linear: Callable[[nn.Linear], Callable[[Tensor], Tensor]]
+) -> Callable[[Tensor], Tensor]:
+    """Return the call of layers one after the other, the linear ones bound by ``linear``."""
     steps: list[Callable[[Tensor], Tensor]] = []
-    for before, layer in pairwise((None, *net)):
+    before: nn.Module | None = None
+    for layer in layers:
         if isinstance(layer, nn.Linear):
             steps.append(linear(layer))
         elif type(layer) is nn.ReLU:  # a module's call costs more than a small layer
@@ -97,6 +99,7 @@ def _bound(net: nn.Sequential, linear: Callable[[nn.Linear], Callable[[Tensor], 
             steps.append(torch.relu_ if isinstance(before, nn.Linear) else torch.relu)
         else:
             steps.append(layer)
+        before = layer
 
     def call(x: Tensor) -> Tensor:
         for step in steps:

@@ -296,7 +296,8 @@ def test_sinkhorn_between_gaussians_converges_to_the_closed_form(m, s, r, blur):
         abs(float(Sinkhorn(2, blur, scaling).primal(cloud(nodes, q.log()), None, cloud(nodes, p.log()))) - exact)
         for scaling in (0.9, 0.99, 0.999)
     ]
-    assert errors[1] < 0.2 * errors[0] and errors[2] < 0.2 * errors[1] and errors[2] < 1e-3 * exact, errors
+    # The rule ends 6 standard deviations from p's mean: 1e-9 of its mass lies beyond, at costs of 45.
+    assert errors[1] < 0.2 * errors[0] and errors[2] < 0.2 * errors[1] + 5e-8 and errors[2] < 1e-3 * exact, errors
 
 
 @pytest.mark.parametrize("exponent", [1, 2])
