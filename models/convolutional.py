@@ -148,7 +148,7 @@ class ConvGenerator(Model):
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
-    """Return group normalisation (up to 8 groups) and ReLU, in place: neither backward pass reads what it overwrites."""
+    """Return group normalisation (up to 8 groups), and ReLU in place: no backward pass reads what it overwrites."""
     return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU(inplace=True)
 
 

@@ -198,7 +198,7 @@ class CouplingFlow(Model):
 
         def carry(z: Tensor) -> Tensor:
             x = couplings.carry(z, self.carry_coordinate)
-            return (from_logits(x)[0] if unit else x).unflatten(1, event_shape)
+            return (to_unit(x) if unit else x).unflatten(1, event_shape)
 
         def pull(x: Tensor) -> tuple[Tensor, Tensor]:
             if not unit:
@@ -284,6 +284,10 @@ def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
     r"""Invert :func:`to_logits`: from y, (N, d), to x and :math:`\log|\det\partial x/\partial y|`, shape (N,)."""
-    gain = 1 - 2 * MARGIN
-    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(gain)
-    return (torch.sigmoid(y) - MARGIN) / gain, ladj.sum(1)
+    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(1 - 2 * MARGIN)
+    return to_unit(y), ladj.sum(1)
+
+
+def to_unit(y: Tensor) -> Tensor:
+    """Return the first part of :func:`from_logits`."""
+    return (torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)
