@@ -12,9 +12,11 @@ generative adversarial networks", ICLR 2018, table 3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import gcd, prod
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from models.base import Critic, Model, check_context, checked_at_least, checked_event_shape
@@ -59,6 +61,25 @@ def checked_image_shape(
 def halvings(height: int, width: int) -> int:
     """Return how often the resolution is halved: until the shorter side is below 8, at least once."""
     return max(1, (min(height, width) // 4).bit_length() - 1)
+
+
+class Images(nn.Unflatten):
+    """Examples of any shape as images of one shape, on which convolutions are fastest.
+
+    Each pixel's channels lie side by side in memory, which a convolution keeps to its output and which takes a tenth
+    to a quarter less time on a CPU. Weights keep the usual order: a fused optimiser walks through weight, gradient and
+    moments in the order of memory, and is silently wrong when a checkpoint brings the moments back in another.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(1, image_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Map (B, \*E) to (B, C, H, W)."""
+        images = x.reshape(len(x), *self.unflattened_size)
+        if torch._C._functorch.is_functorch_wrapped_tensor(images):  # vmap's group normalisation knows one order
+            return images
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 class ConvGenerator(Model):
@@ -107,7 +128,7 @@ class ConvGenerator(Model):
         self.latent_dim = latent_dim
         doublings = halvings(height, columns)
         coarse = (width << doublings, -(-height >> doublings), -(-columns >> doublings))
-        layers: list[nn.Module] = [nn.Linear(latent_dim + classes, prod(coarse)), nn.Unflatten(1, coarse)]
+        layers: list[nn.Module] = [nn.Linear(latent_dim + classes, prod(coarse)), Images(coarse)]
         for i in range(doublings, 0, -1):
             layers += [*_normalised(width << i), nn.ConvTranspose2d(width << i, width << i - 1, 4, 2, 1, bias=False)]
         layers += [*_normalised(width), nn.Conv2d(width, channels, 3, padding=1)]
@@ -127,8 +148,8 @@ class ConvGenerator(Model):
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
-    """Return group normalisation (up to 8 groups) and ReLU."""
-    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU()
+    """Return group normalisation (up to 8 groups), and ReLU in place: no backward pass reads what it overwrites."""
+    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU(inplace=True)
 
 
 class ConvCritic(Critic):
@@ -173,10 +194,12 @@ class ConvCritic(Critic):
         conv: Callable[..., nn.Module] = SpectralConv2d if spectral else nn.Conv2d
         linear: Callable[..., nn.Module] = SpectralLinear if spectral else nn.Linear
         steps = halvings(height, columns)
-        layers: list[nn.Module] = [nn.Unflatten(1, self.image_shape), conv(channels, width, 3, 1, 1), nn.LeakyReLU(0.2)]
+        # In place, since the backward pass of a convolution does not read its output.
+        bent = partial(nn.LeakyReLU, 0.2, inplace=True)
+        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), bent()]
         for i in range(steps):
             # A side n becomes n // 2; with padding one the patches reach the last row of an odd side too.
-            layers += [conv(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.2)]
+            layers += [conv(width << i, width << i + 1, 4, 2, 1), bent()]
         self.features = nn.Sequential(*layers, nn.Flatten(1))
         size = (width << steps) * (height >> steps) * (columns >> steps)
         self.last = linear(size, 1)
@@ -184,7 +207,7 @@ class ConvCritic(Critic):
 
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the scores, shape (B,)."""
-        h = self.features(x.flatten(1))
+        h = self.features(x)
         scores = self.last(h).squeeze(1)
         if self.projection is None or context is None:
             return scores

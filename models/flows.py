@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from models.base import Model, check_context, checked_layers
 from models.laws import PushForward
-from models.networks import Activation, bound_call, mlp, with_context
+from models.networks import Activation, bound_columns, mlp, with_context
 
 Support = Literal["real", "unit"]
-Coupling = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 MARGIN = 1e-6
 """a in y = logit(a + (1-2a) x): how far the interval of ``support="unit"`` reaches beyond [0, 1]."""
 
@@ -36,23 +36,18 @@ class Couplings:
     Source: Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", ICLR 2017, eqs. (4)-(8).
 
     Args:
-        conditioners: networks from (N, inputs) to (numbers m, N), in the order data to latent.
-        pull: the increasing function: (numbers (numbers, m, N), coordinates (m, N)) to the moved coordinates and the
-            logarithm of its derivative, both (m, N).
-        push: its inverse.
+        conditioners: networks from (inputs, N) to (numbers m, N), in the order data to latent.
         split: sizes of the halves; coupling i reads half i mod 2 and moves the other.
         input_bound: kappa.
         loc: shift of the affine map at the data end, shape (d,).
         log_scale: log-scale of the affine map at the data end, shape (d,).
         order: the permutation, shape (d,); None to have none.
-        labels: columns appended to the input of every conditioner, shape (N, classes); None to append nothing.
+        labels: rows appended to the input of every conditioner, shape (classes, N); None to append nothing.
     """
 
     def __init__(
         self,
         conditioners: Sequence[Callable[[Tensor], Tensor]],
-        pull: Coupling,
-        push: Coupling,
         split: tuple[int, int],
         input_bound: float,
         loc: Tensor,
@@ -60,46 +55,52 @@ class Couplings:
         order: Tensor | None,
         labels: Tensor | None = None,
     ) -> None:
-        self.conditioners, self._pull, self._push = conditioners, pull, push
+        self.conditioners = conditioners
         self.split, self.input_bound, self.order, self.labels = split, input_bound, order, labels
         self.loc, self.log_scale = loc[:, None], log_scale[:, None]
 
     def _numbers(self, i: int, given: Tensor) -> Tensor:
         """Return the numbers of coupling i for the half (m', N) that it reads, shape (numbers, m, N)."""
-        inputs = F.hardtanh(given, -self.input_bound, self.input_bound).T
+        inputs = F.hardtanh(given, -self.input_bound, self.input_bound)
         if self.labels is not None:
-            inputs = torch.cat((inputs, self.labels), 1)
-        return self.conditioners[i](inputs).reshape(-1, self.split[1 - i % 2], len(inputs))
+            inputs = torch.cat((inputs, self.labels))
+        return self.conditioners[i](inputs).reshape(-1, self.split[1 - i % 2], inputs.shape[1])
 
     def _mixes_before(self, i: int) -> bool:
         """Whether the permutation stands before coupling i."""
         return self.order is not None and i % 2 == 0 and i > 0
 
-    def pull(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map data x to latent z, both (N, d); return z and log |det dz/dx|, shape (N,)."""
+    def pull(self, x: Tensor, move: Move) -> tuple[Tensor, Tensor]:
+        """Map data x to latent z, both (N, d), by couplings ``move``; return z and log |det dz/dx|, shape (N,)."""
         halves = list(((x.T - self.loc) * (-self.log_scale).exp()).split(self.split))
         slopes = []
         for i in range(len(self.conditioners)):
             if self._mixes_before(i):
                 halves = list(torch.cat(halves)[self.order].split(self.split))
-            numbers = self._numbers(i, halves[i % 2])
-            halves[1 - i % 2], slope = self._pull(numbers, halves[1 - i % 2])
+            halves[1 - i % 2], slope = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             slopes.append(slope)
         return torch.cat(halves).T, torch.cat(slopes).sum(0) - self.log_scale.sum()
 
-    def push(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map latent z to data x, both (N, d); return x and log |det dx/dz|, shape (N,)."""
+    def push(self, z: Tensor, move: Move) -> tuple[Tensor, Tensor]:
+        """Map latent z to data x, both (N, d), by the inverses ``move``; return x and log |det dx/dz|, shape (N,)."""
+        slopes: list[Tensor] = []
+
+        def collected(numbers: Tensor, half: Tensor) -> Tensor:
+            half, slope = move(numbers, half)
+            slopes.append(slope)
+            return half
+
+        return self.carry(z, collected), self.log_scale.sum() + torch.cat(slopes).sum(0)
+
+    def carry(self, z: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Map as :meth:`push` does, without the determinant, which ``move`` then has no part of."""
         inverse_order = None if self.order is None else self.order.argsort()
         halves = list(z.T.contiguous().split(self.split))
-        slopes = []
         for i in reversed(range(len(self.conditioners))):
-            numbers = self._numbers(i, halves[i % 2])
-            halves[1 - i % 2], slope = self._push(numbers, halves[1 - i % 2])
-            slopes.append(slope)
+            halves[1 - i % 2] = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             if self._mixes_before(i):
                 halves = list(torch.cat(halves)[inverse_order].split(self.split))
-        x = torch.addcmul(self.loc, torch.cat(halves), self.log_scale.exp())
-        return x.T, self.log_scale.sum() + torch.cat(slopes).sum(0)
+        return torch.addcmul(self.loc, torch.cat(halves), self.log_scale.exp()).T
 
 
 class CouplingFlow(Model):
@@ -167,17 +168,19 @@ class CouplingFlow(Model):
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Invert :meth:`pull_coordinate` at the same numbers, shape (numbers, m, N)."""
 
+    def carry_coordinate(self, numbers: Tensor, z: Tensor) -> Tensor:
+        """Return the first part of :meth:`push_coordinate`; samples need no more."""
+        return self.push_coordinate(numbers, z)[0]
+
     def forward(self, context: Tensor | None = None) -> PushForward:
         """Return the law of the flow; a conditional one has one row per label."""
         check_context(self, context)
         event_shape, unit = self.event_shape, self.support == "unit"
         labels = None
         if context is not None:
-            labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes)
+            labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes).T
         couplings = Couplings(
-            [_in_columns(net) for net in self.conditioners],  # type: ignore[arg-type]
-            self.pull_coordinate,
-            self.push_coordinate,
+            [bound_columns(net) for net in self.conditioners],  # type: ignore[arg-type]
             self.split,
             self.input_bound,
             self.loc,
@@ -187,20 +190,24 @@ class CouplingFlow(Model):
         )
 
         def push(z: Tensor) -> tuple[Tensor, Tensor]:
-            x, ladj = couplings.push(z)
+            x, ladj = couplings.push(z, self.push_coordinate)
             if unit:
                 x, more = from_logits(x)
                 ladj = ladj + more
             return x.unflatten(1, event_shape), ladj
 
+        def carry(z: Tensor) -> Tensor:
+            x = couplings.carry(z, self.carry_coordinate)
+            return (to_unit(x) if unit else x).unflatten(1, event_shape)
+
         def pull(x: Tensor) -> tuple[Tensor, Tensor]:
             if not unit:
-                return couplings.pull(x.flatten(1))
+                return couplings.pull(x.flatten(1), self.pull_coordinate)
             y, more = to_logits(x.flatten(1))
-            z, ladj = couplings.pull(y)
+            z, ladj = couplings.pull(y, self.pull_coordinate)
             return z, ladj + more
 
-        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull)
+        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull, carry=carry)
 
 
 class RealNVP(CouplingFlow):
@@ -246,13 +253,15 @@ class RealNVP(CouplingFlow):
 
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`x e^s+t` and s for numbers (t, r)."""
-        log_scale = self.log_scale_bound * torch.tanh(numbers[1])
-        return torch.addcmul(numbers[0], x, log_scale.exp()), log_scale
+        shift, raw = numbers.unbind()
+        log_scale = self.log_scale_bound * torch.tanh(raw)
+        return torch.addcmul(shift, x, log_scale.exp()), log_scale
 
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`(z-t)e^{-s}` and -s for numbers (t, r)."""
-        minus = -self.log_scale_bound * torch.tanh(numbers[1])
-        return (z - numbers[0]) * minus.exp(), minus
+        shift, raw = numbers.unbind()
+        minus = -self.log_scale_bound * torch.tanh(raw)
+        return (z - shift) * minus.exp(), minus
 
 
 def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,15 +284,10 @@ def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
     r"""Invert :func:`to_logits`: from y, (N, d), to x and :math:`\log|\det\partial x/\partial y|`, shape (N,)."""
-    gain = 1 - 2 * MARGIN
-    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(gain)
-    return (torch.sigmoid(y) - MARGIN) / gain, ladj.sum(1)
+    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(1 - 2 * MARGIN)
+    return to_unit(y), ladj.sum(1)
 
 
-def _in_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return the call of a perceptron with its parameters of now, from (N, inputs) to (outputs, N)."""
-    hidden, last = bound_call(net[1:-1]), net[-1]  # the first layer flattens, which rows do not need
-    assert isinstance(last, nn.Linear)
-    weight, bias = last.weight, last.bias
-    # The same product as in a linear layer, in the other memory order: no copy is made.
-    return lambda x: torch.addmm(bias[:, None], weight, hidden(x).T)
+def to_unit(y: Tensor) -> Tensor:
+    """Return the first part of :func:`from_logits`."""
+    return (torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, get_args
 
@@ -74,14 +74,32 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
     if not (isinstance(net, nn.Sequential) and all(_is_plain(layer) for layer in net)):
         tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
         return lambda x: functional_call(net, tensors, (x,))
-    steps: list[Callable[[Tensor], Tensor]] = [
-        partial(F.linear, weight=layer.weight, bias=layer.bias)
-        if isinstance(layer, nn.Linear)
-        else torch.relu
-        if type(layer) is nn.ReLU
-        else layer  # a module's call costs more than a small layer
-        for layer in net
-    ]
+    return _bound(net, lambda layer: partial(F.linear, weight=layer.weight, bias=layer.bias))
+
+
+def bound_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
+    """Return the same call of a perceptron of :func:`mlp` on columns: from (inputs, N) to (outputs, N).
+
+    The products are the same in the other memory order; no copy is made.
+    """
+    return _bound(list(net)[1:], lambda layer: partial(torch.addmm, layer.bias[:, None], layer.weight))
+
+
+def _bound(
+    layers: Iterable[nn.Module], linear: Callable[[nn.Linear], Callable[[Tensor], Tensor]]
+) -> Callable[[Tensor], Tensor]:
+    """Return the call of layers one after the other, the linear ones bound by ``linear``."""
+    steps: list[Callable[[Tensor], Tensor]] = []
+    before: nn.Module | None = None
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            steps.append(linear(layer))
+        elif type(layer) is nn.ReLU:  # a module's call costs more than a small layer
+            # What a linear layer has just made nobody else reads, nor does its backward pass: no second tensor.
+            steps.append(torch.relu_ if isinstance(before, nn.Linear) else torch.relu)
+        else:
+            steps.append(layer)
+        before = layer
 
     def call(x: Tensor) -> Tensor:
         for step in steps:

@@ -152,7 +152,18 @@ class SplineFlow(CouplingFlow):
         return bins.bottom + bins.height * rise + (x - place), log_slope
 
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Invert the spline.
+        """Invert the spline."""
+        bins, mean, t, u, beyond = self._solved(numbers, z)
+        _, log_slope = rise_and_log_slope(t, u, mean, bins)
+        return bins.left + bins.width * t + beyond, -log_slope
+
+    def carry_coordinate(self, numbers: Tensor, z: Tensor) -> Tensor:
+        """Invert the spline without its slope."""
+        bins, _, t, _, beyond = self._solved(numbers, z)
+        return bins.left + bins.width * t + beyond
+
+    def _solved(self, numbers: Tensor, z: Tensor) -> tuple[Bins, Tensor, Tensor, Tensor, Tensor]:
+        r"""Return the bins, s, t and u of the inverse, and what z exceeds the box by.
 
         With v the way up the bin, w = 1 - v, and r = t / u, :math:`swr^2+qr-sv=0`, :math:`q=wd_0-vd_1`. Its positive
         root is :math:`r=2sv/(q+R)=(R-q)/(2sw)`, :math:`R=\sqrt{q^2+4s^2vw}`; the form without a difference is taken.
@@ -168,6 +179,4 @@ class SplineFlow(CouplingFlow):
         forward = q >= 0
         across, rest = torch.where(forward, v, large), torch.where(forward, large, w)
         per_total = (across + rest).reciprocal()
-        t, u = across * per_total, rest * per_total
-        _, log_slope = rise_and_log_slope(t, u, mean, bins)
-        return bins.left + bins.width * t + (z - place), -log_slope
+        return bins, mean, across * per_total, rest * per_total, z - place

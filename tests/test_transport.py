@@ -192,6 +192,70 @@ def test_sinkhorn_gradient():
     torch.testing.assert_close(gradient[index], numeric, rtol=5e-3, atol=5e-3)
 
 
+def plain_sinkhorn(x, y, a, b, exponent, blur, scaling):
+    """geomloss as it is called by hand: it starts at the diameter."""
+    from geomloss import SamplesLoss
+
+    mode = torch.is_grad_enabled()
+    value = SamplesLoss("sinkhorn", p=exponent, blur=blur, scaling=scaling, backend="tensorized")(a, x, b, y)
+    torch.set_grad_enabled(mode)  # geomloss leaves it on
+    return value
+
+
+@pytest.mark.parametrize("exponent", [1, 2])
+@pytest.mark.parametrize("distance", [0.3, 30.0])
+def test_the_upper_part_of_the_annealing_changes_nothing(exponent, distance):
+    """Clouds of two clusters with unequal shares, so that mass must change sides."""
+    sides = torch.tensor([[distance, 0.0]])
+    x, y = (torch.randn(20, 2) + sides * (torch.arange(20)[:, None] < n) for n in (5, 12))
+    x.requires_grad_(), y.requires_grad_()
+    weights = torch.full((20,), 1 / 20)
+    slow = plain_sinkhorn(x, y, weights, weights, exponent, 0.3, 0.999)
+    slopes = torch.cat(torch.autograd.grad(slow, (x, y)))
+    values, errors = [], []
+    for scaling in (0.95, 0.99):
+        for value in (
+            plain_sinkhorn(x, y, weights, weights, exponent, 0.3, scaling),
+            Sinkhorn(exponent, 0.3, scaling).primal(cloud(x), None, cloud(y)),
+        ):
+            values.append(abs(float((value - slow).detach())) / float(slow.detach()))
+            errors.append(float((torch.cat(torch.autograd.grad(value, (x, y))) - slopes).norm() / slopes.norm()))
+        # The annealing's own error, which the start may not add to by more than a tenth (and 1e-6, the reference's).
+        assert values[-1] < 1.1 * values[-2] + 1e-4 and errors[-1] < 1.1 * errors[-2] + 1e-3
+
+
+def test_sinkhorn_takes_only_the_slopes_that_are_asked_for(monkeypatch):
+    x, y, w = torch.randn(6, 2), torch.randn(5, 2), torch.rand(5).softmax(0)
+    asked, grad = [], torch.autograd.grad
+
+    def recorded(value, leaves, *arguments, **named):
+        asked.append(len(leaves))
+        return grad(value, leaves, *arguments, **named)
+
+    monkeypatch.setattr(torch.autograd, "grad", recorded)
+
+    def slopes(which):
+        leaves = [t.clone().requires_grad_(name in which) for name, t in (("x", x), ("y", y), ("w", w))]
+        p = cloud(leaves[1], leaves[2].log())
+        value = Sinkhorn(blur=0.3).primal(cloud(leaves[0]), None, p)
+        if not which:
+            return value, []
+        return value, grad(value, [t for t in leaves if t.requires_grad])
+
+    everything, (of_x, of_y, of_w) = slopes("xyw")
+    assert asked == [3]
+    for which, expected in (("x", [of_x]), ("y", [of_y]), ("w", [of_w]), ("xw", [of_x, of_w]), ("", [])):
+        asked.clear()
+        value, found = slopes(which)
+        assert asked == ([len(which)] if which else []) and value.requires_grad is bool(which)
+        assert float(value.detach()) == float(everything.detach())
+        torch.testing.assert_close(list(found), list(expected), rtol=0, atol=0)
+    asked.clear()
+    with torch.no_grad():
+        value = Sinkhorn(blur=0.3).primal(cloud(x.requires_grad_()), None, cloud(y))
+    assert not value.requires_grad and not asked
+
+
 # -- against transport solved by other means --------------------------------------------------------------------------
 
 
@@ -296,7 +360,8 @@ def test_sinkhorn_between_gaussians_converges_to_the_closed_form(m, s, r, blur):
         abs(float(Sinkhorn(2, blur, scaling).primal(cloud(nodes, q.log()), None, cloud(nodes, p.log()))) - exact)
         for scaling in (0.9, 0.99, 0.999)
     ]
-    assert errors[1] < 0.2 * errors[0] and errors[2] < 0.2 * errors[1] and errors[2] < 1e-3 * exact, errors
+    # The rule ends 6 standard deviations from p's mean: 1e-9 of its mass lies beyond, at costs of 45.
+    assert errors[1] < 0.2 * errors[0] and errors[2] < 0.2 * errors[1] + 5e-8 and errors[2] < 1e-3 * exact, errors
 
 
 @pytest.mark.parametrize("exponent", [1, 2])
