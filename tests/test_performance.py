@@ -21,7 +21,7 @@ from se_framework.performance import Performance, choose
 from se_framework.performance.graphs import StaticStep
 from se_framework.performance.proof import must_agree
 from se_framework.run_directory import RunDirectory
-from se_framework.step import draw, losses, play_round, sample
+from se_framework.step import draw, losses, penalties_due, play_round, sample
 from tests.tape import record
 
 DEFAULT_DTYPE = torch.float32
@@ -70,7 +70,7 @@ def tensors(node):
 def gradients(state, data, player, penalty_only=False):
     """Return the scalars of one step and its gradients."""
     batch = draw(data, BATCH, 0, 0, next(state.equation.model.parameters()))
-    due = tuple(state.metrics_played[m] for m in player.penalised)
+    due = penalties_due(state, player)
     p = sample(state, player, 0, batch)
     loss, checked = losses(state.played, player, due, batch, p, torch.linspace(0, 1, BATCH) if due else None)
     loss = checked[2] if penalty_only else loss
