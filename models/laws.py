@@ -179,4 +179,4 @@ class Weighted(Distribution):
 def standard_normal_log_prob(z: Tensor) -> Tensor:
     r"""Return :math:`\log N(z; 0, I)` per row of z, shape (N,)."""
     z = z.flatten(1)
-    return -0.5 * z.square().sum(1) - 0.5 * log(2 * pi) * z.shape[1]
+    return -0.5 * (z.square() + log(2 * pi)).sum(1)
