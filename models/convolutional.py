@@ -77,7 +77,8 @@ class Images(nn.Unflatten):
     def forward(self, x: Tensor) -> Tensor:
         r"""Map (B, \*E) to (B, C, H, W)."""
         images = x.reshape(len(x), *self.unflattened_size)
-        if torch._C._functorch.is_functorch_wrapped_tensor(images):  # vmap's group normalisation knows one order
+        traced = torch.compiler.is_compiling()
+        if not traced and torch._C._functorch.is_functorch_wrapped_tensor(images):  # vmap's group norm knows one order
             return images
         return images.contiguous(memory_format=torch.channels_last)
 

@@ -60,7 +60,7 @@ class MLPCritic(Critic):
                 if isinstance(layer, nn.Linear):
                     weights.append(layer.weight)
                 elif not isinstance(layer, nn.Flatten):
-                    slopes.append(torch.where(h > 0, 1.0, getattr(layer, "negative_slope", 0.0)))
+                    slopes.append(torch.full_like(h, getattr(layer, "negative_slope", 0.0)).masked_fill_(h > 0, 1.0))
         gradient = last.weight.expand(len(x), -1)
         for weight, slope in zip(reversed(weights), reversed(slopes), strict=True):
             gradient = (gradient * slope) @ weight
