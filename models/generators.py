@@ -100,6 +100,7 @@ class MLPGenerator(Model):
         net, like = bound_call(self.net), next(self.net.parameters())
 
         def push(z: Tensor) -> Tensor:
-            return net(with_context(z, context, self.classes)).unflatten(1, self.event_shape)
+            x = net(with_context(z, context, self.classes))
+            return x if len(self.event_shape) == 1 else x.unflatten(1, self.event_shape)
 
         return PushForward(push, (self.latent_dim,), self.event_shape, like=like)

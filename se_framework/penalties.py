@@ -95,8 +95,8 @@ class GradientPenalty(Penalty):
         """Return the mean squared excess of the gradient norm over one."""
         n = min(len(x_data), len(x_model), len(mix))
         epsilon = mix[:n].reshape(-1, *(1,) * (x_data.dim() - 1))
-        x = epsilon * x_data[:n] + (1 - epsilon) * x_model[:n]
-        excess = gradient_norm_squared(metric, x).clamp(min=1e-24).sqrt() - 1  # sqrt has no gradient at 0
+        x = torch.lerp(x_model[:n], x_data[:n], epsilon)  # epsilon x + (1 - epsilon) y
+        excess = torch.linalg.vector_norm(gradient(metric, x).flatten(1), dim=1) - 1
         return (excess if self.sides == "two" else excess.clamp(min=0)).square().mean()
 
 
@@ -127,8 +127,12 @@ class R1(Penalty):
         return total / 2
 
 
+def gradient(metric: Critic, x: Tensor) -> Tensor:
+    r"""Return :math:`\nabla_x v(x)`, shape (B, \*E), differentiable in phi."""
+    own = getattr(metric, "gradient", None)
+    return own(x.detach()) if own is not None else torch.func.grad(lambda x: metric(x).sum())(x.detach())
+
+
 def gradient_norm_squared(metric: Critic, x: Tensor) -> Tensor:
     r"""Return :math:`\|\nabla_x v(x)\|^2` per example over all non-batch axes, shape (B,), differentiable in phi."""
-    own = getattr(metric, "gradient", None)
-    gradient = own(x.detach()) if own is not None else torch.func.grad(lambda x: metric(x).sum())(x.detach())
-    return gradient.flatten(1).square().sum(1)
+    return gradient(metric, x).flatten(1).square().sum(1)

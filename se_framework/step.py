@@ -18,7 +18,7 @@ from se_framework.equation import StandardEquation
 from se_framework.errors import DataError, NonFiniteError, Offence, StepError
 from se_framework.metric import Metric
 from se_framework.performance import Draws
-from se_framework.players import Player
+from se_framework.players import Broken, Figures, Player
 from se_framework.randomness import generator, seed_global
 from se_framework.state import Mark, TrainState
 
@@ -48,9 +48,9 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
     """
     equation, t = state.equation, state.round
     like = next(equation.model.parameters())
-    broken: Tensor | None = None
+    broken: Broken = None
     played: list[tuple[Offence, Mark]] = []
-    figures: list[Tensor] = []
+    figures: list[Figures] = []
     batch = None
 
     for player in state.players:
@@ -84,9 +84,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
     return figures_row
 
 
-def play_step(
-    state: TrainState, player: Player, k: int, batch: Particles, broken: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def play_step(state: TrainState, player: Player, k: int, batch: Particles, broken: Broken) -> tuple[Figures, Broken]:
     """Play step k of a player on a batch.
 
     Args:
@@ -94,10 +92,10 @@ def play_step(
         player: who moves.
         k: which of its steps in this round.
         batch: particles of p_d.
-        broken: whether an earlier step of the round was not finite, shape (): then nothing moves; None for no.
+        broken: whether an earlier step of the round was not finite: then nothing moves; None for no.
 
     Returns:
-        The figures, shape (3 + P,): those of :func:`terms_of`, with the gradient's norm parameter by parameter; and
+        The figures, 3 + P numbers: those of :func:`terms_of`, with the gradient's norm parameter by parameter; and
         ``broken`` with this step's offence.
     """
     penalised, performance = penalties_due(state, player), state.performance
@@ -130,12 +128,15 @@ def losses(
     """
     if player.name == "theta":  # E_pd f does not move with theta
         objective = minimum = equation.minimum(batch, p, player.view)
-        f_data = minimum.new_zeros(())
+        f_data = nothing = minimum.new_zeros(())
     else:
         minimum, f_data = equation.parts(batch, p, player.view)
-        objective = minimum + f_data
-    penalty = sum(penalties(due, batch, p, mix), minimum.new_zeros(()))
-    return penalty + (objective if player.sign < 0 else -objective), (minimum, f_data, penalty)
+        objective, nothing = minimum + f_data, minimum.new_zeros(())
+    loss, penalty = objective if player.sign < 0 else -objective, nothing
+    if due:
+        penalty = sum(penalties(due, batch, p, mix), nothing)
+        loss = loss + penalty
+    return loss, (minimum, f_data, penalty)
 
 
 def losses_at(
@@ -192,7 +193,9 @@ def due(penalised: Iterable[Metric], steps_taken: int) -> list[Metric]:
 
 def penalties_due(state: TrainState, player: Player) -> tuple[Metric, ...]:
     """Return the metrics, as they are played, whose penalties are due in the player's next step."""
-    found = due(player.penalised, player.steps_taken) if state.played.uses_samples else ()
+    if not player.penalised or not state.played.uses_samples:
+        return ()
+    found = due(player.penalised, player.steps_taken)
     return tuple(state.metrics_played.get(metric, metric) for metric in found)
 
 
@@ -227,14 +230,15 @@ def located(here: Offence) -> Iterator[None]:
         raise refusal from error
 
 
-def read(state: TrainState, played: Sequence[tuple[Offence, Mark]], figures: Sequence[Tensor]) -> list[list[float]]:
+def read(state: TrainState, played: Sequence[tuple[Offence, Mark]], figures: Sequence[Figures]) -> list[list[float]]:
     """Return the figures of the steps played, in the order of :func:`terms_of`.
 
     Raises:
         NonFiniteError: the first that is not finite; the state is put back to what its step saw.
     """
-    names, numbers = terms_of(state), iter(torch.cat(list(figures)).tolist() if figures else ())
-    own = [list(islice(numbers, len(row))) for row in figures]
+    queued = [row for row in figures if isinstance(row, Tensor)]
+    names, numbers = terms_of(state), iter(torch.cat(queued).tolist() if queued else ())
+    own = [list(islice(numbers, len(row))) if isinstance(row, Tensor) else row for row in figures]
     rows = [[*row[:3], math.hypot(*row[3:])] for row in own]
     for (here, mark), row in zip(played, rows, strict=True):
         for name, value in zip(names, row, strict=True):

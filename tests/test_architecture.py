@@ -14,7 +14,8 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
-    {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema"},
+    {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema",
+     "optimizers"},
     {"progress", "build", "config_files"}, {"metric", "data", "refusals"},
     {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
     {"transported", "players", "units", "checks"}, {"performance"}, {"state"}, {"step", "densities", "frechet"},

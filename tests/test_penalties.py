@@ -89,6 +89,13 @@ def test_a_perceptrons_own_gradient_is_that_of_two_derivatives(activation, class
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
+def test_a_perceptrons_own_gradient_is_of_its_own_type():
+    torch.set_default_dtype(torch.float32)  # 0.2 of this type in the place of slopes would be off by 1e-8
+    critic, x = MLPCritic((2,), width=7).double(), torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    (want,) = torch.autograd.grad(critic(x).sum(), x)
+    torch.testing.assert_close(critic.gradient(x.detach()), want, rtol=1e-12, atol=1e-14)
+
+
 class Counting(MLPCritic):
     """A perceptron that writes down how many rows it is given."""
 

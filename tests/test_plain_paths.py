@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.modules.module import register_module_forward_hook
 
 from models.convolutional import ConvCritic, ConvGenerator, Images
+from models.critics import MLPCritic
 from models.flows import CouplingFlow, RealNVP
-from models.networks import bound_call, bound_columns, mlp
+from models.networks import Perceptron, bound_call, bound_columns, mlp
 from models.splines import SplineFlow
 
 DEFAULT_DTYPE = torch.float64
@@ -64,7 +66,7 @@ def test_bound_perceptrons(activation, depth):
     net = perturbed(mlp(3, 4, 5, depth, activation))
     x = torch.randn(7, 3, requires_grad=True)
     inputs = [x, *net.parameters()]
-    for call in (bound_call(net), lambda x: bound_columns(net)(x.T).T):
+    for call in (net, bound_call(net), lambda x: bound_columns(net)(x.T).T):
         assert_same([call(x)], [plainly(net, x)])
         for twice in (False, True):
             ours, plain = (slopes(f(x).square().sum(), inputs, twice) for f in (call, lambda x: plainly(net, x)))
@@ -72,12 +74,48 @@ def test_bound_perceptrons(activation, depth):
 
 
 def test_a_bound_call_leaves_its_input_alone():
-    """ReLU works in place, but only on what a linear layer has made."""
-    for net in (nn.Sequential(nn.ReLU(), nn.Linear(3, 2)), nn.Sequential(nn.Identity(), nn.ReLU()), mlp(3, 2, 4, 1)):
-        x = torch.randn(6, 3)
-        before = x.clone()
-        bound_call(net)(x)
-        assert torch.equal(x, before)
+    """ReLU and leaky ReLU work in place, but only on what a linear layer has made."""
+    for kink in (nn.ReLU(), nn.LeakyReLU(0.2)):
+        for layers in ((kink, nn.Linear(3, 2)), (nn.Identity(), kink), (nn.Flatten(1), kink), tuple(mlp(3, 2, 4, 1))):
+            x = torch.randn(6, 3)
+            before = x.clone()
+            bound_call(nn.Sequential(*layers))(x)
+            Perceptron(*layers)(x)
+            assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.2])
+def test_kinks_of_any_slope(slope):
+    """A leaky ReLU cannot be undone where its slope is not positive, so there it does not work in place."""
+    net = Perceptron(nn.Linear(3, 4), nn.LeakyReLU(slope), nn.Linear(4, 1))
+    x = torch.randn(7, 3, requires_grad=True)
+    ours, plain = (slopes(f(x).square().sum(), [x, *net.parameters()]) for f in (net, lambda x: plainly(net, x)))
+    assert_same(ours, plain)
+    critic = MLPCritic((3,), width=4, depth=1)
+    critic.net = net
+    (want,) = torch.autograd.grad(critic(x).sum(), x)
+    assert_same([critic.gradient(x.detach())], [want])
+
+
+def test_who_listens_to_a_layer_hears_its_call():
+    """With a hook on a layer every layer is called as a module, and no output is written over."""
+    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
+        net, heard, x = mlp(3, 2, 4, 2, "leaky_relu"), [], torch.randn(5, 3, requires_grad=True)
+        want = net(x)
+        getattr(net[1], register)(lambda *_, heard=heard: heard.append(1))
+        for call in (net, bound_call(net)):
+            found = call(x)
+            found.sum().backward()
+            assert torch.equal(found, want)
+        assert len(heard) == 2
+    net, heard = mlp(3, 2, 4, 1, "leaky_relu"), []
+    net[1].register_forward_hook(lambda module, inputs, output: heard.append((output, output.clone())))
+    net(x)
+    assert torch.equal(*heard[0])
+    handle = register_module_forward_hook(lambda module, *_: heard.append(module))
+    mlp(3, 2, 4, 1)(x)
+    handle.remove()
+    assert len(heard) == 6  # four layers, and the stack of them
 
 
 # --- flows -------------------------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from se_framework.performance.compilation import Compiled
 from se_framework.performance.graphs import Capture, StaticStep, cuda_graph
 from se_framework.performance.precision import LowMetric, LowModel, Precision, check_precision
 from se_framework.performance.proof import Draws, Losses, evaluate, must_agree, reason
-from se_framework.players import Player
+from se_framework.players import Broken, Figures, Player
 
 __all__ = ["Draws", "Performance", "check_precision", "choose"]
 
 Use = Literal["auto", "always", "never"]
-Step = Callable[[Draws, Tensor | None], tuple[Tensor, Tensor]]
+Step = Callable[[Draws, Broken], tuple[Figures, Broken]]
 """From draws, and whether the round is broken, to what :meth:`Player.apply` returns."""
 
 
@@ -134,8 +134,8 @@ class Performance:
         return equation.with_modules(LowModel(equation.model), metrics)  # type: ignore[arg-type]
 
     def play(
-        self, player: Player, kind: Hashable, losses: Losses, draws: Draws, broken: Tensor | None, buffers: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
+        self, player: Player, kind: Hashable, losses: Losses, draws: Draws, broken: Broken, buffers: list[Tensor]
+    ) -> tuple[Figures, Broken]:
         """Play a step by the fastest of the chosen ways that proves equal to the plain one.
 
         Args:

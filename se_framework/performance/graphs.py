@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from se_framework.performance.proof import Draws, Losses
-from se_framework.players import Player
+from se_framework.players import Broken, Player
 
 Capture = Callable[[Callable[[], tuple[Tensor, Tensor]], torch.optim.Optimizer], tuple[Callable[[], Any], Any]]
 """Records a function; returns what plays it again, and the tensors that hold its results from then on."""
@@ -43,7 +43,7 @@ class StaticStep:
         with rates(self._player.optimizer, self._rates):
             loss, checked = self._losses(self._draws)
             self._values = len(checked)
-            return self._player.apply(loss, checked, self._broken)
+            return self._player.apply_queued(loss, checked, self._broken)
 
     def _state(self) -> Any:
         return self._player.optimizer.state.get(self._player.parameters[0])
@@ -64,14 +64,14 @@ class StaticStep:
         ]
 
     @torch.no_grad()
-    def __call__(self, draws: Draws, broken: Tensor | None) -> tuple[Tensor, Tensor]:
+    def __call__(self, draws: Draws, broken: Broken) -> tuple[Tensor, Tensor]:
         """Play the step on other draws; what it returns is a copy."""
         for static, new in zip(self._draws, draws, strict=True):
             if static is not None and new is not None:
                 static.copy_(new)
         for rate, group in zip(self._rates, self._player.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
-        self._broken.fill_(False) if broken is None else self._broken.copy_(broken)
+        self._broken.copy_(broken) if isinstance(broken, Tensor) else self._broken.fill_(bool(broken))
         taken = self._player.steps_taken
         with torch.enable_grad():
             self._replay()
