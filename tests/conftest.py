@@ -1,8 +1,8 @@
 """What every test starts from, and the rules for tests that draw random numbers.
 
-torch's global seed is 0 at the start of every test, and the default type is the one its module names in
-``DEFAULT_DTYPE`` (float64 in the files about mathematics, torch's own float32 where none is named, as a user has it);
-both are put back afterwards.
+torch's global seed is 0 when the files are imported and at the start of every test, and the default type is the one
+its module names in ``DEFAULT_DTYPE`` (float64 in the files about mathematics, torch's own float32 where none is named,
+as a user has it); both are put back afterwards.
 
 Randomised tests:
 
@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.manual_seed(0)  # what test modules make while they are imported; torch itself starts from a seed by chance
 RELIABILITY = Path(__file__).parent.parent / "benchmarks" / "reliability"
 
 

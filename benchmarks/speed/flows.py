@@ -43,7 +43,7 @@ def rows() -> list[Row]:
 def step(kind: peers.Kind, d: int, size: Size, device: str = "cpu") -> Contest:
     """Return a step of maximum likelihood: ours by the real loop, theirs with fused Adam, rows drawn at random."""
     assembly, flows, rows = _build(kind, d, size, device)
-    rounds = 2 if size == "full" and device == "cpu" else 1
+    rounds = 10 if size == "full" else 1
     sides = {OURS: engine.side(assembly, rounds)}
     for name, flow in flows.items():
         draws = RandomDraws(rows, assembly.config.loop.batch_size, d)
