@@ -96,7 +96,8 @@ def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
 def bound_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
     """Return the same call of a perceptron of :func:`mlp` on columns: from (inputs, N) to (outputs, N).
 
-    The products are the same in the other memory order; no copy is made.
+    The products are the same in the other memory order; no copy is made, and no layer is called as a module (hooks on
+    them are not heard).
     """
     return _chain(list(net)[1:], lambda layer: partial(torch.addmm, layer.bias[:, None], layer.weight))
 

@@ -122,7 +122,7 @@ class Dual(Auxiliary):
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         r"""Return :math:`\beta\,\ell(v)`."""
-        return beta * divergence.link(v)
+        return _scaled(beta, divergence.link(v))
 
     def _inner(self, problem: InnerProblem) -> InnerSolution:
         v, p = _scores(problem)
@@ -135,8 +135,8 @@ class Dual(Auxiliary):
     def minimum(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`-\beta D^*_p(\ell(v))`."""
         if self.normalised:
-            return -problem.beta * self._inner(problem).conjugate
-        return -problem.beta * problem.divergence.mean_conjugate(*_scores(problem))
+            return -_scaled(problem.beta, self._inner(problem).conjugate)
+        return -_scaled(problem.beta, problem.divergence.mean_conjugate(*_scores(problem)))
 
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D(q*, p) and E_q* f of q* = p e^v (or of its normalised form)."""
@@ -175,7 +175,7 @@ class Primal(Auxiliary):
 
     def minimum(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`\beta D`."""
-        return problem.beta * self.evaluate(problem)
+        return _scaled(problem.beta, self.evaluate(problem))
 
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D; the other terms are constants."""
@@ -266,6 +266,11 @@ class Tilted(Auxiliary):
         if c is None:
             raise IncompatibleError(f"{type(problem.divergence).__name__} is not of the form CE - c H: no closed q")
         return c, problem.alpha + c * problem.beta
+
+
+def _scaled(weight: float, value: Tensor) -> Tensor:
+    """Return the product; a weight of one, the usual one, costs no kernel and no node of the graph."""
+    return value if type(weight) is float and weight == 1.0 else weight * value
 
 
 def _scores(problem: InnerProblem) -> tuple[Tensor, Particles]:

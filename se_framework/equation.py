@@ -180,8 +180,8 @@ class StandardEquation(nn.Module):
 
         The critic is evaluated on data only where the minimum reads that. Arguments as in :meth:`parts`.
         """
-        problem = self.inner_problem(data, p, divergence, with_data=self.auxiliary.minimum_reads_data)
-        minimum = self.auxiliary.minimum(problem)
+        auxiliary = self.auxiliary
+        minimum = auxiliary.minimum(self.inner_problem(data, p, divergence, with_data=auxiliary.minimum_reads_data))
         for _, weight, other in self.summands():
             minimum = minimum + weight * other.minimum(data, p)
         return minimum
@@ -198,12 +198,12 @@ class StandardEquation(nn.Module):
             p: particles of p_theta; None where the equation needs none.
             divergence: another *view* of the same critic output v; by default the equation's own D.
         """
-        problem = self.inner_problem(data, p, divergence)
-        minimum = self.auxiliary.minimum(problem)
-        if self.auxiliary.uses == "primal" or problem.v_data is None:  # q is the data: -E_q f + E_pd f = 0
+        problem, auxiliary = self.inner_problem(data, p, divergence), self.auxiliary
+        minimum = auxiliary.minimum(problem)
+        if auxiliary.uses == "primal" or problem.v_data is None:  # q is the data: -E_q f + E_pd f = 0
             f_data = torch.zeros_like(minimum)
         else:
-            f_data = data.mean(self.f(problem.v_data, divergence))
+            f_data = data.mean(auxiliary.f(problem.v_data, problem.divergence, self.beta))
         for _, weight, other in self.summands():
             their_minimum, their_f = other.parts(data, p)
             minimum, f_data = minimum + weight * their_minimum, f_data + weight * their_f

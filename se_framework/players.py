@@ -111,9 +111,10 @@ class Player:
         broken = bool(broken) or not all(map(math.isfinite, figures))
         if not broken:
             make_step(self.optimizer)
-            with torch.no_grad():
-                for settle in self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
-                    settle()
+            if self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
+                with torch.no_grad():
+                    for settle in self._settle:
+                        settle()
         self.steps_taken += 1
         return figures, broken
 

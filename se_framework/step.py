@@ -46,8 +46,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         StepError: a part of the equation could not be evaluated.
         DataError: the data cannot give a batch.
     """
-    equation, t = state.equation, state.round
-    like = next(equation.model.parameters())
+    t, like = state.round, state.players[0].parameters[0]
     broken: Broken = None
     played: list[tuple[Offence, Mark]] = []
     figures: list[Figures] = []
