@@ -203,7 +203,7 @@ class StandardEquation(nn.Module):
         if auxiliary.uses == "primal" or problem.v_data is None:  # q is the data: -E_q f + E_pd f = 0
             f_data = torch.zeros_like(minimum)
         else:
-            f_data = data.mean(auxiliary.f(problem.v_data, problem.divergence, self.beta))
+            f_data = data.mean(self.f(problem.v_data, divergence))
         for _, weight, other in self.summands():
             their_minimum, their_f = other.parts(data, p)
             minimum, f_data = minimum + weight * their_minimum, f_data + weight * their_f

@@ -32,13 +32,13 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     Mutation("sign of E_pd f", "se_framework/equation.py", "return minimum + f_data", "return minimum - f_data"),
-    Mutation("beta forgotten in f", "se_framework/auxiliary.py", "return beta * divergence.link(v)",
+    Mutation("beta forgotten in f", "se_framework/auxiliary.py", "return _scaled(beta, divergence.link(v))",
              "return divergence.link(v)"),
     Mutation("beta forgotten in the conjugate", "se_framework/auxiliary.py",
-             "return -problem.beta * problem.divergence.mean_conjugate", "return -problem.divergence.mean_conjugate"),
+             "-_scaled(problem.beta, problem.divergence.mean", "-_scaled(1.0, problem.divergence.mean"),
     Mutation("conjugate's sign over probabilities", "se_framework/auxiliary.py",
-             "return -problem.beta * self._inner(problem).conjugate",
-             "return problem.beta * self._inner(problem).conjugate"),
+             "return -_scaled(problem.beta, self._inner(problem).conjugate)",
+             "return _scaled(problem.beta, self._inner(problem).conjugate)"),
     Mutation("critic on data in the place of samples", "se_framework/equation.py",
              "metric.on_both(data, p)", "metric.on_both(data, data)"),
     Mutation("samples detached from theta", "se_framework/equation.py",
