@@ -14,6 +14,7 @@ from benchmarks.speed.contest import OURS, Contest, Goal, Row, Size
 LATENT = 16
 MLP = ["model.depth=3", "metric.network.depth=3", f"model.latent_dim={LATENT}"]
 ROWS_OF_DATA = {"tiny": 64, "full": 50_000}
+IMAGES_OF_DATA = {"tiny": 64, "full": 5_000}
 
 
 def rows() -> list[Row]:
@@ -67,7 +68,8 @@ def convolutional(size: Size) -> Contest:
     overrides = [f"model.width={width}", f"metric.network.width={width}", f"loop.batch_size={batch_size}",
                  "model=conv_generator", "metric=conv"]  # fmt: skip
     make = partial(_compose, "nonsaturating_gan", overrides, (3, side, side), size)
-    return _contest(make, {"hand": loops.hand_gan, "hand_channels_last": channels_last_gan}, 1)
+    smaller = ["model.width=8", "metric.network.width=8", "loop.batch_size=8"] if size == "full" else []
+    return _contest(make, {"hand": loops.hand_gan, "hand_channels_last": channels_last_gan}, 1, smaller)
 
 
 def channels_last_gan(
@@ -82,12 +84,22 @@ def channels_last_gan(
 def _compose(
     experiment: str, overrides: Sequence[str], shape: tuple[int, ...], size: Size, more: Sequence[str] = ()
 ) -> se.Assembly:
-    rows = torch.randn(ROWS_OF_DATA[size], *shape, generator=torch.Generator().manual_seed(1)).clamp(-2, 2)
+    count = (IMAGES_OF_DATA if len(shape) == 3 else ROWS_OF_DATA)[size]
+    rows = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1)).clamp(-2, 2)
     return engine.compose(experiment, [*overrides, *more], data=rows)
 
 
-def _contest(make: Callable[..., se.Assembly], hand: dict[str, engine.Loop], rounds: int) -> Contest:
-    """Return the engine beside hand-written loops."""
+def _contest(
+    make: Callable[..., se.Assembly], hand: dict[str, engine.Loop], rounds: int, smaller: Sequence[str] = ()
+) -> Contest:
+    """Return the engine beside hand-written loops.
+
+    Args:
+        make: composes the experiment with further overrides.
+        hand: the loops by name.
+        rounds: in a turn.
+        smaller: overrides under which their agreement is checked, where float64 would take minutes at full size.
+    """
     assembly = make()
     batch_size = assembly.config.loop.batch_size
     latent_dim = assembly.state.equation.model.latent_dim
@@ -96,4 +108,4 @@ def _contest(make: Callable[..., se.Assembly], hand: dict[str, engine.Loop], rou
     for name, loop in hand.items():
         draws = loops.RandomDraws(data, batch_size, latent_dim)  # type: ignore[arg-type]
         sides[name] = engine.hand_side(loop(engine.plain_nets(assembly), draws), rounds)  # type: ignore[call-arg]
-    return Contest(sides, lambda: engine.agreement(lambda more: make(more=more), hand))
+    return Contest(sides, lambda: engine.agreement(lambda more: make(more=[*smaller, *more]), hand))
