@@ -41,7 +41,6 @@ class Couplings:
         input_bound: kappa.
         loc: shift of the affine map at the data end, shape (d,).
         log_scale: log-scale of the affine map at the data end, shape (d,).
-        order: the permutation, shape (d,); None to have none.
         labels: rows appended to the input of every conditioner, shape (classes, N); None to append nothing.
     """
 
@@ -52,11 +51,10 @@ class Couplings:
         input_bound: float,
         loc: Tensor,
         log_scale: Tensor,
-        order: Tensor | None,
         labels: Tensor | None = None,
     ) -> None:
         self.conditioners = conditioners
-        self.split, self.input_bound, self.order, self.labels = split, input_bound, order, labels
+        self.split, self.input_bound, self.labels = split, input_bound, labels
         self.loc, self.log_scale = loc[:, None], log_scale[:, None]
 
     def _numbers(self, i: int, given: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ class Couplings:
 
     def _mixes_before(self, i: int) -> bool:
         """Whether the permutation stands before coupling i."""
-        return self.order is not None and i % 2 == 0 and i > 0
+        return i % 2 == 0 and i > 0 and sum(self.split) > 2
 
     def pull(self, x: Tensor, move: Move) -> tuple[Tensor, Tensor]:
         """Map data x to latent z, both (N, d), by couplings ``move``; return z and log |det dz/dx|, shape (N,)."""
@@ -76,7 +74,8 @@ class Couplings:
         slopes = []
         for i in range(len(self.conditioners)):
             if self._mixes_before(i):
-                halves = list(torch.cat(halves)[self.order].split(self.split))
+                whole = torch.cat(halves)
+                halves = [whole[0::2], whole[1::2]]
             halves[1 - i % 2], slope = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             slopes.append(slope)
         return torch.cat(halves).T, torch.cat(slopes).sum(0) - self.log_scale.sum()
@@ -94,13 +93,18 @@ class Couplings:
 
     def carry(self, z: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Map as :meth:`push` does, without the determinant, which ``move`` then has no part of."""
-        inverse_order = None if self.order is None else self.order.argsort()
         halves = list(z.T.contiguous().split(self.split))
         for i in reversed(range(len(self.conditioners))):
             halves[1 - i % 2] = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             if self._mixes_before(i):
-                halves = list(torch.cat(halves)[inverse_order].split(self.split))
+                halves = list(interleaved(*halves).split(self.split))
         return torch.addcmul(self.loc, torch.cat(halves), self.log_scale.exp()).T
+
+
+def interleaved(even: Tensor, odd: Tensor) -> Tensor:
+    """Return the whole whose rows at even positions, and at odd ones, are given; the first may have one row more."""
+    whole = torch.stack((even[: len(odd)], odd), 1).flatten(0, 1)
+    return whole if len(even) == len(odd) else torch.cat((whole, even[len(odd) :]))
 
 
 class CouplingFlow(Model):
@@ -157,8 +161,6 @@ class CouplingFlow(Model):
         )
         self.loc = nn.Parameter(torch.zeros(d))
         self.log_scale = nn.Parameter(torch.zeros(d))
-        order = torch.cat((torch.arange(0, d, 2), torch.arange(1, d, 2)))
-        self.register_buffer("_order", order if d > 2 else None, persistent=False)
 
     @abstractmethod
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +187,6 @@ class CouplingFlow(Model):
             self.input_bound,
             self.loc,
             self.log_scale,
-            self._order,  # type: ignore[arg-type]
             labels,
         )
 
