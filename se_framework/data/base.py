@@ -216,5 +216,14 @@ def epoch_slices(n: int, index: int, rows: int) -> list[tuple[int, int, int]]:
     return [(epoch, start, rows), (epoch + 1, 0, stop - rows)]
 
 
+def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return E where it is that of an image, (H, W) or (C, H, W) with C = 1 or 3; else None."""
+    if len(event_shape) == 2 and min(event_shape) > 1:
+        return event_shape
+    if len(event_shape) == 3 and event_shape[0] in (1, 3):
+        return event_shape
+    return None
+
+
 def _double(value: Tensor | float, like: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device=like.device)

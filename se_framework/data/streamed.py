@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from se_framework.data import fingerprint
-from se_framework.data.base import epoch_slices
+from se_framework.data.base import epoch_slices, image_shape_of
 from se_framework.data.readers import as_floats
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, split
 from se_framework.data.sources import Request, Source, Stored
-from se_framework.data.tensors import image_shape_of
 from se_framework.data.workers import ahead
 from se_framework.errors import DataError
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from se_framework.data import fingerprint
-from se_framework.data.base import Data
+from se_framework.data.base import Data, image_shape_of
+from se_framework.data.datasets import StreamedData
 from se_framework.data.moments import Finite, Moments, chunks
 from se_framework.data.readers import as_floats, as_tensor, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
@@ -210,8 +211,6 @@ def as_data(source: Any, workers: int = 0) -> Data:
     if isinstance(source, torch.utils.data.TensorDataset):
         return TensorData(source.tensors[0])
     if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
-        from se_framework.data.datasets import StreamedData
-
         return StreamedData(source, workers)
     raise DataError(
         f"data is a {type(source).__name__}; give a Data, a tensor or array of shape (rows, ...), "
@@ -268,12 +267,3 @@ def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _uniform(rows: Tensor, seed: int, index: int, purpose: str) -> Tensor:
     """Draw the noise that fills the step between two pixel values, of the shape of ``rows``."""
     return torch.rand(rows.shape, generator=generator(seed, index, purpose), dtype=torch.float64) / _LEVELS
-
-
-def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return E where it is that of an image, (H, W) or (C, H, W) with C = 1 or 3; else None."""
-    if len(event_shape) == 2 and min(event_shape) > 1:
-        return event_shape
-    if len(event_shape) == 3 and event_shape[0] in (1, 3):
-        return event_shape
-    return None
