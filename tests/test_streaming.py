@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -367,6 +368,21 @@ def test_a_killed_worker_is_named_and_nothing_hangs():
                 data.batch(5, 0, index)
     # torch looks after its workers every 5 seconds.
     assert time.monotonic() - started < 20 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker")])
+def test_a_worker_that_ends_while_it_hands_over_is_named_and_other_errors_are_not_its_fault(error):
+    def broken():
+        raise error
+        yield
+
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker.start()
+    with pytest.raises(type(error)):
+        next(workers_module._received(broken(), "rows", [worker]))
+    threading.Timer(0.2, worker.kill).start()  # the connection breaks a moment before the process is gone
+    with pytest.raises(DataError, match="^a process that reads rows ended"):
+        next(workers_module._received(broken(), "rows", [worker]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -66,14 +67,7 @@ def ahead(source: Source, requests: Iterable[Request], workers: int, pin: bool =
     # A worker that hangs in a row is not waited for.
     killer = threading.Timer(GRACE, _kill, [started])
     try:
-        yield map(_checked, loaded)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise DataError(
-            f"a process that reads {source.name} ended ({' '.join(str(error).split())}): the memory, or its shared "
-            "part /dev/shm, may be too small; lower workers or loop.batch_size, and resume"
-        ) from error
+        yield _received(loaded, source.name, started)
     finally:
         killer.daemon = True
         killer.start()
@@ -95,11 +89,24 @@ class _Requested(Dataset):
             return str(error)
 
 
-def _checked(found: Stored | str | list) -> Stored:
-    if isinstance(found, str):
-        raise DataError(found)
-    x, y = found  # pinning makes a list of the pair
-    return x, y
+def _received(loaded: Iterator[Stored | str | list], name: str, workers: Iterable[BaseProcess]) -> Iterator[Stored]:
+    while True:
+        try:
+            found = next(loaded)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            # A worker may end while it hands a batch over: the connection breaks a moment before the process is gone.
+            if not wait([worker.sentinel for worker in workers], timeout=1):
+                raise
+            raise DataError(
+                f"a process that reads {name} ended ({' '.join(str(error).split())}): the memory, or its shared "
+                "part /dev/shm, may be too small; lower workers or loop.batch_size, and resume"
+            ) from error
+        if isinstance(found, str):
+            raise DataError(found)
+        x, y = found  # pinning makes a list of the pair
+        yield x, y
 
 
 def _kill(processes: Iterable[BaseProcess]) -> None:
