@@ -102,7 +102,7 @@ class Couplings:
 
 
 def interleaved(even: Tensor, odd: Tensor) -> Tensor:
-    """Return the whole whose rows at even positions, and at odd ones, are given; the first may have one row more."""
+    """Return the rows, shape (d, N), whose even ones, (d - d // 2, N), and odd ones, (d // 2, N), are given."""
     whole = torch.stack((even[: len(odd)], odd), 1).flatten(0, 1)
     return whole if len(even) == len(odd) else torch.cat((whole, even[len(odd) :]))
 

@@ -46,7 +46,7 @@ def play_round(state: TrainState, data: Data, batch_size: int, horizon: int) -> 
         StepError: a part of the equation could not be evaluated.
         DataError: the data cannot give a batch.
     """
-    t, like = state.round, state.players[0].parameters[0]
+    t, like = state.round, next(state.equation.model.parameters())
     broken: Broken = None
     played: list[tuple[Offence, Mark]] = []
     figures: list[Figures] = []

@@ -376,7 +376,7 @@ def test_a_worker_that_ends_while_it_hands_over_is_named_and_other_errors_are_no
         raise error
         yield
 
-    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
     worker.start()
     with pytest.raises(type(error)):
         next(workers_module._received(broken(), "rows", [worker]))

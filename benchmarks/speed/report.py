@@ -22,8 +22,9 @@ HEAD = """# Speed
 Written by `make bench` (`python -m benchmarks.speed`); `make bench-quick` measures the CPU rows briefly and writes
 nothing. Time of ours over theirs: median of the ratios of neighbours in time, in brackets its quartiles; all sides take
 turns in one process, after a warm-up and after a check that they do the same work (parameters after two rounds on the
-same draws, in float64; for flows of other libraries each log-density against a Jacobian). Ours is the real loop with
-its defaults: finiteness check in every step, a row of four terms every 100 rounds (its cost is added pro rata).
+same draws, in float64, of convolutions on narrower networks; for flows of other libraries each log-density against a
+Jacobian). Ours is the real loop with its defaults: finiteness check in every step, a row of four terms every 100 rounds
+(its cost is added pro rata).
 
 The default is one thread, where processor time decides, which other jobs on the machine disturb least; the rows with
 two threads or a GPU go by the wall clock. Each JSON has both clocks. A hand-written loop counts only if it is really

@@ -100,8 +100,8 @@ class RowData(Data):
         return self.rest_labels[self._chosen_rest(n, seed)].to(device)
 
     def _chosen(self, n: int, seed: int, index: int) -> Tensor:
-        parts = [self._epoch(seed, epoch)[start:stop] for epoch, start, stop in epoch_slices(n, index, self.train_size)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        slices = epoch_slices(n, index, self.train_size)
+        return torch.cat([self._epoch(seed, epoch)[start:stop] for epoch, start, stop in slices])
 
     def _chosen_rest(self, n: int, seed: int) -> Tensor:
         if n < self.rest_size:

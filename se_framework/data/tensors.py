@@ -87,7 +87,7 @@ class TensorData(RowData):
     ) -> Tensor:
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
-        return stored.index_select(0, index).to(device, dtype or torch.get_default_dtype())
+        return stored[index].to(device, dtype or torch.get_default_dtype())
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and their labels."""
