@@ -13,7 +13,7 @@ import torch
 
 from se_framework import data as laws
 from se_framework.data import Data, Digits
-from se_framework.plots import MODEL, REAL, image_grid
+from se_framework.pictures.plots import MODEL, REAL, image_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

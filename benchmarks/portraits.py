@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from divergences import GAN, SoftenedReverseKL, Wasserstein1
-from se_framework.penalties import R1, GradientPenalty
-from se_framework.plots import MODEL, REAL
+from se_framework.equation.penalties import R1, GradientPenalty
+from se_framework.pictures.plots import MODEL, REAL
 from se_framework.verify.dynamics import DiracGame, consensus, eigenvalues, simulate
 
 

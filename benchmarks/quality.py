@@ -30,7 +30,7 @@ def run(command: str, read: Callable[[Any, dict[str, Any]], dict[str, float]]) -
     """Train a command under every seed and return its row."""
     import se_framework as se
     from se_framework.errors import NonFiniteError
-    from se_framework.evaluation import evaluate
+    from se_framework.evaluation.evaluate import evaluate
 
     results, seconds, cpu_seconds = [], [], []
     for seed in SEEDS:

@@ -89,7 +89,7 @@ def univariate(name: str) -> Reader:
     mean, std, least = optimum(name)
 
     def read(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
-        from se_framework.evaluation import held_out_value
+        from se_framework.evaluation.evaluate import held_out_value
 
         x = assembly.sample(1_000_000, seed=1).double()
         value = held_out_value(assembly, 1_000_000, seed=1)["value"]
@@ -106,7 +106,7 @@ def wasserstein(truth: float) -> Reader:
     """Return a reader of the relative error of the estimated W1."""
 
     def read_w1(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
-        from se_framework.evaluation import held_out_value
+        from se_framework.evaluation.evaluate import held_out_value
 
         value = held_out_value(assembly, 200_000, seed=1)["value"]
         return {"W1": value, "W1_error_percent": 100 * (value / truth - 1)}

@@ -5,7 +5,7 @@ r"""Distances between laws through a kernel on pairs of points: MMD and the ener
 
 the squared norm of :math:`\mu_q-\mu_p` where :math:`\mu` is the mean of :math:`k(x,\cdot)`: zero iff q = p for the
 kernels here. Its slope in the model is that of a critic frozen at the witness :math:`f=\mu_q-\mu_p`, twice
-(``tests/test_kernels.py``): a *moment matching network* is a GAN whose critic is solved in closed form.
+(``tests/divergences/test_kernels.py``): a *moment matching network* is a GAN whose critic is solved in closed form.
 
 Every pair is compared: time O(N M d), memory O(N M) whatever d.
 """

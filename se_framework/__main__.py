@@ -13,11 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from se_framework.command_line import check
-from se_framework.composing import config_dir, prepare_imports, register_resolvers
+from se_framework.config.command_line import check
+from se_framework.config.composing import config_dir, prepare_imports, register_resolvers
+from se_framework.config.schema import validate
 from se_framework.errors import SEError
-from se_framework.schema import validate
-from se_framework.sweeps import record_job
+from se_framework.runs.sweeps import record_job
 
 register_resolvers()
 STARTED = time.time() - 1  # file systems may keep time by the second

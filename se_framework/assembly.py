@@ -13,21 +13,20 @@ from torch import nn
 
 from divergences.base import Divergence
 from models.base import Model
-from se_framework import legality
-from se_framework.auxiliary import Auxiliary
-from se_framework.build import assemble, build, conform, find, locating, resolve
+from se_framework.config.build import assemble, build, conform, find, locating, resolve
+from se_framework.config.trust import Trust
 from se_framework.data import Data, as_data
 from se_framework.ensemble import Ensemble, member_config, members_of
-from se_framework.equation import StandardEquation
+from se_framework.equation.auxiliary import Auxiliary
+from se_framework.equation.equation import StandardEquation, legality
+from se_framework.equation.metric import Metric
 from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
-from se_framework.loop import train
-from se_framework.metric import Metric
-from se_framework.performance import check_precision, choose
-from se_framework.players import make_players
 from se_framework.randomness import generator, stream_seed
-from se_framework.run_directory import RunDirectory
-from se_framework.state import TrainState
-from se_framework.trust import Trust
+from se_framework.runs.directory import RunDirectory
+from se_framework.training.execution import check_precision, choose
+from se_framework.training.loop import train
+from se_framework.training.players import make_players
+from se_framework.training.state import TrainState
 
 
 @dataclass
@@ -184,7 +183,7 @@ def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None
     Of an ensemble it is an :class:`EnsembleAssembly`.
 
     Args:
-        config: validated by :func:`se_framework.schema.validate`.
+        config: validated by :func:`se_framework.config.schema.validate`.
         data: a tensor, Dataset or Data in the place of the configured one.
         trust: what the configuration may name, if it was read from a run directory; None for one of the user's own,
             which names anything.

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, EnsembleAssembly
 from se_framework.ensemble.settings import values_of
-from se_framework.equation import StandardEquation
-from se_framework.legality import RULES, show
-from se_framework.players import Player
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.legality import RULES, show
+from se_framework.training.players import Player
 
 EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
 

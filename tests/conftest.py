@@ -8,8 +8,8 @@ Randomised tests:
 
 * seeds are fixed, so a test that passes once passes always on the same software;
 * a comparison with an exact value allows what its standard error allows at a declared false-alarm rate of 1e-3 per
-  test (:func:`tests.oracles.z_score`, divided among the comparisons of the test): over all seeds one in a thousand
-  would fail a right program. Files that demand more of themselves say so at their top;
+  test (:func:`tests.support.oracles.z_score`, divided among the comparisons of the test): over all seeds one in a
+  thousand would fail a right program. Files that demand more of themselves say so at their top;
 * where nothing is random the tolerance is derived from the spacing of floats, the error of the quadrature or the
   step of the difference quotient, and the derivation stands beside it. None is found by trial.
 """

@@ -17,7 +17,7 @@ from benchmarks.speed.loops import Draws, Nets, Round
 from benchmarks.speed.timer import Side
 from models.laws import PushForward
 from se_framework.data import Data
-from se_framework.loop import measure
+from se_framework.training.loop import measure
 
 # What two programs in float64 may differ by after the rounds of a check, as a share of the largest entry: 1e-16 per
 # operation, some thousands of operations, and Adam without momentum divides by gradients' sizes down to 1e-8.

@@ -18,7 +18,7 @@ from benchmarks.speed.timer import Side, Times
 from models import Critic, Model
 from models.laws import PushForward
 from se_framework.data import as_data
-from se_framework.loop import measure
+from se_framework.training.loop import measure
 
 BATCH, ROUNDS, STEPS_PER_ROUND = 256, 50, 2
 

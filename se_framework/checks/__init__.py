@@ -14,11 +14,11 @@ from divergences.checks import check_divergence, divergence_laws
 from divergences.checks.running import CheckError, Laws, parametrize, run
 from models.base import Model
 from models.checks import check_model, model_laws
-from se_framework.auxiliary import Auxiliary
 from se_framework.checks.auxiliary import Case
 from se_framework.checks.auxiliary import laws as laws_of_auxiliary
 from se_framework.checks.metric import metric_laws
-from se_framework.metric import Metric
+from se_framework.equation.auxiliary import Auxiliary
+from se_framework.equation.metric import Metric
 
 __all__ = [
     "CheckError", "auxiliary_laws", "check_auxiliary", "check_divergence", "check_metric", "check_model",

@@ -15,7 +15,7 @@ from divergences.base import Divergence
 from divergences.checks.running import Laws, close, coordinates, maximum, named, normal, require, simplex, slope_along
 from models.base import Model, check_context
 from models.laws import Particles, Weighted
-from se_framework.auxiliary import Auxiliary, InnerProblem, Solution
+from se_framework.equation.auxiliary import Auxiliary, InnerProblem, Solution
 
 K = 4
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from divergences.checks.running import Laws, close, generator, named, normal, require, slope_along
 from models.laws import Particles
-from se_framework.metric import Metric
+from se_framework.equation.metric import Metric
 
 B = 9
 ROUNDING = 1e-9

@@ -27,8 +27,8 @@ OF_A_RUN_HELP = """
 
 def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
     """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
+    from se_framework.api import load
     from se_framework.assembly import EnsembleAssembly
-    from se_framework.notebook import load
 
     assembly = load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
     if isinstance(assembly, EnsembleAssembly):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
-from se_framework.composing import prepare_imports
+from se_framework.config.composing import prepare_imports
 
 USAGE = (
     """se-eval RUN_DIR [n=10000] [seed=0]
@@ -25,8 +25,8 @@ def _evaluate(arguments: list[str]) -> None:
     known = {"n": int, "seed": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
     prepare_imports(own="trust" in values)
-    from se_framework.evaluation import evaluate, score_lines
-    from se_framework.run_directory import RunDirectory
+    from se_framework.evaluation.evaluate import evaluate, score_lines
+    from se_framework.runs.directory import RunDirectory
 
     assembly = load_run(run_dir, values)
     found = evaluate(assembly, values.get("n", 10_000), values.get("seed", 0))

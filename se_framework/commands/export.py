@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
-from se_framework.composing import prepare_imports
+from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError
 
 USAGE = (
@@ -35,8 +35,8 @@ def _export(arguments: list[str]) -> None:
     from omegaconf import OmegaConf
     from safetensors.torch import save
 
-    from se_framework.files import write_atomically
-    from se_framework.versions import versions
+    from se_framework.runs.files import write_atomically
+    from se_framework.runs.versions import versions
 
     assembly = load_run(run_dir, values)
     equation = assembly.equation

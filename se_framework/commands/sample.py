@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
-from se_framework.composing import prepare_imports
+from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError, RunDirectoryError
 
 USAGE = (
@@ -38,7 +38,7 @@ def _sample(arguments: list[str]) -> None:
     import numpy as np
 
     from se_framework.commands.train import draw
-    from se_framework.files import write_atomically
+    from se_framework.runs.files import write_atomically
 
     assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))

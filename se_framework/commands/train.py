@@ -15,19 +15,27 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from se_framework.api import restore, saved_config
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
+from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
+from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
-from se_framework.evaluation import SCORES, chosen_name, evaluate, evaluate_members, log_density, score_lines, score_row
-from se_framework.frames import animate
-from se_framework.lock import locked
-from se_framework.monitors import warnings_in
-from se_framework.notebook import restore, saved_config
-from se_framework.plots import curves, picture
-from se_framework.provenance import check_fingerprint, record_fingerprint
-from se_framework.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
-from se_framework.run_directory import RunDirectory
-from se_framework.trust import Trust, packages, strings
+from se_framework.evaluation.evaluate import (
+    SCORES,
+    chosen_name,
+    evaluate,
+    evaluate_members,
+    log_density,
+    score_lines,
+    score_row,
+)
+from se_framework.pictures.frames import animate
+from se_framework.pictures.plots import curves, picture
+from se_framework.runs.directory import RunDirectory
+from se_framework.runs.lock import locked
+from se_framework.runs.provenance import check_fingerprint, record_fingerprint
+from se_framework.training.monitors import warnings_in
 
 
 @dataclass(frozen=True)

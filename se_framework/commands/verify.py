@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_framework.composing import prepare_imports
+from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 
 if TYPE_CHECKING:

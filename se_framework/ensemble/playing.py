@@ -14,15 +14,15 @@ from se_framework.data import Data
 from se_framework.ensemble.seat import Seat
 from se_framework.ensemble.stack import Ensemble
 from se_framework.errors import NonFiniteError, Offence, StepError
-from se_framework.failure import check_whole, diagnose
-from se_framework.files import append_row
-from se_framework.frames import frame
-from se_framework.loop import keep, keep_scores, measure
-from se_framework.monitors import PREFIX, SEPARATOR, warnings_in, watch
-from se_framework.performance import Draws
+from se_framework.pictures.frames import frame
 from se_framework.randomness import generator
-from se_framework.run_directory import RunDirectory
-from se_framework.step import due, located, losses_at, mixing, play_round, terms_of
+from se_framework.runs.directory import RunDirectory
+from se_framework.runs.files import append_row
+from se_framework.training.execution import Draws
+from se_framework.training.failure import check_whole, diagnose
+from se_framework.training.loop import keep, keep_scores, measure
+from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in, watch
+from se_framework.training.step import due, located, losses_at, mixing, play_round, terms_of
 
 Row = dict[str, float | str]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from se_framework.players import Player, settlers
+from se_framework.training.players import Player, settlers
 
 COUNTERS = ("step", "mu_product")
 """Numbers that an optimiser keeps for a tensor as a whole: functions of the steps taken, so common to all members."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from se_framework.config.schema import validate
 from se_framework.errors import ConfigError, nearest
-from se_framework.schema import validate
 
 SCALARS = (
     "seed", "equation.alpha", "equation.beta", "optimizer.lr", "players.theta.lr", "players.phi.lr",

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from se_framework import legality
 from se_framework.ensemble.seat import Seat, stack
-from se_framework.equation import StandardEquation
+from se_framework.equation.equation import StandardEquation, legality
 from se_framework.errors import RunDirectoryError, StepError
-from se_framework.performance import Performance
-from se_framework.state import FORMAT, TrainState
+from se_framework.training.execution import Performance
+from se_framework.training.state import FORMAT, TrainState
 
 
 def scalars(equation: StandardEquation) -> list[tuple[dict[str, Any], str]]:

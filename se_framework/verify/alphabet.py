@@ -1,6 +1,6 @@
 r"""Our side of a claim on a finite alphabet: every expectation is a finite sum, so that equalities hold to rounding.
 
-The objects are those that train: a :class:`~se_framework.equation.StandardEquation` of a shipped divergence and
+The objects are those that train: a :class:`~se_framework.StandardEquation` of a shipped divergence and
 auxiliary, with a categorical model and one free score per letter as the metric. Laws are numpy vectors outside.
 """
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from divergences.base import Divergence
 from models import TabularCritic, TabularModel
 from models.laws import Particles
-from se_framework.auxiliary import Auxiliary, Dual
-from se_framework.equation import StandardEquation, Terms
-from se_framework.metric import Metric
+from se_framework.equation.auxiliary import Auxiliary, Dual
+from se_framework.equation.equation import StandardEquation, Terms
+from se_framework.equation.metric import Metric
 
 DUALS = {"unnormalised q": Dual(), "probability q": Dual(normalised=True)}
 

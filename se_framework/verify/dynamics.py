@@ -30,10 +30,10 @@ from divergences import (
 )
 from models.base import Model
 from models.laws import Particles, Weighted
-from se_framework.auxiliary import Dual
-from se_framework.equation import StandardEquation
-from se_framework.metric import Metric
-from se_framework.penalties import R1, GradientPenalty, Penalty
+from se_framework.equation.auxiliary import Dual
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.metric import Metric
+from se_framework.equation.penalties import R1, GradientPenalty, Penalty
 from se_framework.verify.claims import Comparison, claim, equal, rate
 
 State = Tensor

@@ -18,14 +18,14 @@ from divergences import KL, JensenShannon, Wasserstein1
 from models import GroupSortCritic, MLPCritic
 from models.base import Model
 from models.laws import Particles, PushForward
-from se_framework.auxiliary import Dual
-from se_framework.equation import StandardEquation
-from se_framework.evaluation import evaluate
-from se_framework.loop import train
-from se_framework.metric import Metric
-from se_framework.notebook import compose
-from se_framework.players import make_players
-from se_framework.state import TrainState
+from se_framework.api import compose
+from se_framework.equation.auxiliary import Dual
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.metric import Metric
+from se_framework.evaluation.evaluate import evaluate
+from se_framework.training.loop import train
+from se_framework.training.players import make_players
+from se_framework.training.state import TrainState
 from se_framework.verify import references as ref
 from se_framework.verify.claims import Comparison, at_most, claim, equal, sampled
 

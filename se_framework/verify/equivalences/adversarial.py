@@ -9,8 +9,8 @@ import torch
 
 from divergences import GAN, KL, JensenShannon, ReverseKL, SoftenedReverseKL, Surrogate
 from models import Affine
-from se_framework.auxiliary import Dual
-from se_framework.equation import StandardEquation
+from se_framework.equation.auxiliary import Dual
+from se_framework.equation.equation import StandardEquation
 from se_framework.verify import references as ref
 from se_framework.verify.alphabet import best_critic, equation, phi_slope, scores, simplex, theta_slope, value
 from se_framework.verify.claims import Comparison, at_most, claim, equal, rate

@@ -24,7 +24,7 @@ from divergences import (
     TotalVariation,
     WeightedJensenShannon,
 )
-from se_framework.auxiliary import Dual
+from se_framework.equation.auxiliary import Dual
 from se_framework.verify import references as ref
 from se_framework.verify.alphabet import (
     DUALS,

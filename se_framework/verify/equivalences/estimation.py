@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from divergences import GAN, KL, Divergence
 from models import Affine
 from models.laws import Particles
-from se_framework.auxiliary import Dual
-from se_framework.equation import StandardEquation
-from se_framework.metric import Metric
+from se_framework.equation.auxiliary import Dual
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.metric import Metric
 from se_framework.verify.claims import Comparison, claim, sampled
 
 RHO = 0.3

@@ -12,8 +12,8 @@ from torch.distributions import Normal
 from divergences import KL, CrossEntropy
 from models import Affine, RealNVP
 from models.laws import Particles
-from se_framework.auxiliary import Dual, Empirical, Tilted
-from se_framework.equation import StandardEquation
+from se_framework.equation.auxiliary import Dual, Empirical, Tilted
+from se_framework.equation.equation import StandardEquation
 from se_framework.verify import references as ref
 from se_framework.verify.alphabet import equation, scores, simplex, terms, theta_slope, tilt, value
 from se_framework.verify.claims import Comparison, at_most, claim, equal, rate

@@ -11,11 +11,11 @@ from scipy import optimize
 from divergences import KL, MMD, Divergence, EnergyDistance, FisherIPM, Sinkhorn, Wasserstein1, Wasserstein1D
 from models import Affine, GroupSortCritic, SpectralCritic
 from models.laws import Particles
-from se_framework.auxiliary import Dual, Empirical
-from se_framework.equation import StandardEquation
-from se_framework.metric import Metric
-from se_framework.penalties import R1, GradientPenalty
-from se_framework.transported import Transported
+from se_framework.equation.auxiliary import Dual, Empirical
+from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.metric import Metric
+from se_framework.equation.penalties import R1, GradientPenalty
 from se_framework.verify import references as ref
 from se_framework.verify.alphabet import cloud, equation, scores, simplex, theta_slope, value
 from se_framework.verify.claims import Comparison, at_most, claim, equal, rate, sampled

@@ -1,0 +1,151 @@
+"""From Python: compose a configuration to objects, load a run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
+from se_framework.config.composing import compose as compose_config
+from se_framework.config.schema import validate
+from se_framework.config.trust import Trust, no_links_out, packages, read_config
+from se_framework.ensemble import member_config
+from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
+from se_framework.runs.directory import RunDirectory
+from se_framework.training.failure import replay
+
+
+def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
+    """Return the objects of an experiment.
+
+    Args:
+        experiment: a choice of the group ``experiment``; None for the default.
+        overrides: as on the command line, e.g. ``["loop.rounds=100", "divergence=kl"]``.
+        data: a tensor (N, *E), a Dataset of tensors or a ``se_framework.data.Data`` in the place of the configured one.
+
+    Raises:
+        ConfigError: a key, type or choice is wrong.
+        IncompatibleError: the choices do not form a legal equation.
+    """
+    return assembly_of(compose_config(experiment, overrides), data)
+
+
+def saved_config(run: RunDirectory) -> DictConfig:
+    """Return a run's own configuration, validated; what it says of trust is not heard.
+
+    Raises:
+        ConfigError: a key or value of it is wrong.
+        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
+    """
+    no_links_out(run.require().path)
+    config = read_config(run.config_file)
+    try:
+        config = validate(config)
+    except ConfigError as error:
+        raise ConfigError(f"{run.config_file}: {error}") from error
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
+    config.trust = []
+    return config
+
+
+def load(
+    run_dir: str | Path,
+    device: str | None = None,
+    data: Any = None,
+    checkpoint: str | int = "last",
+    trust: str | Sequence[str] = (),
+    member: int | None = None,
+) -> Assembly:
+    """Return the objects of a run with the weights of a checkpoint.
+
+    ``load(dir).model`` and ``.metric`` are the trained (averaged) modules; ``.state.history`` holds the logged rows.
+
+    Args:
+        run_dir: the directory a run was written to.
+        device: a torch device; None for cuda where there is one, else cpu.
+        data: in the place of the configured data.
+        checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
+        member: of an ensemble, as the single run that it is; None for all (``.members``).
+
+    Raises:
+        ConfigError: the run names what is not trusted.
+        RunDirectoryError: no such run, or no checkpoint of it can be read.
+        ConfigError: the run names code that is neither ours nor torch's nor trusted.
+    """
+    run = RunDirectory(run_dir)
+    config = saved_config(run)
+    config.device = "auto" if device is None else device
+    if member is not None:
+        config = member_config(config, member)
+    assembly = assembly_of(config, data, Trust(packages(trust)))
+    restored = restore(assembly, run, str(checkpoint), member)
+    if restored is None:
+        raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
+    if restored.startswith("WARNING"):
+        warnings.warn(restored, stacklevel=2)
+    return assembly
+
+
+def reproduce(
+    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
+) -> NonFiniteError:
+    """Play the step again at which a run met a number that was not finite, and return the failure.
+
+    Its ``offence`` names player, round, step, term and source, and holds every term of the step; the folder
+    ``failure`` holds the state that the step saw, its batch and its samples.
+
+    Args:
+        run_dir: the directory of the run.
+        device: a torch device; None for the run's own setting.
+        data: in the place of the configured data.
+        trust: packages of your own (or another's) that the run may use besides ours and torch.
+
+    Raises:
+        RunDirectoryError: no such run, it has not failed, or the failure does not occur again.
+    """
+    run = RunDirectory(run_dir)
+    config = saved_config(run)
+    if device is not None:
+        config.device = device
+    assembly = assembly_of(config, data, Trust(packages(trust)))
+    return replay(assembly.state, run)
+
+
+def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None) -> str | None:
+    """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
+
+    Args:
+        assembly: of the run, or of one member of it.
+        run: its directory.
+        checkpoint: which.
+        member: the number of the member; None for a whole run.
+    """
+    found = run.load_checkpoint(assembly.device, checkpoint)
+    if found is None:
+        return None
+    saved, path, problems = found
+    kept = saved if member is None else saved["members"][member]
+    afresh = assembly.state.load_state_dict(kept)
+    own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
+    states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]
+    for k, state in states:
+        tables = (run.rows(), run.score_rows()) if k is None else run.member_rows(k)
+        for rows, read in zip((state.history, state.scores), tables, strict=True):
+            rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
+    players = ", ".join(player.name for player in assembly.state.players)
+    skipped = f"WARNING: {'; '.join(problems)}; the one before is used: " if problems else ""
+    but = f"; the optimiser of {' and '.join(afresh)} starts afresh, its type was changed" if afresh else ""
+    return f"{skipped}restored {path.name}: round {assembly.state.round}, players {players}{but}"
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

@@ -1,0 +1,1 @@
+"""From typed words to a checked configuration, and from that to objects."""

@@ -1,0 +1,107 @@
+"""Compose configurations with Hydra. Imports neither torch nor models."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from se_framework.config.files import check_config_dirs, config_dir, groups
+from se_framework.config.refusals import check_overrides, explain
+from se_framework.config.schema import validate
+from se_framework.errors import ConfigError
+
+
+def register_resolvers() -> None:
+    """Let the configuration say where a run is written: where it resumes, else a fresh directory."""
+
+    def run_dir(resume: str | None) -> str:
+        return resume if resume not in (None, "auto") else datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f")
+
+    OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
+
+
+def prepare_imports(own: bool = True) -> None:
+    """Let users' modules in the working directory be found, after ours, and refuse others of our packages' names.
+
+    A folder ``models/`` in the working directory replaces nothing; one that stands before ours on the path would.
+
+    Args:
+        own: whether modules of the working directory are wanted. Where a run directory is read and no package trusted,
+            they are not: the folder may be the stranger's, and packages look for others that may be absent.
+
+    Raises:
+        ConfigError: the three packages do not lie beside each other; the message names both paths.
+    """
+    here, home = Path.cwd(), Path(__file__).resolve().parents[2]
+    sys.path[:] = [p for p in sys.path if p not in ("", ".", str(here))]
+    Plugins.instance()  # Hydra imports every hydra_plugins that it sees, once: those installed, not those lying here
+    if own or here.resolve() == home:
+        sys.path.append(str(here))
+    for name in ("models", "divergences"):
+        spec = importlib.util.find_spec(name)
+        where = [Path(p).resolve() for p in (spec.submodule_search_locations or [spec.origin or "."])] if spec else []
+        if where != [home / name]:
+            found = where[0] if where else "nowhere"
+            raise ConfigError(
+                f"the package {name} is taken from {found}, not from {home / name} beside se_framework: rename what "
+                "shadows it, or take it off PYTHONPATH"
+            )
+
+
+def compose(
+    experiment: str | None = None, overrides: Sequence[str] = (), config_dirs: Sequence[Path] = ()
+) -> DictConfig:
+    """Return the validated configuration of an experiment with overrides.
+
+    Args:
+        experiment: a choice of the group ``experiment``; None for the default.
+        overrides: as on the command line, e.g. ``["loop.rounds=100", "divergence=kl"]``.
+        config_dirs: further folders of configurations.
+
+    Raises:
+        ConfigError: one sentence that names the key, what was got and what to do.
+    """
+    composed = compose_all([*([f"experiment={experiment}"] if experiment else []), *overrides], config_dirs)
+    OmegaConf.set_struct(composed, False)
+    composed.pop("hydra", None)
+    return validate(composed)
+
+
+def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
+    """Return the configuration that Hydra composes, its own part ``hydra`` included, not yet validated.
+
+    Raises:
+        ConfigError: one sentence that names the key, what was got and what to do.
+    """
+    register_resolvers()
+    check_config_dirs(config_dirs)
+    check_overrides(overrides, groups([config_dir(), *config_dirs]))
+    places = ",".join(f'"file://{str(d.resolve())}"' for d in config_dirs)
+    search = [f"hydra.searchpath=[{places}]"] if config_dirs else []
+    hydra = GlobalHydra.instance()
+    hydra.clear()
+    try:
+        with warnings.catch_warnings(), initialize_config_dir(str(config_dir()), version_base="1.3"):
+            warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
+            return hydra_compose("config", [*overrides, *search], return_hydra_config=True)
+    except RecursionError as error:
+        raise ConfigError(
+            "lists of defaults include each other in a circle: look at those of "
+            f"{', '.join(map(str, config_dirs)) or 'your overrides'}"
+        ) from error
+    except UserWarning as error:
+        raise ConfigError(f"hydra.searchpath: {error}") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises bare ValueErrors as well
+        raise ConfigError(explain(error, config_dirs)) from error

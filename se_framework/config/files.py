@@ -1,0 +1,165 @@
+"""Files of configurations: where ours lie, which choices there are, and what is refused in those that others wrote.
+
+Imports neither torch nor models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from se_framework.errors import ConfigError, nearest
+
+LARGEST = 2**20  # bytes; ours have less than a thousandth of it
+DEEPEST = 32  # levels; ours have five
+MOST_VALUES = 100_000  # after references (`*name`) are written out
+_TAGS = {f"tag:yaml.org,2002:{name}" for name in "map seq str int float bool null binary timestamp merge".split()}
+
+
+def config_dir() -> Path:
+    """Return the folder of our configurations: inside the package when installed, else beside it."""
+    home = Path(__file__).parents[1]
+    return home / "configs" if (home / "configs").is_dir() else home.parent / "configs"
+
+
+def groups(config_dirs: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the choices of every configuration group."""
+    found: dict[str, list[str]] = {}
+    for folder in config_dirs:
+        for file in sorted(folder.glob("[!.]*/[!.]*.yaml")):
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
+def check_config_dirs(config_dirs: Iterable[Path]) -> None:
+    """Refuse what Hydra would ignore, misread or stumble over in the user's folders of configurations.
+
+    Raises:
+        ConfigError: a file cannot be read (:func:`read_yaml`) or has a name of ours, a folder's name is nearly that of
+            a group, an experiment does not say that it stands at the root, or a list of defaults is none.
+    """
+    ours = groups([config_dir()])
+    for folder in config_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder} is not a directory")
+        if (folder / "config.yaml").exists():
+            raise ConfigError(
+                f"--config-dir has config.yaml, which is ours and would be ignored: put its values into {folder}"
+                "/experiment/NAME.yaml and add experiment=NAME"
+            )
+        for group, choices in groups([folder]).items():
+            if group not in ours and difflib.get_close_matches(group, ours):
+                raise ConfigError(f"--config-dir has a folder {group}, no group of ours: {nearest(group, ours)}")
+            for choice in choices:
+                name = f"{group}/{choice}.yaml"
+                if choice in ours.get(group, ()):
+                    raise ConfigError(f"--config-dir has {name}, a name we ship too: rename it")
+                _check_choice(folder / name, group, f"--config-dir: {name}")
+
+
+def _check_choice(file: Path, group: str, what: str) -> None:
+    content = read_yaml(file, what)
+    if content is None:
+        raise ConfigError(f"{what} is empty: write KEY: VALUE, or {{}} for a choice without an object")
+    text = file.read_text(encoding="utf-8")
+    header = re.match(r"#\s*@package\b(.*)", text)
+    if header and len(header[1].split()) != 1:
+        raise ConfigError(f"{what}: its first line must be '# @package NAME', got {header[0]!r}")
+    if group == "experiment" and not (header and header[1].strip() == "_global_"):
+        name = what.rpartition(" ")[2]
+        raise ConfigError(
+            f"--config-dir: the first line of {name} must be '# @package _global_': without it its keys stand below "
+            "'experiment' and choose nothing"
+        )
+    defaults = content.get("defaults", [])
+    if not isinstance(defaults, list) or not all(map(_is_default, defaults)):
+        raise ConfigError(f"{what}: defaults must be a list of '- GROUP: CHOICE', got {defaults!r}")
+
+
+def _is_default(item: object) -> bool:
+    """Whether Hydra can read an item of a list of defaults: a name, or one group with its choice or choices."""
+    if not isinstance(item, dict):
+        return isinstance(item, str)
+    ((group, choice), *others) = item.items() or [(None, None)]
+    choices = choice if isinstance(choice, list) else [choice]
+    return isinstance(group, str) and not others and all(c is None or isinstance(c, str) for c in choices)
+
+
+def read_yaml(file: Path, what: str) -> Any:
+    """Return the mapping a YAML file holds, or None for an empty file.
+
+    Whatever the file is, it is refused before it costs time or memory: it may be a pipe, a device, or ten lines of
+    references that multiply.
+
+    Args:
+        file: its path.
+        what: how an error names it.
+
+    Raises:
+        ConfigError: it is no file, too large, no text, no YAML, no mapping, has a key twice or one that is no name,
+            is too deep, or holds references in a circle or too many of them.
+    """
+    try:
+        if not file.is_file():
+            raise ConfigError(f"{what} is {'a directory' if file.is_dir() else 'missing or not a file'}")
+        if file.stat().st_size > LARGEST:
+            raise ConfigError(f"{what} has {file.stat().st_size} bytes, more than the {LARGEST} that are read")
+        text, depth = file.read_bytes().decode("utf-8-sig"), 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{what}, line {line}, is nested deeper than {DEEPEST} levels: make it flatter")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is None:
+            return None
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"{what} must hold KEY: VALUE pairs at its top, got {_named(root)}")
+        if _values(root, what, (), {}) > MOST_VALUES:
+            raise ConfigError(f"{what} has more than {MOST_VALUES} values once its references are written out")
+        return yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{what}{line} is not YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"{what} cannot be read ({error.strerror})") from error
+
+
+def _values(node: yaml.Node, what: str, above: tuple[int, ...], known: dict[int, int]) -> int:
+    """Return how many values a node has with its references written out, and refuse what we cannot hold."""
+    line = node.start_mark.line + 1
+    if id(node) in above:
+        raise ConfigError(f"{what}, line {line}, refers to itself: write the values out")
+    if node.tag not in _TAGS:
+        raise ConfigError(f"{what}, line {line}, is not YAML that we read: no values of the type {node.tag!r}")
+    if id(node) not in known:
+        inside: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inside = node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value]
+            inside = [*keys, *(value for _, value in node.value)]
+            seen: set[str] = set()
+            for key in keys:
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":null"):
+                    raise ConfigError(f"{what}, line {key.start_mark.line + 1}, has a key that is no name")
+                if key.value in seen:
+                    raise ConfigError(f"{what}, line {key.start_mark.line + 1}, has the key {key.value!r} twice")
+                seen.add(key.value)
+        known[id(node)] = 1 + sum(_values(part, what, (*above, id(node)), known) for part in inside)
+    return known[id(node)]
+
+
+def _named(node: yaml.Node) -> str:
+    return "a list" if isinstance(node, yaml.SequenceNode) else f"the value {str(node.value)[:40]!r}"

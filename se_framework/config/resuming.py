@@ -1,0 +1,152 @@
+"""Which run is meant, and what a resumed one may change. Configurations only: nothing is built here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from se_framework.api import saved_config
+from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.runs.directory import RunDirectory
+
+OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
+"""Keys that say what one call does; a run keeps none of them."""
+MAY_CHANGE = (
+    "progress", "score", "device", "threads", "workers", "performance",
+    "loop.rounds", "loop.log_every", "loop.checkpoint_every", "loop.picture_every", "loop.evaluate_every",
+    "loop.keep_last", "loop.keep_best",
+)  # fmt: skip
+"""Keys a resumed run may change. All but device, threads and performance leave the trajectory as it was; those change
+rounding, and a GPU draws other noise than a CPU."""
+AUTO = {
+    "device": "auto", "threads": None, "loop.horizon": None,
+    "performance.graphs": "auto", "performance.compile": "auto",
+}  # fmt: skip
+"""Keys with the value that leaves the choice to us: it is made at the first start, recorded and kept."""
+ABSENT = "nothing"
+
+
+def settle(config: DictConfig, choices: dict[str, Any]) -> DictConfig:
+    """Return the configuration as a run keeps it: choices are fixed, and files are found from anywhere.
+
+    Args:
+        config: as composed.
+        choices: by key of :data:`AUTO`.
+    """
+    config = config.copy()
+    for key, choice in choices.items():
+        if OmegaConf.select(config, key) == AUTO[key]:
+            OmegaConf.update(config, key, choice)
+    for key in ("path", "labels", "root"):
+        if isinstance(config.data, DictConfig) and isinstance(config.data.get(key), str):
+            config.data[key] = str(Path(config.data[key]).expanduser().absolute())
+    return config
+
+
+def changes(saved: DictConfig, wanted: DictConfig, typed: Collection[str] | None = None) -> dict[str, tuple[Any, Any]]:
+    """Return what is asked to change in a run: dotted keys with old and new value, :data:`ABSENT` for none.
+
+    Args:
+        saved: the run's own configuration.
+        wanted: what is asked for.
+        typed: the keys that were asked for; None for all.
+    """
+    old, new = leaves(saved), leaves(settle(wanted, {key: OmegaConf.select(saved, key) for key in AUTO}))
+    pairs = {key: (old.get(key, ABSENT), new.get(key, ABSENT)) for key in sorted({**old, **new})}
+    return {
+        key: (before, after)
+        for key, (before, after) in pairs.items()
+        if before != after and not below(key, OF_THE_CALL) and (typed is None or below(key, typed))
+    }
+
+
+def same_course(saved: DictConfig, wanted: DictConfig) -> bool:
+    """Whether a run of one configuration is, round for round, a run of the other."""
+    return all(below(key, (*MAY_CHANGE, *wanted.resume_allow)) for key in changes(saved, wanted))
+
+
+def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[str]) -> DictConfig:
+    """Return the run's own configuration with the changes that were typed and are allowed.
+
+    Args:
+        config: what the overrides compose to.
+        run: the run.
+        overrides: as typed. A key that was not typed asks for nothing; an experiment asks for all of its own, save how
+            long and how often (:data:`MAY_CHANGE`).
+
+    Raises:
+        ConfigError: an override would change the run's course and ``resume_allow`` does not name it.
+    """
+    saved = saved_config(run)
+    typed = {text.lstrip("+~").partition("=")[0].split("@")[-1] for text in overrides}
+    known = {**leaves(saved), **leaves(config)}
+    for key in config.resume_allow:
+        if not any(below(leaf, (key,)) for leaf in known):
+            raise ConfigError(f"resume_allow: the run has no key {key!r}: {nearest(key, known)}")
+    asked = changes(saved, config, None if "experiment" in typed else typed)
+    refused = [key for key in asked if not below(key, (*MAY_CHANGE, *config.resume_allow))]
+    if refused:
+        asking = "; ".join(f"{key}: {asked[key][0]} -> {asked[key][1]}" for key in refused)
+        raise ConfigError(
+            f"resume={run.path} would change the run ({asking}): leave these out, permit them by "
+            f"resume_allow=[{','.join(refused)}], or start a new run"
+        )
+    for key, (_, value) in asked.items():
+        if below(key, MAY_CHANGE) and not below(key, typed):
+            continue
+        if value == ABSENT:
+            parent, _, leaf = key.rpartition(".")
+            del OmegaConf.select(saved, parent)[leaf]
+        else:
+            OmegaConf.update(saved, key, value, merge=False, force_add=True)
+    for key in OF_THE_CALL:
+        saved[key] = config[key]
+    return saved
+
+
+def newest_run(config: DictConfig, directory: Path, in_sweep: bool = False) -> RunDirectory | None:
+    """Return the run of the same configuration that was started, or went on, last; None if there is none.
+
+    Runs are looked for in ``outputs/DATE/TIME`` and ``multirun/DATE/TIME/JOB`` of the working directory, and beside the
+    directory this one would be written to; for the job of a sweep, in the sweeps beside its own.
+
+    Args:
+        config: validated.
+        directory: where a new run would be written.
+        in_sweep: whether it is the directory of a job.
+    """
+    here = Path.cwd()
+    places = {file.parent for file in (*here.glob("outputs/*/*/config.yaml"), *here.glob("multirun/*/*/*/config.yaml"))}
+    own = directory.absolute().parent
+    places |= {file.parent for file in (own.parent.glob("*/*/config.yaml") if in_sweep else own.glob("*/config.yaml"))}
+    for place in sorted(places, key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, str(p)), reverse=True):
+        run = RunDirectory(place)
+        try:
+            if same_course(saved_config(run), config):
+                return run
+        except (SEError, OSError):  # somebody else's, or damaged: not the one that is meant
+            continue
+    return None
+
+
+def below(key: str, tops: Collection[str]) -> bool:
+    """Whether a dotted key is one of these, or stands below one."""
+    return any(key == top or key.startswith(f"{top}.") for top in tops)
+
+
+def leaves(config: DictConfig) -> dict[str, Any]:
+    """Return every value by its dotted key; lists and empty mappings are values."""
+    found: dict[str, Any] = {}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict) and node:
+            for name, value in node.items():
+                walk(value, f"{key}.{name}" if key else str(name))
+        else:
+            found[key] = node
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return found

@@ -1,0 +1,210 @@
+"""The typed schema of the fixed part of the configuration; values live in ``configs/config.yaml``.
+
+A plug-in's part (a node with ``_target_``) is not typed here: its schema is its constructor's annotated signature,
+checked by :func:`se_framework.config.build.build`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
+
+from se_framework.errors import ConfigError, nearest
+
+DECAYS = ("constant", "linear", "cosine")
+USES = ("auto", "always", "never")
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass
+class EquationConfig:
+    """Weights of the equation."""
+
+    alpha: float = MISSING
+    beta: float = MISSING
+
+
+@dataclass
+class LoopConfig:
+    """How long and how often."""
+
+    rounds: int = MISSING
+    batch_size: int = MISSING
+    log_every: int = MISSING
+    checkpoint_every: int = MISSING
+    picture_every: int = 0
+    evaluate_every: int = 0
+    keep_last: int = 2
+    keep_best: int = 0
+    horizon: int | None = MISSING
+    decay: str = MISSING
+    warmup: int = MISSING
+
+
+@dataclass
+class PlayerConfig:
+    """One player; null inherits."""
+
+    steps: int = MISSING
+    lr: float | None = MISSING
+    decay: str | None = MISSING
+    ema: float = MISSING
+    view: Any = None
+
+
+@dataclass
+class PlayersConfig:
+    """The players by name."""
+
+    theta: PlayerConfig = field(default_factory=PlayerConfig)
+    phi: PlayerConfig = field(default_factory=PlayerConfig)
+
+
+@dataclass
+class EnsembleConfig:
+    """Members that train together: seeds, or lists of values by dotted key."""
+
+    size: int = 1
+    values: Any = None
+
+
+@dataclass
+class PerformanceConfig:
+    """How player steps are executed; runs of before there was a choice leave it to us."""
+
+    graphs: str = "auto"
+    compile: str = "auto"
+    precision: str = "float32"
+
+
+@dataclass
+class Config:
+    """The whole configuration."""
+
+    equation: EquationConfig = field(default_factory=EquationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    players: PlayersConfig = field(default_factory=PlayersConfig)
+    model: Any = None
+    metric: Any = None
+    divergence: Any = None
+    auxiliary: Any = None
+    data: Any = None
+    plus: Any = None
+    optimizer: Any = None
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
+    seed: int = MISSING
+    device: str = MISSING
+    threads: int | None = MISSING
+    deterministic: bool = False
+    workers: int = 0
+    dry_run: bool = MISSING
+    resume: str | None = MISSING
+    resume_allow: list[str] = field(default_factory=list)
+    trust: Any = None
+    allow: list[str] = MISSING
+    score: str | None = MISSING
+    progress: bool = MISSING
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list[str]: "a list"}
+"""A type in words."""
+AT_LEAST = {
+    "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
+    "loop.evaluate_every": 0, "loop.keep_last": 1, "loop.keep_best": 0,
+    "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
+    "workers": 0, "ensemble.size": 1,
+}  # fmt: skip
+SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi", "performance")
+ABSENT = object()
+AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
+"""What torch counts in 32 bits, and more threads than a machine starts."""
+ONE_OF = {
+    "loop.decay": DECAYS, "players.theta.decay": DECAYS, "players.phi.decay": DECAYS,
+    "performance.graphs": USES, "performance.compile": USES, "performance.precision": PRECISIONS,
+}  # fmt: skip
+
+
+def validate(composed: DictConfig) -> DictConfig:
+    """Return the composed configuration checked against the schema.
+
+    Raises:
+        ConfigError: a key that is unknown or absent, a wrong type, an interpolation that leads nowhere, or a value out
+            of range; the message names the key.
+    """
+    schema = OmegaConf.structured(Config)
+    for key in SECTIONS:
+        section = _written(composed, key)
+        if not isinstance(section, dict) and section is not ABSENT:
+            raise ConfigError(f"{key} must be {_words(key)}, got {section!r}")
+    try:
+        config = OmegaConf.merge(schema, composed)
+        assert isinstance(config, DictConfig)
+        plain = OmegaConf.to_container(config, resolve=True)
+    except ConfigKeyError as error:
+        parent, _, key = str(error.full_key).rpartition(".")
+        known = OmegaConf.select(schema, parent) if parent else schema
+        raise ConfigError(f"unknown key {error.full_key!r}: {nearest(key, map(str, known or ()))}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(describe(error, composed)) from error
+    assert isinstance(plain, dict)
+    if absent := sorted(OmegaConf.missing_keys(schema) & OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{absent[0]} has no value: give {absent[0]}=VALUE, or do not delete it")
+    for bounds, word, outside in ((AT_LEAST, "least", operator.lt), (AT_MOST, "most", operator.gt)):
+        for key, bound in bounds.items():
+            value = OmegaConf.select(config, key)
+            if value is not None and outside(value, bound):
+                raise ConfigError(f"{key} must be at {word} {bound}, got {value}")
+    for key in ("equation.alpha", "equation.beta", "players.theta.lr", "players.phi.lr", "optimizer.lr"):
+        value = OmegaConf.select(config, key)
+        if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{key} must be a finite number >= 0, got {value}")
+    for key, words in ONE_OF.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and value not in words:
+            raise ConfigError(f"{key} must be one of {', '.join(words)}, got {value!r}")
+    if plain["plus"] is not None and not isinstance(plain["plus"], dict):
+        raise ConfigError(f"plus must be a mapping of names to equations, got {plain['plus']!r}")
+    return config
+
+
+def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
+    """Return one sentence for a value of the wrong type, or an interpolation that cannot be resolved."""
+    key = str(error.full_key)
+    value = _written(composed, key)
+    if isinstance(error, InterpolationResolutionError):
+        reason = " ".join(str(error).partition("full_key:")[0].split()).rstrip(".")
+        return f"{key}: {value!r} leads nowhere ({reason}): write the value itself"
+    if value is None:
+        return f"{key} must have a value, got null"
+    words = _words(key)
+    if words == "a list" and isinstance(value, str):
+        return f"{key} must be a list, got {value!r}: write {key}=[{value}]"
+    return f"{key} must be {words}, got {value!r}"
+
+
+def _written(composed: DictConfig, key: str) -> Any:
+    """Return what stands at a dotted key, interpolations as they were written, or ABSENT."""
+    node: Any = OmegaConf.to_container(composed, resolve=False)
+    for part in key.split("."):
+        node = node.get(part, ABSENT) if isinstance(node, dict) else ABSENT
+    return node
+
+
+def _words(key: str) -> str:
+    """Return in words what the schema wants at a dotted key."""
+    hint: Any = Config
+    for part in key.split("."):
+        hint = typing.get_type_hints(hint).get(part, Any) if dataclasses.is_dataclass(hint) else Any
+    options = [o for o in typing.get_args(hint) if o is not type(None)] if hint not in WORDS else []
+    hint = options[0] if options else hint
+    if dataclasses.is_dataclass(hint):
+        return f"a mapping of {', '.join(f.name for f in dataclasses.fields(hint))}"
+    return WORDS.get(hint, "of another type")

@@ -1,0 +1,72 @@
+r"""Terms in the user's units: what standardising the data did to densities and costs is undone.
+
+For x = loc + s y, log-densities of x are those of y less log|s|: entropies rise by it (times the mass of q),
+cross-entropies likewise. A
+transport cost of degree k is multiplied by s^k; where s differs between coordinates there is no such factor, and the
+name says that the term is in standardised units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from se_framework.data import Data
+
+if TYPE_CHECKING:
+    from se_framework.equation.equation import StandardEquation, Terms
+
+
+def cost_factor(equation: StandardEquation, data: Data) -> float | None:
+    """Return the factor from standardised to user's units of D, or None where there is none."""
+    degree = equation.divergence.cost_degree
+    if degree == 0:
+        return 1.0
+    scale = torch.as_tensor(data.scale, dtype=torch.float64).abs().flatten()
+    return float(scale[0] ** degree) if bool((scale == scale[0]).all()) else None
+
+
+def total_shift(equation: StandardEquation, data: Data) -> float:
+    r"""Return what the total gains: :math:`(-\alpha + \beta(1-c))\log|s|`, with c = 1 unless D = CE - c H.
+
+    Where q is the data alpha H(q) is no part of the total.
+    """
+    c = equation.divergence.entropy_weight
+    alpha = 0.0 if equation.auxiliary.uses == "primal" else equation.alpha
+    return (-alpha + (0.0 if c is None else equation.beta * (1 - c))) * data.log_scale
+
+
+def metric_shift(equation: StandardEquation, data: Data) -> float:
+    r"""Return what f gains: :math:`-\alpha\log|s|` where the mass of q is free, so that q stays the minimiser.
+
+    Over probability q a constant in f changes nothing, and f is left as it is.
+    """
+    free = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
+    return -equation.alpha * data.log_scale if free else 0.0
+
+
+def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[str, float]:
+    """Return the row of terms in the user's units; the total of a sum is that of its summands in theirs."""
+    factor, c = cost_factor(equation, data), equation.divergence.entropy_weight
+    suffix = "_standardised" if factor is None else ""
+    row, total = {}, terms.total - sum(equation.weights[k] * other.total for k, other in terms.summands.items())
+    for name, value in (replace(terms, total=total, summands={}).as_dict()).items():
+        if name == "H_q":
+            row[name] = value + terms.mass * data.log_scale
+            continue
+        value *= 1.0 if factor is None else factor
+        if name in ("E_q_f", "E_pd_f"):
+            value += metric_shift(equation, data) * (terms.mass if name == "E_q_f" else 1.0)
+        if name == "D" and c is not None:
+            value += (1 - c) * data.log_scale
+        if name.startswith("total"):
+            value += total_shift(equation, data)
+        row[name + suffix] = value
+    for name, weight, other in equation.summands():
+        theirs = in_user_units(terms.summands[name], other, data)
+        their_total = next(value for key, value in theirs.items() if key.startswith("total"))
+        row[terms.total_name + suffix] += weight * their_total
+        row |= {f"{name}/{key}": value for key, value in theirs.items()}
+    return row

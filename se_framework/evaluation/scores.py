@@ -1,0 +1,245 @@
+r"""Scores: figures that judge samples against data, in user units, each with its size, its seed and its references.
+
+A score is measured, never trained on. Each is returned as ``{"value", "n", "seed", "better"}`` and, where they exist,
+``"se"`` (standard error) and ``"references"`` (the same figure for real data or known laws, to put the value in scale):
+
+* ``modes``, ``high_quality``: a sample is of high quality within three standard deviations of its nearest centre; a
+  mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
+* ``w2``: the 2-Wasserstein distance :math:`\min_\pi \sqrt{\tfrac1n\sum_i|x_i-y_{\pi(i)}|^2}` to held-out data, exact.
+* ``sliced_w2``: :math:`\sqrt{E_\theta W_2^2(\theta\cdot x, \theta\cdot y)}` over directions (Rabin et al., 2012).
+* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats; for the
+  dequantised digits beside Gaussians and mixtures, see :mod:`se_framework.evaluation.densities`.
+* ``frechet``, ``nearest_train``: for the digits only, see :mod:`se_framework.evaluation.frechet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from se_framework.data.base import Data
+from se_framework.data.tensors import DequantizedDigits, Digits
+from se_framework.errors import DataError, NonFiniteError
+from se_framework.randomness import generator
+
+# The cost of an exact assignment grows with the cube of the number of points.
+ASSIGNMENT_POINTS = 1_000
+POINTS = 10_000
+DIRECTIONS = 500
+# With few modes one pair of real samples can differ by twice as much as another: the reference is a mean over pairs.
+REFERENCE_DRAWS = 5
+QUALITY_SIGMAS = 3.0
+# Beyond this many standard deviations between centres, other components add less than 1e-10 to a ball of three.
+_SEPARATED_SIGMAS = 10.0
+
+LogProb = Callable[..., Tensor]
+
+
+def scores(
+    data: Data, samples_user: Tensor, *, seed: int, model_log_prob: LogProb | None = None
+) -> dict[str, dict[str, Any]]:
+    r"""Judge samples against data.
+
+    Args:
+        data: the law that was to be learnt.
+        samples_user: samples of the model in user units, shape (n, \*E).
+        seed: selects held-out draws, subsets and directions; the figures are a function of it and of the samples.
+        model_log_prob: log-density of the model *in model space* at points of model space, (n, \*E) to (n,), in
+            torch's default type, with their labels as second argument where the data
+            has some; None for an implicit model.
+
+    Returns:
+        One entry per score, as described above.
+
+    Raises:
+        DataError: the shape of the samples is not that of the data, or there are fewer than two.
+        NonFiniteError: samples hold NaN or infinite values.
+    """
+    samples = _checked(data, samples_user)
+    found: dict[str, dict[str, Any]] = {}
+    if data.modes is not None and data.mode_sigma is not None:
+        found |= _mode_scores(data, samples, seed)
+    found |= _transport_scores(data, samples, seed)
+    if model_log_prob is not None:
+        found["nll"] = _nll(data, model_log_prob, seed)
+    if isinstance(data, Digits):
+        found |= _digit_scores(data, samples, seed)
+    return found
+
+
+def modes(samples: Tensor, centres: Tensor, sigma: float) -> tuple[int, float]:
+    r"""Count captured modes and the share of samples of high quality.
+
+    Args:
+        samples: shape (n, \*E).
+        centres: shape (K, \*E).
+        sigma: standard deviation common to the components.
+
+    Returns:
+        The number of captured modes, and the share in [0, 1].
+    """
+    nearest = torch.cdist(samples.double().flatten(1), centres.double().flatten(1), compute_mode=_EXACT).min(1)
+    good = nearest.values <= QUALITY_SIGMAS * sigma
+    return len(nearest.indices[good].unique()), float(good.double().mean())
+
+
+def w2(x: Tensor, y: Tensor) -> float:
+    r"""Return the exact 2-Wasserstein distance (not its square) between two samples of equal size.
+
+    Args:
+        x: shape (n, \*E); sorting solves one dimension, the Hungarian method (n^3) the others.
+        y: shape (n, \*E).
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    x, y = _equal(x, y)
+    if x.shape[1] == 1:
+        return float((x.sort(0).values - y.sort(0).values).square().mean().sqrt())
+    from scipy.optimize import linear_sum_assignment
+
+    cost = torch.cdist(x, y, compute_mode=_EXACT).square()
+    rows, columns = linear_sum_assignment(cost.numpy())
+    return float(cost[torch.as_tensor(rows), torch.as_tensor(columns)].mean().sqrt())
+
+
+def sliced_w2(x: Tensor, y: Tensor, directions: Tensor) -> float:
+    r"""Return the square root of the mean squared W2 between projections of two samples of equal size.
+
+    Args:
+        x: shape (n, \*E).
+        y: shape (n, \*E).
+        directions: unit vectors, shape (D, numel(E)).
+    """
+    x, y = _equal(x, y)
+    total = 0.0
+    for part in directions.double().split(50):
+        # Rows are contiguous, which makes sorting several times faster than along columns.
+        gap = (part @ x.T).sort(1).values - (part @ y.T).sort(1).values
+        total += float(gap.square().mean(1).sum())
+    return (total / len(directions)) ** 0.5
+
+
+def unit_directions(count: int, dim: int, draw: torch.Generator) -> Tensor:
+    """Draw directions uniformly on the sphere, shape (count, dim), in float64."""
+    directions = torch.randn((count, dim), generator=draw, dtype=torch.float64)
+    return directions / directions.norm(dim=1, keepdim=True)
+
+
+# The default of cdist expands the square, which loses small distances between far points.
+_EXACT = "donot_use_mm_for_euclid_dist"
+
+
+def _equal(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if x.shape != y.shape:
+        raise ValueError(f"two samples of equal shape expected, got {tuple(x.shape)} and {tuple(y.shape)}; cut one")
+    return x.double().flatten(1), y.double().flatten(1)
+
+
+def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
+    assert data.modes is not None and data.mode_sigma is not None
+    count, share = modes(samples, data.modes, data.mode_sigma)
+    real = data.to_user(data.held_out(POINTS, seed, dtype=torch.float64))
+    references = {"real": modes(real, data.modes, data.mode_sigma)[1]}
+    flat = data.modes.double().flatten(1)
+    if len(flat) < 2 or float(torch.pdist(flat).min()) >= _SEPARATED_SIGMAS * data.mode_sigma:
+        # The chi-square law with d degrees of freedom at 3^2; 0.98889 in the plane.
+        half = torch.tensor([flat.shape[1] / 2, QUALITY_SIGMAS**2 / 2], dtype=torch.float64)
+        references["perfect"] = float(torch.special.gammainc(half[0], half[1]))
+    entry = {"n": len(samples), "seed": seed, "better": "higher"}
+    se = (share * (1 - share) / len(samples)) ** 0.5
+    return {
+        "modes": {"value": float(count), **entry, "references": {"all": float(len(flat))}},
+        "high_quality": {"value": share, "se": se, **entry, "references": references},
+    }
+
+
+def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
+    dim = torch.Size(data.event_shape).numel()
+    available = POINTS if data.train_size is None else min(POINTS, data.train_size)
+    held_out = data.to_user(data.held_out(min(available, len(samples)), seed, dtype=torch.float64))
+    n = len(held_out)
+    samples = samples[torch.randperm(len(samples), generator=generator(seed, 0, "scores/subset"))[:n]]
+    m = n if dim == 1 else min(n, ASSIGNMENT_POINTS)
+    directions = unit_directions(DIRECTIONS, dim, generator(seed, 0, "scores/directions"))
+    few = directions[: DIRECTIONS // REFERENCE_DRAWS]
+    real_w2, real_sliced = [], []
+    for i in range(REFERENCE_DRAWS):
+        # Training points are real points disjoint from the held-out ones.
+        real = data.to_user(data.batch(n, seed, i, dtype=torch.float64))
+        other = data.to_user(data.held_out(n, seed + i, dtype=torch.float64))
+        real_w2.append(w2(real[:m], other[:m]))
+        if dim > 1:
+            real_sliced.append(sliced_w2(real, other, few))
+
+    def entry(value: float, size: int, real: list[float]) -> dict[str, Any]:
+        reference = sum(real) / len(real)
+        references = {"real_vs_real": reference}
+        return {"value": value, "n": size, "seed": seed, "better": "lower", "references": references}
+
+    found = {"w2": entry(w2(samples[:m], held_out[:m]), m, real_w2)}
+    if dim > 1:
+        found["sliced_w2"] = entry(sliced_w2(samples, held_out, directions), n, real_sliced)
+    return found
+
+
+def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
+    x = data.held_out(POINTS, seed)
+    labels = data.held_out_labels(POINTS, seed) if data.classes else None
+    pieces = [x.split(2_000)] if labels is None else [x.split(2_000), labels.split(2_000)]
+    log_prob = (
+        torch.cat([model_log_prob(*piece).detach().cpu().double() for piece in zip(*pieces, strict=True)])
+        - data.log_scale
+    )
+    if log_prob.shape != (len(x),):
+        raise ValueError(f"model_log_prob must return one number per point: ({len(x)},), got {tuple(log_prob.shape)}")
+    # A density that vanishes on held-out data gives an infinite likelihood: a finding, not a failure.
+    entry: dict[str, Any] = {"value": -float(log_prob.mean()), "n": len(x), "seed": seed, "better": "lower"}
+    entry["se"] = float(log_prob.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
+    if data.entropy is not None:
+        entry["references"] = {"entropy": data.entropy}
+    if isinstance(data, DequantizedDigits):
+        from se_framework.evaluation import densities
+
+        entry["references"] = dict(densities.references())
+    return entry
+
+
+def _digit_scores(data: Digits, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
+    from se_framework.evaluation import frechet
+
+    samples = samples[: frechet.SAMPLES]
+    distance = frechet.nearest_train(samples)[0]
+    real = frechet.nearest_train(data.to_user(data.rest))[0]
+    entry = {"n": len(samples), "seed": seed, "better": "lower"}
+    return {
+        "frechet": {
+            "value": frechet.frechet(samples),
+            **entry,
+            "references": dict(frechet.references()),
+            "accuracy": frechet.classifier().accuracy,
+        },
+        "nearest_train": {
+            "value": float(distance.mean()),
+            "se": float(distance.std() / len(distance) ** 0.5),
+            **entry,
+            # Below the figure of real digits the samples are copies, not better.
+            "references": {"real": float(real.mean())},
+        },
+    }
+
+
+def _checked(data: Data, samples: Tensor) -> Tensor:
+    if tuple(samples.shape[1:]) != tuple(data.event_shape) or samples.ndim == 0 or len(samples) < 2:
+        raise DataError(
+            f"samples of {data.name} need shape (n, {', '.join(map(str, data.event_shape))}) with n >= 2, "
+            f"got {tuple(samples.shape)}"
+        )
+    samples = samples.detach().cpu().double()
+    bad = int((~torch.isfinite(samples.flatten(1))).any(1).sum())
+    if bad:
+        raise NonFiniteError(f"{bad} of {len(samples)} samples hold NaN or infinite values; the run has diverged")
+    return samples

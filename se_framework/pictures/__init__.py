@@ -1,0 +1,1 @@
+"""Pictures of data, samples and figures."""

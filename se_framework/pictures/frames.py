@@ -1,0 +1,91 @@
+r"""Pictures of a run while it trains: what theta and phi are at one round, in the units of the data.
+
+On a line: the density of the data, that of the model, the critic's log-ratio (or its potential), and the true
+:math:`\log p_d/p_\theta` beside it. Elsewhere: samples beside held-out data.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import singledispatch
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.laws import Particles
+from se_framework.data import Data
+from se_framework.errors import RunDirectoryError
+from se_framework.pictures.plots import Critic, picture
+from se_framework.randomness import generator
+from se_framework.runs.files import write_atomically
+from se_framework.training.state import TrainState
+from se_framework.training.step import draw
+
+PIXELS = 2**22
+"""Pixels of a frame that is joined: ours have less than one million."""
+SAMPLES = 20_000
+"""Points drawn of the model, and of the data to normalise q."""
+
+
+@singledispatch
+def frame(state: TrainState, data: Data, path: Path) -> None:
+    """Draw the players as they stand (not their averages) and write a PNG file.
+
+    Args:
+        state: equation, players and counters.
+        data: p_d.
+        path: the file; its directory is made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    like = next(state.equation.model.parameters())
+    wanted = SAMPLES if data.resident else SAMPLES // 10
+    rows = min(wanted, data.train_size or wanted)
+    batch = draw(data, rows, 0, 0, like)
+    with torch.no_grad():
+        law = state.equation.model(batch.context)
+        p = state.equation.particles(law.noise(rows, generator(0, 0, "picture", like.device)), batch.context)
+        samples = law.sample((rows,), generator=generator(0, 1, "picture", like.device))
+    density = None
+    if state.equation.model.has_log_prob and not data.classes:
+        density = lambda x: law.log_prob(x.to(like.device, like.dtype)).detach()  # noqa: E731
+    critic = reading(state, batch, p) if data.kind == "curve" else None
+    title = f"{data.name}, round {state.round}"
+    picture(data, data.to_user(samples), path, model_log_prob=density, title=title, note=state.note, critic=critic)
+
+
+def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
+    """Return the critic's name and values on points of model space: a log-ratio where it reads one, else f."""
+    equation, like = state.equation, p.x
+    if equation.metric is None or equation.metric.outputs is not None or batch.context is not None:
+        return None
+    readable = equation.divergence.critic_reads == "log_ratio" and equation.metric.function_class == "unrestricted"
+
+    @torch.no_grad()
+    def values(x: Tensor) -> Tensor:
+        x = x.to(like.device, like.dtype)
+        return equation.log_ratio(x, batch, p) if readable else equation.f(equation.metric(x))  # type: ignore[misc]
+
+    return Critic("critic's log p_d/p" if readable else "critic's f", values, readable)
+
+
+def animate(directory: Path, path: Path) -> None:
+    """Join the frames of a directory, in the order of their names, into an animated GIF of half their size."""
+    from PIL import Image
+
+    images = []
+    for file in sorted(directory.glob("*.png")):
+        try:
+            image = Image.open(file, formats=("PNG",))
+        except Exception as error:  # noqa: BLE001  the file may be anybody's, and no decoder but PNG's is tried
+            raise RunDirectoryError(f"{file} is no picture of a round ({error}): remove it") from error
+        with image:
+            if image.width * image.height > PIXELS:
+                raise RunDirectoryError(
+                    f"{file} has {image.width} x {image.height} pixels, ours are smaller: remove it"
+                )
+            images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
+    if images:
+        buffer = io.BytesIO()
+        images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=250, loop=0)
+        write_atomically(path, buffer.getvalue())

@@ -1,0 +1,99 @@
+"""Class labels through data, model and metric: joint laws of points and labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from divergences import GAN, KL, CrossEntropy
+from models import MLPCritic, MLPGenerator, Particles
+from se_framework import R1, Dual, Metric, StandardEquation, TrainState, train
+from se_framework.data import Sampler
+from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.randomness import generator
+
+DEFAULT_DTYPE = torch.float64
+
+
+class Labelled(Sampler):
+    """Two classes at -2 and +2 on the line, the first three times as frequent."""
+
+    name, event_shape, classes = "labelled", (1,), 2
+
+    def draw(self, n, generator):
+        """Return points by their labels."""
+        label = (torch.rand(n, generator=generator, dtype=torch.float64) < 0.25).long()
+        self.drawn = label
+        return (4.0 * label - 2)[:, None] + 0.3 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+    def labels(self, n, seed, index, device="cpu"):
+        """Return the labels of a batch."""
+        self.draw(n, generator(seed, index, "data"))
+        return self.drawn.to(device)
+
+    def held_out_labels(self, n, seed=0, device="cpu"):
+        """Return the labels of the held-out points."""
+        self.draw(n, generator(seed, 0, "held_out"))
+        return self.drawn.to(device)
+
+
+def test_the_scalar_is_that_of_the_joint_law():
+    model, critic = MLPGenerator((1,), width=8, classes=2), MLPCritic((1,), width=8, classes=2)
+    equation = StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=Metric(critic))
+    labels, x = torch.tensor([0, 1, 1, 0]), torch.randn(4, 1)
+    noise = model(labels).noise(4, torch.Generator().manual_seed(0))
+    one_hot = torch.nn.functional.one_hot(labels, 2).double()
+    fake = model.net(torch.cat([noise, one_hot], 1))
+    v, v_data = (critic.net(torch.cat([t, one_hot], 1)).squeeze(1) for t in (fake, x))
+    want = (1 + v_data).mean() - v.exp().mean()
+    assert equation(x, noise, labels).item() == pytest.approx(want.item(), abs=1e-14)
+
+
+def test_a_conditional_game_learns_each_class_by_its_label():
+    """After training, the model's mean given each label is that class's; the marginal game could not tell labels."""
+    data = Labelled()
+    model, critic = MLPGenerator((1,), width=32, classes=2, latent_dim=2), MLPCritic((1,), width=32, classes=2)
+    equation = StandardEquation(model=model, divergence=GAN(), auxiliary=Dual(), metric=Metric(critic, R1(0.1)))
+    state = train(TrainState(equation), data, rounds=600, batch_size=128, log_every=0, progress=False)
+    for label in (0, 1):
+        x = state.equation.model(torch.full((2000,), label)).sample((2000,), torch.Generator().manual_seed(1))
+        assert abs(float(x.mean()) - (4 * label - 2)) < 1.0  # a quarter of the distance between the classes
+
+
+def test_labels_are_refused_where_they_cannot_be_read():
+    conditional, plain = MLPGenerator((1,), classes=2), MLPGenerator((1,))
+    with pytest.raises(
+        ValueError, match=r"MLPGenerator is conditional: it needs one label in 0\.\.1 per example, got none"
+    ):
+        conditional()
+    with pytest.raises(ValueError, match="MLPGenerator is not conditional, got labels; build it with classes=K"):
+        plain(torch.zeros(3, dtype=torch.long))
+    with pytest.raises(
+        ValueError, match=r"MLPCritic needs whole-number labels of shape \(N,\), got torch.float64 \(3,\)"
+    ):
+        MLPCritic((1,), classes=2)(torch.zeros(3, 1), torch.zeros(3))
+
+
+def test_an_assembly_samples_by_label_and_scores_a_conditional_flow():
+    from se_framework import compose
+    from se_framework.evaluation.evaluate import evaluate
+
+    torch.set_default_dtype(torch.float32)
+    short = ["loop.rounds=3", "loop.batch_size=32", "loop.log_every=1", "progress=false", "device=cpu"]
+    assembly = compose("vanilla_gan", short, data=Labelled())
+    assembly.train()
+    assert assembly.sample(5, label=1).shape == (5, 1) and assembly.sample(7).shape == (7, 1)
+    assert "held_out_value" in evaluate(assembly, n=100)
+    with pytest.raises(ConfigError, match=r"label=2 is no class of labelled, which has 0\.\.1"):
+        assembly.sample(5, label=2)
+    with pytest.raises(IncompatibleError, match="the data has labels, and Affine and MLPCritic|and Affine cannot read"):
+        compose("vanilla_gan", [*short, "model=affine"], data=Labelled())
+    with pytest.raises(ConfigError, match="label=0 is no class of ring8, which has none: train with data.labels=true"):
+        compose("vanilla_gan", short).sample(5, label=0)
+
+
+def test_particles_keep_their_labels():
+    labels = torch.tensor([1, 0])
+    assert torch.equal(Particles(torch.zeros(2, 1), context=labels).detach().context, labels)
+    assert torch.equal(Particles(torch.zeros(2, 1), context=labels).double().context, labels)
+    assert CrossEntropy().primal_needs == "log_prob"

@@ -1,0 +1,289 @@
+"""Legality: every rule is broken once, names its parts, and its fix mends it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from divergences import (
+    GAN,
+    KL,
+    MMD,
+    CrossEntropy,
+    OptimalTransport,
+    Renyi,
+    Sinkhorn,
+    Surrogate,
+    Wasserstein1,
+    Wasserstein1D,
+)
+from models import Affine, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
+from se_framework.equation.auxiliary import Dual, Embedded, Empirical, Tilted
+from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.legality import ALLOWABLE, RULES, Choice, check, images, refuse
+from se_framework.equation.metric import Metric
+from se_framework.equation.penalties import R1, GradientPenalty
+from se_framework.errors import ConfigError, IncompatibleError
+from tests.support.cases import NAMED_F_DIVERGENCES
+
+DEFAULT_DTYPE = torch.float64
+
+
+def mlp(penalty=None):
+    return Metric(MLPCritic((2,), width=4), penalty)
+
+
+def coupled(penalty):
+    return Metric(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), penalty)
+
+
+class Embedding(nn.Module):
+    """A linear embedding: neither Lipschitz nor bounded."""
+
+    def __init__(self, bounded=False):
+        super().__init__()
+        self.outputs, self.bounded, self.layer = 3, bounded, nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Absent(MMD):
+    """A divergence whose primal needs a package that nobody has."""
+
+    primal_extra = ("no_such_package", "nothing")
+
+
+PLAIN = {"alpha": 0.0, "beta": 1.0}
+BROKEN = {
+    "metric_missing": (
+        Choice(Affine, GAN(), Dual(), None, **PLAIN),
+        "auxiliary Dual needs a metric f_phi, got none: add metric=mlp",
+    ),
+    "metric_unused": (
+        Choice(Affine, CrossEntropy(), Empirical(), mlp(), **PLAIN),
+        "auxiliary Empirical has no f_phi: the metric would never learn: add metric=none",
+    ),
+    "dual_missing": (
+        Choice(Affine, Sinkhorn(), Dual(), mlp(), **PLAIN),
+        "auxiliary Dual works through the dual of D, and Sinkhorn has none: add auxiliary=data metric=none",
+    ),
+    "primal_missing": (
+        Choice(Affine, GAN(), Empirical(), None, **PLAIN),
+        r"auxiliary Empirical evaluates D\(p_d, p_theta\) on samples, and GAN is known by its dual only: "
+        "add auxiliary=dual metric=mlp",
+    ),
+    "ground_cost": (
+        Choice(Affine, GAN(), Transported(), mlp(), **PLAIN),
+        "auxiliary Transported moves p at a ground cost, and GAN has none: add divergence=wasserstein1",
+    ),
+    "extra": (
+        Choice(Affine, Absent(), Empirical(), None, **PLAIN),
+        r"Absent is computed by the package no_such_package, which is not installed "
+        r"\(pip install 'se-framework\[nothing\]'\): add divergence=sinkhorn",
+    ),
+    "entropy_form": (
+        Choice(Affine, GAN(), Tilted(), mlp(), 0.5, 1.0),
+        "auxiliary Tilted has no closed form of q under GAN: add divergence=kl",
+    ),
+    "lipschitz": (
+        Choice(Affine, Wasserstein1(), Dual(), mlp(R1()), **PLAIN),
+        r"Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one: add metric=groupsort "
+        r"\(or study it anyway: allow=\[lipschitz\]\)",
+    ),
+    "alpha": (
+        Choice(Affine, GAN(), Dual(), mlp(), 0.5, 1.0),
+        "auxiliary Dual is the minimum over q at alpha = 0, got alpha = 0.5: add equation.alpha=0",
+    ),
+    "beta": (
+        Choice(Affine, GAN(), Dual(), mlp(), 0.0, 0.0),
+        "beta = 0 removes GAN and with it the model's gradient: add equation.beta=1",
+    ),
+    "density": (
+        Choice(MLPGenerator, CrossEntropy(), Empirical(), None, **PLAIN),
+        "CrossEntropy needs the model's density, and MLPGenerator has none: add model=affine",
+    ),
+    "dimension": (
+        Choice(RealNVP, CrossEntropy(), Empirical(), None, **PLAIN, dimension=1),
+        "RealNVP needs data of at least 2 dimensions, got 1: add model=affine",
+    ),
+    "batch_coupled": (
+        Choice(Affine, GAN(), Dual(), coupled(R1()), **PLAIN),
+        "R1 takes each example's gradient, and Sequential couples the examples by batch normalisation: add metric=mlp",
+    ),
+    "normaliser": (
+        Choice(Affine, Surrogate("hinge"), Dual(normalised=True), mlp(), **PLAIN),
+        "auxiliary Dual takes q of mass one, Surrogate has no such dual: add auxiliary=dual",
+    ),
+    "embedding": (
+        Choice(Affine, Sinkhorn(), Embedded(), mlp(), **PLAIN),
+        "auxiliary Embedded needs an embedding, and MLPCritic returns one score per example: add metric=embedding",
+    ),
+    "embedding_bound": (
+        Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding()), **PLAIN),
+        "Sinkhorn grows with the scale of its points, and Embedding is neither Lipschitz nor bounded: "
+        r"add metric=embedding \(or study it",
+    ),
+    "context": (
+        Choice(Affine, GAN(), Dual(), Metric(TabularCritic()), **PLAIN, classes=3),
+        "the data has labels, and Affine and TabularCritic cannot read any: add data.labels=false",
+    ),
+    "view": (
+        Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(CrossEntropy(),)),
+        "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
+    ),
+}
+
+
+def test_every_rule_is_broken_once():
+    assert set(BROKEN) | {"image", "ensemble"} == set(RULES)
+
+
+def test_convolutions_need_images():
+    class ForImages(MLPGenerator):
+        needs_image = True
+
+    refuse(images(ForImages, MLPCritic, (8, 8), GAN(), Dual()))
+    for part, divergence, auxiliary, fix in (
+        ("model", GAN(), Dual(), "model=mlp_generator"),
+        ("model", CrossEntropy(), Empirical(), "model=affine"),
+        ("metric", GAN(), Dual(), "metric=mlp"),
+        ("metric", Wasserstein1(), Dual(), "metric=groupsort"),
+        ("metric", CrossEntropy(), Empirical(), "metric=none"),
+        ("metric", Sinkhorn(), Embedded(), "metric=embedding"),
+    ):
+        pair = (ForImages, None) if part == "model" else (Affine, ForImages)
+        with pytest.raises(IncompatibleError, match=f"ForImages is for images, and the data has no.*: add {fix}$"):
+            refuse(images(*pair, None, divergence, auxiliary))
+
+
+def test_embeddings_and_labels_find_their_place():
+    bounded, free = Metric(Embedding(bounded=True)), Metric(Embedding())
+    assert check(Choice(Affine, Sinkhorn(), Embedded(), bounded, **PLAIN)) == []
+    for wrong, fix in (
+        (Choice(Affine, GAN(), Dual(), free, **PLAIN), "metric=mlp"),
+        (Choice(Affine, Wasserstein1(), Dual(), free, **PLAIN), "metric=groupsort"),
+        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric=embedding"),
+        (Choice(Affine, CrossEntropy(), Embedded(), bounded, **PLAIN), "divergence=sinkhorn"),
+        (Choice(MLPGenerator, Sinkhorn(), Empirical(), None, **PLAIN, classes=2), "data.labels=false"),
+        (Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0, classes=2), "data.labels=false"),
+    ):
+        with pytest.raises(IncompatibleError, match=f"add .*{fix}"):
+            check(wrong)
+    assert check(Choice(MLPGenerator, GAN(), Dual(), mlp(), **PLAIN, classes=2)) == []
+
+
+def test_a_parameter_may_decide_whether_there_is_a_dual():
+    for auxiliary in (Dual(), Dual(normalised=True)):
+        assert check(Choice(Affine, Renyi(1.0), auxiliary, mlp(), **PLAIN)) == []
+        with pytest.raises(IncompatibleError, match="the dual of D, and Renyi has none.*: add divergence=kl"):
+            check(Choice(Affine, Renyi(1.5), auxiliary, mlp(), **PLAIN))
+    with pytest.raises(IncompatibleError, match="Renyi is known by its dual only: add auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(0.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="neither that nor a dual: add divergence=kl auxiliary=dual metric=mlp"):
+        check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
+    with pytest.raises(IncompatibleError, match="a player's view Renyi"):
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Renyi(2.0),)))
+
+
+def test_surrogates_are_flagged():
+    (remark,) = check(Choice(Affine, Surrogate("hinge"), Dual(), mlp(), **PLAIN))
+    assert remark.startswith("surrogate: Surrogate(hinge, a surrogate): each player has a loss of its own")
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_rules_name_the_parts_and_the_fix(rule):
+    choice, message = BROKEN[rule]
+    with pytest.raises(IncompatibleError, match=message):
+        check(choice)
+    if rule in ALLOWABLE:
+        (warning,) = check(choice, allow=[rule])
+        assert warning.startswith(f"allowed: {rule}: ")
+    else:
+        with pytest.raises(ConfigError, match=f"allow: '{rule}' is no rule that can be allowed"):
+            check(choice, allow=[rule])
+
+
+def test_more_ways_to_break_the_rules():
+    with pytest.raises(IncompatibleError, match=r"auxiliary Tilted needs alpha > 0, got 0: add equation.alpha=0.5"):
+        check(Choice(Affine, KL(), Tilted(), mlp(), **PLAIN))
+    with pytest.raises(
+        IncompatibleError, match="auxiliary Tilted needs the model's density, and MLPGenerator has none"
+    ):
+        check(Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0))
+    with pytest.raises(IncompatibleError, match="Wasserstein1 needs a 1-Lipschitz metric"):  # in a view as well
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Wasserstein1(),)))
+    with pytest.raises(ConfigError, match="'lipshitz' is no rule that can be allowed: did you mean 'lipschitz'"):
+        check(BROKEN["lipschitz"][0], allow=["lipshitz"])
+    with pytest.raises(IncompatibleError, match="needs a metric.*; .*alpha"):  # all faults at once
+        check(Choice(Affine, GAN(), Dual(), None, 0.5, 1.0))
+
+
+def test_transport_finds_its_place():
+    """A ground cost without a dual is served by transported, which needs no Lipschitz metric; the line is a line."""
+    assert check(Choice(Affine, Wasserstein1(), Transported(), mlp(R1()), **PLAIN)) == []
+    assert check(Choice(Affine, OptimalTransport(), Transported(), mlp(), **PLAIN, dimension=5)) == []  # needs no POT
+    assert check(Choice(Affine, Wasserstein1D(), Transported(), mlp(), **PLAIN, dimension=5)) == []
+    assert check(Choice(Affine, Wasserstein1D(), Empirical(), None, **PLAIN, dimension=1)) == []
+    line = Metric(Projection((5,)))
+    assert check(Choice(Affine, Wasserstein1D(), Embedded(), line, **PLAIN, dimension=5)) == []
+    for wrong, message in (
+        (Choice(Affine, OptimalTransport(), Dual(), mlp(), **PLAIN), "has none: add auxiliary=transported$"),
+        (Choice(Affine, Wasserstein1D(root=True), Dual(), mlp(), **PLAIN), "add auxiliary=data metric=none"),
+        (Choice(Affine, Wasserstein1D(root=True), Transported(), mlp(), **PLAIN), "Wasserstein1D has none: add diverg"),
+        (
+            Choice(Affine, Wasserstein1(), Transported(), None, **PLAIN),
+            "needs a metric f_phi, got none: add metric=mlp",
+        ),
+        (Choice(Affine, Wasserstein1(), Transported(), mlp(), 0.5, 1.0), "at alpha = 0, got .*: add equation.alpha=0"),
+        (
+            Choice(Affine, Wasserstein1(), Transported(), coupled(None), **PLAIN),
+            "takes v at points of its own, and Sequential couples the examples by batch normalisation: add metric=mlp",
+        ),
+        (
+            Choice(Affine, Wasserstein1D(), Empirical(), None, **PLAIN, dimension=2),
+            "Wasserstein1D is for data of at most 1 dimension, got 2: add divergence=sliced_wasserstein",
+        ),
+        (
+            Choice(Affine, Wasserstein1D(), Embedded(), Metric(Embedding(bounded=True)), **PLAIN, dimension=1),
+            "Wasserstein1D is for embedded points of at most 1 dimension, got 3: add metric=projection",
+        ),
+        (
+            Choice(MLPGenerator, Wasserstein1(), Transported(), mlp(), **PLAIN, classes=2),
+            "the data has labels, and Wasserstein1 cannot read any: add data.labels=false",
+        ),
+    ):
+        with pytest.raises(IncompatibleError, match=message):
+            check(wrong)
+
+
+@pytest.mark.parametrize("model", [Affine, MLPGenerator])
+def test_legal_choices_pass(model):
+    for d in NAMED_F_DIVERGENCES.values():
+        for auxiliary in (Dual(), Dual(normalised=True)):
+            assert check(Choice(model, d(), auxiliary, mlp(R1()), **PLAIN)) == []
+    assert check(Choice(model, Wasserstein1(), Dual(), mlp(GradientPenalty()), **PLAIN)) == []
+    assert check(Choice(model, Sinkhorn(), Empirical(), None, **PLAIN)) == []
+    assert check(Choice(Affine, CrossEntropy(), Empirical(), None, **PLAIN)) == []
+
+
+@pytest.mark.parametrize("weight", ["alpha", "beta"])
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_bad_weights_are_refused(weight, bad):
+    with pytest.raises(ConfigError, match=f"equation.{weight} must be a finite number >= 0, got"):
+        StandardEquation(
+            model=Affine((2,)), divergence=GAN(), auxiliary=Dual(), metric=mlp(), **{weight: bad}
+        )  # fmt: skip
+
+
+def test_equation_checks_legality_and_keeps_the_warnings():
+    with pytest.raises(IncompatibleError, match="Wasserstein1 needs"):
+        StandardEquation(model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp())
+    studied = StandardEquation(
+        model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp(), allow=["lipschitz"]
+    )
+    assert studied.warnings == ["allowed: lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]

@@ -1,0 +1,98 @@
+"""The metric: clipping, embeddings in the place of scores, and what a network does after each step of phi."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from divergences import GAN, KL, Alpha, EnergyDistance, Neyman, Pearson, ReverseKL, Sinkhorn, Wasserstein1
+from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles, SpectralCritic
+from se_framework import Dual, Metric, StandardEquation, TrainState, train
+from se_framework.equation.auxiliary import Embedded
+from se_framework.errors import ConfigError
+from se_framework.training.players import make_players
+
+DEFAULT_DTYPE = torch.float64
+
+
+def equation(metric, divergence=None, auxiliary=None):
+    """Return an equation of an affine model in the plane."""
+    return StandardEquation(
+        model=Affine((2,)), divergence=divergence or Wasserstein1(), auxiliary=auxiliary or Dual(), metric=metric
+    )
+
+
+def test_clipping_holds_from_the_start_and_after_every_step():
+    metric = Metric(MLPCritic((2,), width=16), clip=0.05)
+    assert metric.function_class == "Lipschitz by clipping, of unknown constant"
+    largest = lambda: max(float(p.detach().abs().max()) for p in metric.parameters())  # noqa: E731
+    assert largest() <= 0.05
+    state = TrainState(equation(metric))
+    train(state, 3 + torch.randn(64, 2), rounds=20, batch_size=32, log_every=0, progress=False)
+    assert largest() == 0.05  # the game pushes against the bound, and the bound holds
+    with pytest.raises(ConfigError, match="metric.clip must be a positive number or null, got 0"):
+        Metric(MLPCritic((2,)), clip=0.0)
+
+
+def test_what_settles_does_so_in_steps_only():
+    """Reading a metric leaves it alone; a step of phi, not of theta, lets it settle."""
+    metric = Metric(SpectralCritic((2,), width=16, depth=2))
+    state = TrainState(equation(metric))
+    buffers = {name: b.clone() for name, b in metric.named_buffers()}
+    assert buffers
+    for _ in range(3):
+        metric(torch.randn(5, 2))
+    state.equation.terms(Particles(torch.randn(8, 2)), state.equation.sample(8))
+    assert all(torch.equal(b, buffers[name]) for name, b in metric.named_buffers())
+    train(state, torch.randn(64, 2), rounds=1, batch_size=16, log_every=0, progress=False)
+    assert any(not torch.equal(b, buffers[name]) for name, b in metric.named_buffers())
+
+
+@pytest.mark.parametrize("kind", [GroupSortEmbedding, MLPEmbedding])
+def test_an_embedding_carries_d_to_its_points_and_phi_climbs_on_it(kind):
+    embedding = kind((2,), outputs=4, width=8)
+    game = equation(Metric(embedding), EnergyDistance(), Embedded())
+    data, p = Particles(torch.randn(16, 2)), game.sample(16)
+    want = EnergyDistance().primal(Particles(embedding(data.x)), None, Particles(embedding(p.x)))
+    minimum, f_data = game.parts(data, p)
+    assert float(minimum) == pytest.approx(float(want), abs=1e-14) and float(f_data) == 0
+    row = game.terms(data, p).as_dict()
+    assert set(row) == {"D", "total"} and row["D"] == pytest.approx(float(want), abs=1e-14)
+    phi, _ = make_players(game, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))
+    phi.apply(-game.scalar(data, game.sample(16, torch.Generator().manual_seed(0))), ())
+    after = game.scalar(data, p.detach())
+    assert float(after) > float(want)
+
+
+def test_a_lipschitz_embedding_bounds_the_value_by_that_in_the_space_of_the_data():
+    """W1 of the embedded clouds is at most W1 of the clouds; entropic smoothing moves either by blur log N at most."""
+    embedding, blurred = GroupSortEmbedding((2,), outputs=4, width=8), Sinkhorn(p=1, blur=1e-3, scaling=0.9)
+    x, y = torch.randn(24, 2), 1 + torch.randn(24, 2)
+    inside = blurred.primal(Particles(embedding(x)), None, Particles(embedding(y)))
+    outside = blurred.primal(Particles(x), None, Particles(y))
+    assert 0 < float(inside.detach()) <= float(outside) + 2 * 1e-3 * math.log(24)
+
+
+def test_an_embedding_returns_what_it_declares():
+    class Liar(torch.nn.Module):
+        outputs = 3
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"Liar returned \(5, 2\).*declares an embedding of 3 dimensions"):
+        Metric(Liar())(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("heavy", [KL(), Pearson(), Neyman(), Alpha(1.0), Alpha(-1.0)])
+def test_heavy_duals_are_learnt_through_a_light_one_and_meet_at_the_same_critic(heavy):
+    phi, theta = make_players(equation(Metric(MLPCritic((2,))), heavy))
+    assert isinstance(phi.view, GAN) and theta.view is None
+    chosen, _ = make_players(equation(Metric(MLPCritic((2,))), heavy), phi={"view": heavy})
+    assert chosen.view is heavy
+    over_probabilities, _ = make_players(equation(Metric(MLPCritic((2,))), heavy, Dual(normalised=True)))
+    assert over_probabilities.view is None and ReverseKL().phi_view() is None and Alpha(0.5).phi_view() is None
+    constrained, _ = make_players(equation(Metric(GroupSortCritic((2,))), heavy))
+    assert constrained.view is None  # among 1-Lipschitz functions the two duals have different optima

@@ -1,0 +1,132 @@
+"""Sums of equations over one theta: values, terms, gradients, players, units, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from divergences import GAN, KL, CrossEntropy, Surrogate, Wasserstein1
+from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Particles
+from se_framework import R1, Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState, train
+from se_framework.assembly import assembly_of
+from se_framework.config.composing import compose
+from se_framework.data import TensorData
+from se_framework.equation.units import in_user_units
+from se_framework.errors import ConfigError, IncompatibleError
+
+DEFAULT_DTYPE = torch.float64
+
+
+def parts():
+    """Return a model, a GAN's equation, a likelihood and a W1 of it."""
+    model = Affine((2,))
+    gan = {"divergence": GAN(), "auxiliary": Dual(), "metric": Metric(MLPCritic((2,), width=8), R1(0.5))}
+    likelihood = StandardEquation(model=model, divergence=CrossEntropy(), auxiliary=Empirical(), alpha=1.0)
+    w1 = StandardEquation(
+        model=model, divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(GroupSortCritic((2,), width=8))
+    )
+    return model, gan, likelihood, w1
+
+
+def test_value_terms_and_gradient_are_weighted_sums():
+    model, gan, likelihood, w1 = parts()
+    alone = StandardEquation(model=model, **gan)
+    total = StandardEquation(model=model, **gan, plus={"nll": (0.3, likelihood), "w1": (2.0, w1)})
+    data, p = Particles(torch.randn(32, 2)), alone.sample(32, torch.Generator().manual_seed(1))
+    pieces = [(1.0, alone), (0.3, likelihood), (2.0, w1)]
+    want = sum(weight * equation.scalar(data, p) for weight, equation in pieces)
+    got = total.scalar(data, p)
+    assert float(got) == pytest.approx(float(want), abs=1e-13)
+    for parameter in model.parameters():
+        a, b = (torch.autograd.grad(t, parameter, retain_graph=True)[0] for t in (got, want))
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+    terms = total.terms(data, p)
+    assert terms.total == pytest.approx(float(want), abs=1e-12) and terms.up_to_constant
+    row = terms.as_dict()
+    assert {"D", "E_pd_f", "total_up_to_const", "nll/D", "nll/total_up_to_const", "w1/total", "w1/E_q_f"} <= set(row)
+    assert row["nll/D"] == pytest.approx(float(-model().log_prob(data.x).mean()), abs=1e-12)
+
+
+def test_phi_holds_every_metric_with_its_own_penalty():
+    model, gan, likelihood, w1 = parts()
+    w1 = StandardEquation(
+        model=model, divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(MLPCritic((2,)), GradientPenalty(1.0))
+    )
+    total = StandardEquation(model=model, **gan, plus={"w1": (0.5, w1)})
+    state = TrainState(total)
+    phi = state.player("phi")
+    assert len(phi.penalised) == 2 and len(phi.parameters) == sum(
+        1 for m in total.metrics().values() for _ in m.parameters()
+    )
+    before = {name: [p.clone() for p in metric.parameters()] for name, metric in total.metrics().items()}
+    train(state, torch.randn(64, 2), rounds=2, batch_size=16, log_every=1, progress=False)
+    for name, metric in total.metrics().items():
+        assert any(not torch.equal(a, b) for a, b in zip(before[name], metric.parameters(), strict=True)), name
+    assert state.trained().plus["w1"].metric is total.plus["w1"].metric
+    assert state.trained().scalar(*_clouds(total)) == total.scalar(*_clouds(total))
+
+
+def _clouds(equation):
+    return Particles(torch.ones(4, 2)), equation.sample(4, torch.Generator().manual_seed(0))
+
+
+def test_units_are_undone_summand_by_summand():
+    model, gan, likelihood, w1 = parts()
+    total = StandardEquation(model=model, **gan, plus={"nll": (0.3, likelihood)})
+    data = TensorData(5 * torch.randn(100, 2) + 7, standardize=True)
+    batch, p = Particles(data.train[:32].double()), total.sample(32)
+    row = in_user_units(total.terms(batch, p), total, data)
+    nll = float(-(model().log_prob(batch.x) - data.log_scale).mean())
+    assert row["nll/D"] == pytest.approx(nll, abs=1e-10)
+    own = float(StandardEquation(model=model, **gan).scalar(batch, p))
+    assert row["total_up_to_const"] == pytest.approx(own + 0.3 * nll, abs=1e-10)
+
+
+def test_what_is_no_sum_is_refused():
+    model, gan, likelihood, _ = parts()
+    with pytest.raises(ConfigError, match="plus.nll must be one equation of the same model"):
+        StandardEquation(model=Affine((2,)), **gan, plus={"nll": (1.0, likelihood)})
+    with pytest.raises(ConfigError, match="plus.nll.weight must be a finite number >= 0, got -1"):
+        StandardEquation(model=model, **gan, plus={"nll": (-1.0, likelihood)})
+    with pytest.raises(
+        ConfigError, match="plus.own must be one equation of the same model, under another name than own"
+    ):
+        StandardEquation(model=model, **gan, plus={"own": (1.0, likelihood)})
+    hinge = StandardEquation(model=model, **(gan | {"divergence": Surrogate("hinge")}))
+    with pytest.raises(ConfigError, match="plus.hinge is a surrogate: a sum is one scalar"):
+        StandardEquation(model=model, **gan, plus={"hinge": (1.0, hinge)})
+    with pytest.raises(IncompatibleError, match="MLPGenerator has none"):
+        StandardEquation(model=MLPGenerator((2,)), divergence=CrossEntropy(), auxiliary=Empirical())
+
+
+SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["plus.likelihood.weight=-2"], "plus.likelihood.weight must be a finite number >= 0"),
+        (["plus.likelihood.weight=much"], "plus.likelihood.weight must be a number, got 'much'"),
+        (["+plus.likelihood.wieght=2"], "unknown key 'plus.likelihood.wieght': did you mean 'weight'"),
+        (["+plus.more.weight=2"], r"plus.more.divergence must be chosen: add \+divergence@plus.more.divergence=CHOICE"),
+        (["+plus.more=3"], "plus.more must be a mapping of weight, divergence"),
+        (["model=mlp_generator"], "plus.likelihood: CrossEntropy needs the model's density.*: add model=affine"),
+    ],
+)
+def test_bad_summands_are_one_sentence(overrides, message):
+    with pytest.raises((ConfigError, IncompatibleError), match=message):
+        assembly_of(compose("flow_gan", [*SHORT, *overrides]))
+
+
+def test_a_summand_joins_any_experiment_from_the_command_line():
+    torch.set_default_dtype(torch.float32)
+    more = ["+divergence@plus.kl.divergence=kl", "+auxiliary@plus.kl.auxiliary=dual", "+metric@plus.kl.metric=mlp"]
+    assembly = assembly_of(compose("mle_flow", [*SHORT, *more]))
+    assert isinstance(assembly.equation.plus["kl"].divergence, KL)
+    assert "kl/E_q_f" in assembly.train().history[-1]
+    from se_framework.describe import describe
+    from se_framework.evaluation.evaluate import evaluate
+
+    assert "+ 1 (-beta D*_p(f/beta) + E_pd f)   plus.kl: alpha 0, KL(), Dual(normalised=False)" in describe(assembly)
+    bound = evaluate(assembly, n=200)["held_out_value"]["bound"]
+    assert bound == "estimate of beta CrossEntropy(p_d, p_theta) + 1 x (lower bound of beta KL(p_d, p_theta))"

@@ -1,0 +1,218 @@
+"""Data files, checkpoints and links of a stranger: read, or refused in one sentence; nothing of them runs or grows."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors import safe_open
+
+import se_framework as se
+from se_framework.commands import train
+from se_framework.commands.export import _export
+from se_framework.config.composing import compose
+from se_framework.data import ArrayData
+from se_framework.errors import DataError, RunDirectoryError, SEError
+from se_framework.runs.directory import RunDirectory
+
+TINY = ["experiment=wgan_gp", "data=moons", "model.width=4", "metric.network.width=4", "loop.rounds=2",
+        "loop.batch_size=8", "progress=false", "device=cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of our own to be tampered with."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "finish", lambda *a: 0.0)
+        train.train_run(compose(None, TINY), path, TINY)
+    return path
+
+
+@pytest.fixture
+def sentinel(tmp_path, monkeypatch):
+    """The trace that the payloads leave, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "trace"
+
+
+def tampered(finished, folder, key, value):
+    """Return a copy of the run whose configuration has another value."""
+    import shutil
+
+    shutil.copytree(finished, folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    return folder
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch trace",)
+
+
+def pickles():
+    """Yield pickles in every wrapping torch and numpy know."""
+    plain = pickle.dumps(Payload())
+    yield "pickle", plain
+    for name, zipped in (("torch", True), ("torch_legacy", False)):
+        buffer = io.BytesIO()
+        torch.save({"x": Payload()}, buffer, _use_new_zipfile_serialization=zipped)
+        yield name, buffer.getvalue()
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Payload()], dtype=object), allow_pickle=True)
+    yield "npy", buffer.getvalue()
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.array([Payload()], dtype=object))
+    yield "npz", buffer.getvalue()
+
+
+@pytest.mark.parametrize("extension", ["npy", "npz", "pt", "csv", "pkl", "png", "safetensors"])
+@pytest.mark.parametrize("kind, content", list(pickles()), ids=lambda v: v if isinstance(v, str) else "")
+def test_pickles_under_every_extension_stay_closed(kind, content, extension, tmp_path, sentinel):
+    (tmp_path / f"data.{extension}").write_bytes(content)
+    with pytest.raises(DataError):
+        ArrayData(tmp_path / f"data.{extension}")
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("kind, content", list(pickles()), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_pickle_in_the_place_of_a_checkpoint_stays_closed(kind, content, finished, tmp_path, sentinel):
+    run = tampered(finished, tmp_path / "run", "seed", 0)
+    for file in RunDirectory(run).checkpoints():
+        file.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match="no checkpoint in .* can be read"):
+        se.load(run)
+    assert not sentinel.exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_in_words(finished, tmp_path):
+    from se_framework.runs.checkpoint import decode, encode
+
+    run = tampered(finished, tmp_path / "run", "seed", 0)
+    file = RunDirectory(run).checkpoints()[0]
+    state = decode(file.read_bytes())
+    weights = state["players"]["theta"]["module"]
+    for spoil in (
+        lambda: weights.update({next(iter(weights)): torch.zeros(99, 99)}),
+        lambda: state["players"].update(theta=3),
+        lambda: state.update(players=[]),
+    ):
+        spoil()
+        file.write_bytes(encode(state))
+        with pytest.raises(RunDirectoryError, match="the checkpoint"):
+            se.load(run)
+
+
+def bombs():
+    """Yield files that are small and claim, or unfold to, far more."""
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
+    npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header + b"\n" + b"\0" * 64
+    yield "claims.npy", npy
+    huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4,), " + b" " * 2**22 + b"}\n"
+    yield "header.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", len(huge)) + huge + b"\0" * 32
+    for name, content in (("inner.npz", npy), ("zeros.npz", None)):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            if content is not None:
+                archive.writestr("x.npy", content)
+            else:
+                with archive.open("x.npy", "w", force_zip64=True) as stream:
+                    for _ in range(1100):
+                        stream.write(b"\0" * 2**20)
+        yield name, buffer.getvalue()
+    buffer = io.BytesIO()
+    torch.save(torch.zeros(1).expand(10**12), buffer)
+    yield "strides.pt", buffer.getvalue()
+    buffer = io.BytesIO()
+    torch.save(torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), buffer)
+    yield "sparse.pt", buffer.getvalue()
+    for name, pickled in (
+        ("bytes.pt", b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR."),
+        ("large.pt", b"N" * 2**17 + b"."),
+    ):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("x/data.pkl", pickled)
+            archive.writestr("x/version", b"3")
+        yield name, buffer.getvalue()
+    inner = io.BytesIO()
+    torch.save(torch.zeros(2**22), inner)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(inner) as plain, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in plain.infolist():
+            archive.writestr(member.filename, plain.read(member))
+    yield "deflated.pt", buffer.getvalue()
+
+
+@pytest.mark.parametrize("name, content", list(bombs()), ids=lambda v: v if isinstance(v, str) else "")
+def test_files_that_claim_more_than_they_hold(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as refused:
+            ArrayData(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_names_in_an_archive_lead_nowhere(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        buffer = io.BytesIO()
+        np.save(buffer, np.arange(20.0).reshape(10, 2))
+        archive.writestr("../../escaped.npy", buffer.getvalue())
+    assert ArrayData(tmp_path / "a.npz", key="../../escaped").train_size == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz"]  # nothing is ever extracted
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "scores.csv", ".lock"])
+def test_links_in_a_run_directory_are_not_written_through(name, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "finish", lambda *a: 0.0)
+    run = tampered(finished, tmp_path / "run", "seed", 0)
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(precious)
+    typed = [f"resume={run}", "loop.rounds=4", "loop.log_every=1", "loop.evaluate_every=1"]
+    monkeypatch.setattr(train, "score_row", lambda assembly: {"to_minimise": 0.0})
+    try:
+        train.train_run(compose(None, typed), run, typed)
+    except RunDirectoryError as error:
+        assert "is a symbolic link out of the run directory" in str(error)  # noqa: PT017
+    assert precious.read_text() == "precious"
+
+
+def test_exported_weights_are_safetensors_and_load_elsewhere(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _export([str(finished), "out=w.safetensors"])
+    assert "tensors of round 2 in w.safetensors" in capsys.readouterr().out
+    assembly = se.load(finished)
+    with safe_open("w.safetensors", framework="pt") as file:
+        names = set(file.keys())
+        model = {n.removeprefix("model."): file.get_tensor(n) for n in names if n.startswith("model.")}
+        metadata = file.metadata()
+    assert all(torch.equal(model[n], t) for n, t in assembly.model.state_dict().items())
+    assert {n.split(".")[0] for n in names} == {"model", "metric"}
+    assert metadata["round"] == "2" and OmegaConf.create(metadata["config"]).model.width == 4
+    assert json.loads(metadata["versions"])["torch"]
+    for arguments, message in (
+        ([str(finished), "out=w.pt"], "must end in .safetensors"),
+        ([str(finished), "out=no/w.safetensors"], "the directory no does not exist"),
+        ([str(finished), "output=x"], "unknown key 'output'"),
+        ([str(Path("nowhere"))], "is not a run directory"),
+    ):
+        with pytest.raises(SEError, match=message):
+            _export(arguments)

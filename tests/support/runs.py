@@ -1,0 +1,110 @@
+"""Runs in processes of their own: one process imports torch once and forks a child per run, so signals hit real ones.
+
+A test writes a script that starts with ``from tests.support.runs import *`` and hands it to :func:`play`.
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from se_framework.commands import train
+from se_framework.config.composing import compose
+from se_framework.errors import SEError
+from se_framework.runs import files
+from se_framework.runs.directory import RunDirectory
+from se_framework.training import loop
+from tests.reliability.test_checkpoint import same
+
+ROOT = Path(__file__).parents[2]
+CLOCK = {"seconds", "samples_per_second"}
+SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false",
+         "device=cpu"]  # fmt: skip
+
+
+def play(script, *arguments, timeout=300):
+    """Run a script in a process of its own and return the finished process."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from tests.support.runs import *\ntorch.set_num_threads(1)\n" + script]
+    return subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def start(directory, overrides, prepare=None):
+    """Fork a child that trains, without the pictures and scores of the end, and return its process number.
+
+    Args:
+        directory: of the run.
+        overrides: as typed.
+        prepare: called in the child first: it may plant a fault.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        train.finish = lambda assembly, run: 0.0
+        if prepare:
+            prepare()
+        train.train_run(compose(None, overrides), Path(directory), overrides)
+        code = 0
+    except SEError as error:
+        print(f"refused: {error}", file=sys.stderr, flush=True)
+    except SystemExit as end:
+        code = end.code
+    finally:
+        os._exit(code)
+
+
+def wait(pid):
+    """Return a child's exit code, or minus the number of the signal that killed it."""
+    status = os.waitpid(pid, 0)[1]
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def child(directory, overrides, kill_at=None, prepare=None):
+    """Train in a child, killed (SIGKILL) before a round is played, and return what :func:`wait` does."""
+
+    def plant():
+        played = loop.play_round
+
+        def killed(state, *rest):
+            if state.round == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return played(state, *rest)
+
+        loop.play_round = killed
+        if prepare:
+            prepare()
+
+    return wait(start(directory, overrides, plant))
+
+
+def rows(run, table="metrics.csv"):
+    """Return a table without the clock."""
+    with open(Path(run) / table, newline="") as file:
+        return [{k: v for k, v in row.items() if k not in CLOCK} for row in csv.DictReader(file)]
+
+
+def differences(a, b):
+    """Return in what two runs differ: in the state after their last round, or in a row of a round both logged."""
+    first, second = (RunDirectory(run).load_checkpoint()[0] for run in (a, b))
+    found = [] if same(first, second) else [f"states of rounds {first['round']} and {second['round']}"]
+    logged = [{row["round"]: row for row in rows(run)} for run in (a, b)]
+    found += [f"row {t}" for t in logged[0] if t in logged[1] and logged[0][t] != logged[1][t]]
+    for run in (a, b):
+        numbers = [int(row["round"]) for row in rows(run)]
+        found += [f"{Path(run).name} has rows {numbers}"] * (numbers != sorted(set(numbers)))
+    return found
+
+
+__all__ = [
+    "Path", "RunDirectory", "child", "compose", "differences", "files", "json", "loop", "os", "rows", "same", "signal",
+    "start", "sys", "torch", "train", "wait", "SHORT",
+]  # fmt: skip
