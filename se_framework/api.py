@@ -17,6 +17,7 @@ from se_framework.ensemble import member_config
 from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.failure import replay
+from se_framework.training.older import readable
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -97,7 +98,7 @@ def reproduce(
 ) -> NonFiniteError:
     """Play the step again at which a run met a number that was not finite, and return the failure.
 
-    Its ``offence`` names player, round, step, term and source, and holds every term of the step; the folder
+    Its ``record`` names player, round, step, term and source, and holds every term of the step; the folder
     ``failure`` holds the state that the step saw, its batch and its samples.
 
     Args:
@@ -117,7 +118,9 @@ def reproduce(
     return replay(assembly.state, run)
 
 
-def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None) -> str | None:
+def restore(
+    assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None, to_go_on: bool = False
+) -> str | None:
     """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
 
     Args:
@@ -125,12 +128,13 @@ def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", mem
         run: its directory.
         checkpoint: which.
         member: the number of the member; None for a whole run.
+        to_go_on: whether the run shall train on; else it is looked at.
     """
     found = run.load_checkpoint(assembly.device, checkpoint)
     if found is None:
         return None
     saved, path, problems = found
-    kept = saved if member is None else saved["members"][member]
+    kept = readable(saved if member is None else saved["members"][member], assembly.state, to_go_on)
     afresh = assembly.state.load_state_dict(kept)
     own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
     states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from divergences.base import Divergence
+from divergences.base import Absent, Divergence
 from models.base import Model
 from se_framework.config.build import assemble, build, conform, find, locating, resolve
 from se_framework.config.trust import Trust
@@ -20,6 +20,7 @@ from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation, legality
 from se_framework.equation.metric import Metric
+from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
@@ -71,9 +72,10 @@ class Assembly:
         Raises:
             ConfigError: no such label.
         """
-        law = self.model(self._context(n, seed, label))
-        with torch.no_grad():
-            return self.data.to_user(law.sample((n,), generator=generator(seed, 0, "sample", self.device)))
+        model, context = self.model, self._context(n, seed, label)
+        with torch.no_grad(), evaluating(model, seed=seed):
+            drawn = model(context).sample((n,), generator=generator(seed, 0, "sample", self.device))
+        return self.data.to_user(drawn)
 
     def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
         """Return the labels of n samples."""
@@ -85,18 +87,22 @@ class Assembly:
         if label is not None:
             return torch.full((n,), label, device=self.device)
         rows = min(n, self.data.train_size or n)
-        drawn = [self.data.labels(rows, stream_seed(seed, 0, "labels"), i, self.device) for i in range(-(-n // rows))]
+        own = stream_seed(seed, 0, "labels")
+        drawn = [self.data.batch(start, rows, own, self.device).context for start in range(0, n, rows)]
         return torch.cat([t for t in drawn if t is not None])[:n]
 
     def train(
-        self, run: RunDirectory | None = None, evaluate: Callable[[], dict[str, float | str]] | None = None
+        self, run: RunDirectory | None = None, evaluate: Callable[[TrainState], dict[str, float | str]] | None = None
     ) -> TrainState:
         """Play the configured rounds, and call ``evaluate`` where the configuration wants scores."""
+        from se_framework.pictures.frames import frame
+
         loop = self.config.loop
-        return train(
+        return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
-            evaluate_every=loop.evaluate_every, evaluate=evaluate, run=run, progress=self.config.progress,
+            evaluate_every=loop.evaluate_every, evaluate=evaluate, picture=frame, run=run,
+            progress=self.config.progress,
         )  # fmt: skip
 
 
@@ -216,13 +222,17 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     made_for: dict[str, Any] = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
     divergence = build(config.divergence, "divergence", Divergence, **made_for)
     auxiliary = build(config.auxiliary, "auxiliary", Auxiliary, **made_for)
-    seats = {"theta": config.players.theta, "phi": config.players.phi}
-    views = {name: build(player.view, f"players.{name}.view", Divergence, **made_for) for name, player in seats.items()}
+    views = {
+        str(name): build(player.view, f"players.{name}.view", Divergence, **made_for)
+        for name, player in config.players.items()
+    }
+    views = {name: view for name, view in views.items() if view is not None}
     model = resolve(config.model, "model", Model, **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
-    for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
-        if part is None:
+    for key, part in (("model", model[0]), ("auxiliary", auxiliary), ("divergence", divergence)):
+        if part is None and not (key == "divergence" and auxiliary.works_through is None):
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+    divergence = Absent() if divergence is None else divergence
     if not isinstance(model[0], type):
         raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 
@@ -233,7 +243,7 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
-            tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(), chosen.classes,
+            tuple(views.values()), tuple(views), torch.Size(shape).numel(), chosen.classes,
         ),
         config.allow,
     )  # fmt: skip
@@ -249,16 +259,16 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
             model=built, divergence=divergence, auxiliary=auxiliary, metric=metric,
             alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow, plus=plus,
         ).to(device)  # fmt: skip
-    equation.warnings = warnings  # those of the players' views included
+    equation.warnings = warnings  # those of the players' views and of the dimension included
     options: dict[str, Any] = {}
-    for name, player in seats.items():
-        options[name] = {
+    for name, player in config.players.items():
+        options[str(name)] = {
             "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
-            "view": views[name], "optimizer": optimizer_factory(config.optimizer, player.lr),
+            "view": views.get(str(name)), "optimizer": optimizer_factory(config.optimizer, player.lr),
         }  # fmt: skip
     players, wanted = make_players(equation, **options), config.performance
-    performance = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
-    state = TrainState(equation, players, seed=config.seed, performance=performance)
+    execution = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
+    state = TrainState(equation, players, seed=config.seed, execution=execution)
     return Assembly(config, state, chosen, device)
 
 

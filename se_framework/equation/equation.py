@@ -29,6 +29,7 @@ from se_framework.equation.roles import Role, roles_of
 from se_framework.equation.terms import OWN, Terms
 from se_framework.errors import ConfigError, IncompatibleError
 
+
 class StandardEquation(nn.Module):
     r"""Bind the symbols of the equation.
 

@@ -229,5 +229,3 @@ def suitable(divergence: Any, auxiliary: Any) -> str:
     if auxiliary.embeds:
         return "metric=embedding"
     return "metric=groupsort" if divergence.needs_lipschitz and auxiliary.keeps_function_class else "metric=mlp"
-
-

@@ -9,16 +9,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from se_framework.ensemble.seat import Seat, stack
+from se_framework.ensemble.stacked import StackedPlayer, stack
+from se_framework.ensemble.turn import EnsembleTurn, averaged
 from se_framework.equation.equation import StandardEquation, legality
-from se_framework.errors import RunDirectoryError, StepError
-from se_framework.training.execution import Performance
-from se_framework.training.state import FORMAT, TrainState
+from se_framework.errors import NonFiniteError, RunDirectoryError, StepError
+from se_framework.runs.directory import RunDirectory
+from se_framework.runs.files import append_row
+from se_framework.training.draws import in_type, like
+from se_framework.training.execution import Execution
+from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in
+from se_framework.training.players import schedules
+from se_framework.training.state import FORMAT, Row, TrainState
 
 
 def scalars(equation: StandardEquation) -> list[tuple[dict[str, Any], str]]:
@@ -37,7 +44,7 @@ def tensors_of(equation: nn.Module) -> list[Tensor]:
 
 @dataclass
 class Ensemble:
-    """Members that train together.
+    """Members that train together: what the loop asks of one run, it asks of them.
 
     Attributes:
         members: their states.
@@ -48,26 +55,24 @@ class Ensemble:
     members: list[TrainState]
     frozen: dict[int, str] = field(default_factory=dict)
     round: int = 0
-    batches: int = 0
     samples: int = 0
-    history: list[dict[str, float | str]] = field(default_factory=list)
-    scores: list[dict[str, float | str]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+    scores: list[Row] = field(default_factory=list)
     stopped_by: int | None = None
-    figures: dict[str, Tensor] = field(default_factory=dict)
-    rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
-    score_rows: dict[int, dict[str, float | str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         legality.refuse(
             legality.ensemble(len(self.members), optimizers=[type(p.optimizer) for p in self.members[0].players])
         )
         template = copy.deepcopy(self.members[0])
-        self._stage, index = template.equation, {id(t): i for i, t in enumerate(tensors_of(template.equation))}
-        holders = [holder for part in self._stage.modules() for holder in (part._parameters, part._buffers)]
+        self._template, index = template.equation, {id(t): i for i, t in enumerate(tensors_of(template.equation))}
+        holders = [holder for part in self._template.modules() for holder in (part._parameters, part._buffers)]
         self._slots = [(h, name, index[id(t)]) for h in holders for name, t in h.items() if t is not None]
-        self._stage.to("meta")  # a tensor that no member lends would be noticed
-        self.stand_ins = {player.name: player for player in template.players}
-        self.players = [Seat(player.name) for player in template.players]
+        self._template.to("meta")  # a tensor that no member lends would be noticed
+        self.templates = {player.name: player for player in template.players}
+        self._schedules = schedules(self._template)
+        self._told: set[int] = set()
+        self.players = [StackedPlayer(player.name) for player in template.players]
         self.gather()
 
     @property
@@ -81,9 +86,9 @@ class Ensemble:
         return self.members[0].seed
 
     @property
-    def performance(self) -> Performance:
+    def execution(self) -> Execution:
         """How steps are executed: as they stand."""
-        return self.members[0].performance
+        return self.members[0].execution
 
     @property
     def note(self) -> str | None:
@@ -91,34 +96,118 @@ class Ensemble:
         return self.members[0].note
 
     @property
-    def alive(self) -> list[int]:
-        """The numbers of the members that are not frozen."""
-        return [k for k in range(len(self.members)) if k not in self.frozen]
-
-    @property
-    def living(self) -> list[TrainState]:
-        """The members that are not frozen."""
-        return [self.members[k] for k in self.alive]
+    def living(self) -> dict[int, TrainState]:
+        """The members that are not frozen, by number."""
+        return {k: member for k, member in enumerate(self.members) if k not in self.frozen}
 
     def member_name(self, k: int) -> str:
         """Return how messages name a member."""
         return f"member {k} (seed {self.members[k].seed})"
 
+    def name_of(self, k: int) -> str:
+        """Return what stands before a warning about a member."""
+        return f"member {k}: "
+
+    def file_of(self, k: int, path: Path) -> Path:
+        """Return where a file of a member lies: in a folder of its own."""
+        return path.parent / f"member_{k}" / path.name
+
+    # -- a round -------------------------------------------------------------------------------------------------
+
+    def turn(self, data: Data) -> EnsembleTurn:
+        """Return what plays and collects the steps of a round."""
+        return EnsembleTurn(self, data)
+
+    def schedule(self) -> None:
+        """Tell the parts how many examples have been seen."""
+        for at in self._schedules:
+            at(self.samples)
+        for member in self.living.values():
+            member.schedule()
+
+    def draw(self, data: Data, n: int) -> Particles:
+        """Return the next n examples of every living member, stacked."""
+        kind = like(self.equation)
+        batch = data.batches(self.samples, n, [member.seed for member in self.living.values()], kind.device)
+        self.samples += n
+        return in_type(batch, self.equation, kind)
+
+    def finish_round(self) -> None:
+        """Count a round."""
+        self.round += 1
+        for member in self.living.values():
+            member.round, member.samples = self.round, self.samples
+
+    def tell(self) -> list[str]:
+        """Return what is new since the last call: who has been frozen."""
+        news = [f"WARNING, {text}" for k, text in self.frozen.items() if k not in self._told]
+        self._told |= set(self.frozen)
+        return news
+
+    # -- what is kept --------------------------------------------------------------------------------------------
+
+    def keep(self, rows: dict[int, Row], run: RunDirectory | None) -> Row:
+        """Keep the members' rows, and return the row of means and standard deviations, with who has been frozen."""
+        row = averaged(list(rows.values()), SEPARATOR)
+        told = warnings_in(self.history)
+        news = [PREFIX + text for text in self.frozen.values() if text not in told]
+        if "note" in row:
+            row["note"] = SEPARATOR.join(filter(None, [str(row["note"]), *news]))
+        self.history.append(row)
+        if run is not None:
+            run.append_row(row)
+        for k, own in rows.items():
+            self.members[k].history.append(own)
+            if run is not None:
+                append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)
+        return row
+
+    def keep_scores(self, rows: dict[int, Row], run: RunDirectory | None) -> None:
+        """Keep the mean scores, and the members' own."""
+        row = averaged(list(rows.values()), SEPARATOR)
+        self.scores.append(row)
+        if run is not None:
+            run.append_scores(row)
+        for k, own in rows.items():
+            self.members[k].scores.append(own)
+            if run is not None:
+                append_row(run.member_scores_file, {"round": own["round"], "member": float(k)} | own)
+
+    def check_whole(self) -> None:
+        """Freeze the members whose tensors hold what is not finite: they are saved as they are, and told of.
+
+        Raises:
+            NonFiniteError: no member is left; nothing was saved.
+        """
+        self.scatter()
+        found = {}
+        for k, member in self.living.items():
+            try:
+                member.check_whole()
+            except NonFiniteError as error:
+                found[k] = f"{self.member_name(k)} is frozen: {str(error).partition(': not saved')[0]}"
+        if found:
+            self.freeze(found)
+        if not self.living:
+            raise NonFiniteError(f"no member is left, nothing was saved; {'; '.join(self.frozen.values())}")
+
+    # -- stacks --------------------------------------------------------------------------------------------------
+
     def gather(self) -> None:
         """Stack the tensors of the living members."""
-        living = self.living
+        living = list(self.living.values())
         columns = list(zip(*(tensors_of(member.equation) for member in living), strict=True))
         self._stacks = [stack(same).requires_grad_(same[0].requires_grad) for same in columns]
         by_id = {id(same[0]): whole for same, whole in zip(columns, self._stacks, strict=True)}
-        for i, seat in enumerate(self.players):
-            seat.take([member.players[i] for member in living], by_id)
-        like = next(iter(living[0].equation.parameters()))
+        for i, player in enumerate(self.players):
+            player.gather([member.players[i] for member in living], by_id)
+        kind = like(living[0].equation)
         weights = [[node[name] for node, name in scalars(member.equation)] for member in living]
         self._weights: list[tuple[dict[str, Any], str, Tensor]] = []
-        for (node, name), column in zip(scalars(self._stage), zip(*weights, strict=True), strict=True):
+        for (node, name), column in zip(scalars(self._template), zip(*weights, strict=True), strict=True):
             node[name] = column[0]
             if len(set(column)) > 1:
-                self._weights.append((node, name, torch.tensor(column, dtype=like.dtype, device=like.device)))
+                self._weights.append((node, name, torch.tensor(column, dtype=kind.dtype, device=kind.device)))
 
     def scatter(self) -> None:
         """Hand all that is kept in stacks alone to the members.
@@ -126,17 +215,17 @@ class Ensemble:
         Raises:
             StepError: a part has replaced a tensor that it should have filled.
         """
-        for row, member in enumerate(self.living):
+        for row, (k, member) in enumerate(self.living.items()):
             for tensor, whole in zip(tensors_of(member.equation), self._stacks, strict=True):
                 if tensor.data_ptr() != whole[row].data_ptr():
                     raise StepError(
-                        f"{self.member_name(self.alive[row])}: a part has put another tensor of shape "
+                        f"{self.member_name(k)}: a part has put another tensor of shape "
                         f"{tuple(tensor.shape)} in the place of its own: copy into it (copy_), or use ensemble.size=1"
                     )
-        for seat in self.players:
-            seat.leave()
+        for player in self.players:
+            player.scatter()
 
-    def evaluate(self, function: Callable[..., Any], inputs: dict[str, Tensor]) -> Any:
+    def evaluate(self, function: Callable[[Any, dict[str, Tensor]], Any], inputs: dict[str, Tensor]) -> Any:
         """Return a function of equation and inputs for each living member, stacked."""
 
         def member(tensors: list[Tensor], weights: list[Tensor], inputs: dict[str, Tensor]) -> Any:
@@ -147,7 +236,7 @@ class Ensemble:
             try:
                 for node, name, own in lent:
                     node[name] = own
-                return function(self._stage, **inputs)
+                return function(self._template, inputs)
             finally:
                 for (node, name, _), before in zip(lent, kept, strict=True):
                     node[name] = before
@@ -181,8 +270,8 @@ class Ensemble:
         self.frozen = dict(saved["frozen"])
         for k in self.frozen:
             _let_go(self.members[k])
-        first = self.living[0]
-        self.round, self.batches, self.samples = saved["round"], first.batches, first.samples
+        first = next(iter(self.living.values()))
+        self.round, self.samples = saved["round"], first.samples
         self.gather()
         return afresh[0]
 
