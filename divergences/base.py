@@ -118,6 +118,12 @@ class Divergence(nn.Module):
     sample_bias: str | None = None
     accuracy: float = 0.0
     stackable: ClassVar[bool] = True
+    parameters_ascend: ClassVar[bool] = True
+    absent: ClassVar[bool] = False
+
+    def view(self, role):
+        """Temporary."""
+        return self.phi_view() if role.sign > 0 else self.theta_view() if role.moves_samples else None
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
@@ -262,3 +268,9 @@ class Divergence(nn.Module):
     def on_a_line(self, line: Line) -> Tensor:
         """Return D of two laws with densities on the line, by the rule that the line carries."""
         return line.integral(lambda x: self.integrand(line.log_q(x), line.log_p(x)), type(self).__name__)
+
+
+class Absent(Divergence):
+    """No D."""
+
+    absent = True

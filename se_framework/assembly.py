@@ -243,7 +243,7 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
-            tuple(views.values()), tuple(views), torch.Size(shape).numel(), chosen.classes,
+            views, torch.Size(shape).numel(), chosen.classes,
         ),
         config.allow,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.laws import Particles
+from se_framework.data import Data
 from se_framework.ensemble.stacked import StackedPlayer, stack
 from se_framework.ensemble.turn import EnsembleTurn, averaged
 from se_framework.equation.equation import StandardEquation, legality

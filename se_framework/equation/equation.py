@@ -170,7 +170,8 @@ class StandardEquation(nn.Module):
         """Draw n particles of p_theta, with the given labels; None where the equation needs none."""
         if not self.uses_samples:
             return None
-        return self.model.particles(self.model.draws(n, lambda purpose: generator, context), context)
+        drawn = self.model.draws(n, lambda purpose: generator, context)  # type: ignore[arg-type, return-value]
+        return self.model.particles(drawn, context)
 
     # -- the scalar ------------------------------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
     remarks = [f"allowed: {v.rule}: {v.problem}" for v in found]
     return remarks + [
         f"surrogate: {show(part)}: each player has a loss of its own; there is no D, no q and no saddle"
-        for part in dict.fromkeys((choice.divergence, *choice.views))
+        for part in dict.fromkeys((choice.divergence, *choice.views.values()))
         if part.surrogate
     ]
 

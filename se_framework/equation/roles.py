@@ -63,7 +63,7 @@ def _inner_roles(equation: StandardEquation) -> Iterator[Role]:
     if parts := _parts(equation, lambda e: e.metric):
         yield Role("phi", parts, _together(parts), +1, moves_f_data=True)
     if parts := _parts(equation, lambda e: e.divergence):
-        signs = {+1 if part.parameters_ascend else -1 for part in parts.values()}  # type: ignore[union-attr]
+        signs = {+1 if part.parameters_ascend else -1 for part in parts.values()}
         if len(signs) > 1:
             raise ConfigError(
                 "the parameters of the divergences of a sum must all ascend or all descend: declare parameters_ascend "

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 
 class Choice(NamedTuple):
     """The parts of an equation: instances, or classes where nothing shall be built yet.
 
-    ``views`` are the divergences through which single players (``viewers``) look at the critic; ``dimension`` is the number of
-    coordinates of the data, None when unknown; ``classes`` the number of classes of its labels, 0 without labels.
+    ``views`` are the divergences through which single players look at the critic, by name; ``dimension`` is the number
+    of coordinates of the data, None when unknown; ``classes`` the number of classes of its labels, 0 without labels.
     """
 
     model: Any
@@ -20,8 +20,7 @@ class Choice(NamedTuple):
     metric: Any
     alpha: float
     beta: float
-    views: tuple[Any, ...] = ()
-    viewers: tuple[str, ...] = ()
+    views: Mapping[str, Any] = {}  # noqa: RUF012  never written to
     dimension: int | None = None
     classes: int = 0
 
@@ -62,7 +61,7 @@ def violations(choice: Choice) -> Iterator[Violation]:
 
     if metric is not None and auxiliary.uses_metric and metric.outputs is None:
         lipschitz = metric.function_class != "unrestricted"
-        for view in (divergence, *choice.views) if auxiliary.keeps_function_class else ():
+        for view in (divergence, *choice.views.values()) if auxiliary.keeps_function_class else ():
             if view.needs_lipschitz and not lipschitz:
                 yield Violation(
                     "lipschitz", f"{name_of(view)} needs a 1-Lipschitz metric, got an unrestricted one",
@@ -102,8 +101,8 @@ def violations(choice: Choice) -> Iterator[Violation]:
             ("model=affine",),
         )  # fmt: skip
 
-    for view in choice.views:
-        null = tuple(f"players.{name}.view=null" for name in choice.viewers)
+    for name, view in choice.views.items():
+        null = (f"players.{name}.view=null",)
         if not auxiliary.takes_views or not (view.has_dual and divergence.has_dual):
             yield Violation(
                 "view", f"a player's view {name_of(view)} reads the critic through a dual, which auxiliary {q} "
@@ -120,7 +119,8 @@ def _missing(choice: Choice) -> Iterator[Violation]:
     """Yield what the auxiliary works through and D does not have, with what would fit."""
     divergence, auxiliary = choice.divergence, choice.auxiliary
     need = auxiliary.works_through
-    if need is None or getattr(divergence, need, None) not in (None, False):
+    have = None if need is None else getattr(divergence, need, None)  # a weight of zero is there
+    if need is None or not (have is None or have is False):
         return
     d, q = name_of(divergence), name_of(auxiliary)
     rule, problem, fix = _NEEDS.get(need, ("need", f"works through {need} of D, and {{d}} has none", lambda choice: ()))
@@ -215,7 +215,8 @@ def _context(choice: Choice) -> Iterator[Violation]:
     if choice.auxiliary.uses_metric and choice.metric is not None and not choice.metric.has_context:
         deaf.append(name_of(choice.metric.network))
     if not choice.auxiliary.reads_context(choice.divergence):
-        deaf.append(f"{name_of(choice.divergence)} (auxiliary {name_of(choice.auxiliary)})")
+        clouds = choice.auxiliary.evaluates_primal or choice.auxiliary.moves_points
+        deaf.append(name_of(choice.divergence) if clouds else f"auxiliary {name_of(choice.auxiliary)}")
     if deaf:
         yield Violation(
             "context", f"the data has labels, and {' and '.join(deaf)} cannot read any", ("data.labels=false",)

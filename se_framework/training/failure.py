@@ -25,7 +25,7 @@ from se_framework.training.players import Player
 from se_framework.training.state import TrainState
 
 if TYPE_CHECKING:
-    from se_framework.ensemble.stack import Ensemble
+    from se_framework.ensemble.members import Ensemble
 
 
 @contextmanager

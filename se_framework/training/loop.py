@@ -25,7 +25,7 @@ from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
 
 if TYPE_CHECKING:
-    from se_framework.ensemble.stack import Ensemble
+    from se_framework.ensemble.members import Ensemble
 
 Row = dict[str, float | str]
 Picture = Callable[[TrainState, Data, Path], None]
@@ -114,7 +114,7 @@ def train(
             if log_due:
                 seconds = time.monotonic() - started
                 clock = {"seconds": seconds, "samples_per_second": (state.samples - first) / seconds}
-                rows = {k: measure(own, data, batch_size) | figures[k] | clock for k, own in state.living.items()}
+                rows = {k: {**measure(own, data, batch_size), **figures[k], **clock} for k, own in state.living.items()}
                 for k, own in state.living.items():
                     for warning in watch(own, data, rows[k]):
                         bar.say(f"WARNING, {state.name_of(k)}{warning}")

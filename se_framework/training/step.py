@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from models.laws import Particles
 from se_framework.data import Data
 from se_framework.errors import StepRecord
 
 if TYPE_CHECKING:
-    from se_framework.ensemble.stack import Ensemble
+    from se_framework.ensemble.members import Ensemble
     from se_framework.training.state import TrainState
 
 
@@ -29,7 +30,8 @@ def play_round(state: TrainState | Ensemble, data: Data, batch_size: int, horizo
         StepError: a part of the equation could not be evaluated.
         DataError: the data cannot give a batch.
     """
-    turn, batch = state.turn(data), None
+    turn: Any = state.turn(data)
+    batch: Particles | None = None
     state.schedule()
     for player in state.players:
         player.set_rate(state.round, horizon)

@@ -82,7 +82,8 @@ class Turn:
         Raises:
             NonFiniteError: the first that is not finite; the state is put back to what its step saw.
         """
-        names, found = terms_of(self._state.equation), {}
+        names = terms_of(self._state.equation)
+        found: Row = {}
         for (here, mark), row in zip(self._played, numbers_of(self._figures), strict=True):
             failure = first_failure(here, names, row)
             if failure is not None:
