@@ -27,7 +27,7 @@ from se_framework.data import (
 from se_framework.errors import ConfigError, DataError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.provenance import check_fingerprint, record_fingerprint
-from tests.data.test_streaming import Augmented, Plain
+from tests.support.datasets import Augmented, Plain
 
 
 @pytest.fixture

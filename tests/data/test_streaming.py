@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from se_framework import compose
 from se_framework.data import ArrayData, ImageFolder, StreamedArray, StreamedData, StreamedImages, TensorData, as_data
@@ -26,10 +25,10 @@ from se_framework.data.moments import Moments
 from se_framework.errors import DataError
 from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
+from tests.support.datasets import Augmented, N, Plain, Slow
 
 ROOT = Path(__file__).parents[2]
 F64 = torch.float64
-N = 23  # 21 training rows: batches of 5 and 8 cross the end of an epoch
 
 
 @pytest.fixture(autouse=True)
@@ -57,43 +56,6 @@ def image_files(tmp_path):
         pixels = np.random.default_rng(i).integers(0, 256, (6, 7, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     return tmp_path / "images"
-
-
-class Plain(Dataset):
-    """Rows that are always the same, with a label."""
-
-    def __init__(self, rows=N):
-        self.x = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        return self.x[i], i % 3
-
-
-class Augmented(Plain):
-    """Draws on all three global generators."""
-
-    def __getitem__(self, i):
-        noise = [float(torch.rand(())), np.random.rand(), random.random()]
-        return torch.cat([self.x[i], torch.tensor([i, *noise])])
-
-
-class Slow(Plain):
-    """A row takes a millisecond."""
-
-    seconds = 1e-3
-
-    def __getitem__(self, i):
-        time.sleep(self.seconds)
-        return self.x[i]
-
-
-class Slower(Slow):
-    """A run waits for its rows nearly all the time."""
-
-    seconds = 20e-3
 
 
 def the_pairs(array_file, image_files, workers):
@@ -493,7 +455,7 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
     kinds = {
         "array": ["data=array_streamed", f"data.path={array_file}"],
         "images": ["data=image_folder_streamed", f"data.path={image_files}", "data.size=4", "data.labels=true"],
-        "dataset": ["data=dataset", "data.dataset=tests.data.test_streaming.Augmented"],
+        "dataset": ["data=dataset", "data.dataset=tests.support.datasets.Augmented"],
     }
     command = [sys.executable, "-c", DRIVER, json.dumps(kinds)]
     with open(tmp_path / "said", "w") as said:
@@ -514,7 +476,7 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
 
 def test_sigterm_to_the_group_finishes_the_round_and_leaves_nobody(tmp_path):
     """A cluster signals every process: the round under way gets its rows, the run is saved, and nobody is left."""
-    typed = ["experiment=vanilla_gan", "data=dataset", "data.dataset=tests.data.test_streaming.Slower", "workers=2",
+    typed = ["experiment=vanilla_gan", "data=dataset", "data.dataset=tests.support.datasets.Slower", "workers=2",
              "loop.rounds=100000", "loop.batch_size=5", "loop.checkpoint_every=2", "hydra.run.dir=run"]  # fmt: skip
     command = [sys.executable, "-m", "se_framework", *typed]
     process = subprocess.Popen(

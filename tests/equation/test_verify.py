@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,8 @@ from se_framework.commands.verify import SUITES
 from se_framework.verify import at_most, check, chosen, claim, collect, equal, rate, sampled
 from se_framework.verify import references as ref
 from se_framework.verify.claims import STATISTICAL_COMPARISONS
+from tests.support.commands import VERIFY, call
 
-ROOT = Path(__file__).parents[2]
 EQUIVALENCES = [c for name in SUITES["equivalences"] for c in collect(importlib.import_module(name))]
 DYNAMICS = [c for name in SUITES["dynamics"] for c in collect(importlib.import_module(name))]
 QUICK = [c for c in DYNAMICS if c.name != "final_radii"]  # that one simulates 10,000 steps
@@ -112,14 +109,8 @@ def test_references_agree_with_each_other():
     assert w1 == pytest.approx(ref.quantiles(q, p))
 
 
-def run(*arguments, cwd=None):
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "se_framework.commands.verify", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-
-
 def test_the_command_prints_a_table_and_writes_json(tmp_path):
-    done = run("--filter", "hinge", "--json", str(tmp_path / "found.json"), cwd=tmp_path)
+    done = call([*VERIFY, "--filter", "hinge", "--json", str(tmp_path / "found.json")], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 claims hold" in done.stdout and "Lim and Ye 2017" in done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
@@ -135,7 +126,7 @@ def test_a_users_claims_and_the_exit_code(tmp_path):
         "@claim('two and two is five', 'nobody')\n"
         "def wrong():\n    yield equal('sum', 2 + 2, 5)\n"
     )
-    done = run("--claims", "mine", cwd=tmp_path)
+    done = call([*VERIFY, "--claims", "mine"], tmp_path)
     assert done.returncode == 1
     assert "1 of 2 claims hold" in done.stdout and "failed: wrong" in done.stdout
     assert "sum: 0.2 relative, tolerance 1e-06" in done.stdout
@@ -153,7 +144,7 @@ def test_a_users_claims_and_the_exit_code(tmp_path):
     ],
 )
 def test_refusals_are_one_sentence(arguments, message, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
+    done = call([*VERIFY, *arguments], tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("se-verify: ") and message in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,37 +2,13 @@
 
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-TRAIN = [sys.executable, "-m", "se_framework"]
-SAMPLE = [sys.executable, "-m", "se_framework.commands.sample"]
-EVALUATE = [sys.executable, "-m", "se_framework.commands.evaluate"]
-SHORT = ["data=ring8", "loop.rounds=6", "loop.batch_size=32", "loop.log_every=2", "device=cpu"]
-ROOT = Path(__file__).parents[2]
-
-
-def call(command, cwd, **environment):
-    """Run a command with the checkout on the path and return the finished process."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment
-    return subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=variables, capture_output=True, text=True, timeout=300
-    )
-
-
-def timed(command, cwd):
-    """Return the finished process and its processor seconds: wall time would measure the machine's other work."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = call(command, cwd)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return process, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+from tests.support.commands import EVALUATE, ROOT, SAMPLE, SHORT, TRAIN, call, fresh, start, timed, until
 
 
 def test_help_lists_the_groups_and_is_quick(tmp_path):
@@ -105,13 +81,10 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     assert again.returncode == 1 and "holds a run already: go on with resume=" in again.stderr
 
     long = ["loop.rounds=100000", "loop.horizon=6", "loop.checkpoint_every=2", "hydra.run.dir=cut"]
-    process = subprocess.Popen([*TRAIN, *SHORT, *long], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = start([*TRAIN, *SHORT, *long], tmp_path)
+    until(lambda: list((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors")), "the first checkpoint")
     process.send_signal(signal.SIGTERM)  # finishes the round, saves, says how to go on
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait().returncode == 128 + signal.SIGTERM
     missing = call([*TRAIN, "resume=nowhere"], tmp_path)
     assert missing.returncode == 1 and "resume=nowhere: not a run directory" in missing.stderr
     assert not (tmp_path / "nowhere").exists()
@@ -179,7 +152,7 @@ def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp
     (tmp_path / "own" / "divergence").mkdir(parents=True)
     (tmp_path / "own" / "divergence" / "mine.yaml").write_text("_target_: divergences.FDivergence\nh: mine.h\n")
     command = [*TRAIN, "--config-dir", "own", "divergence=mine", *SHORT, "dry_run=true"]
-    process = call(command, tmp_path)
+    process = fresh(command, tmp_path)
     assert process.returncode == 0 and "FDivergence(h=mine.h" in process.stdout, process.stderr
     (tmp_path / "own" / "divergence" / "kl.yaml").write_text("_target_: divergences.FDivergence\nh: mine.h\n")
     process = call(command, tmp_path)
@@ -188,7 +161,7 @@ def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp
 
 def test_importing_is_quick_and_loads_no_torch(tmp_path):
     code = "import sys, se_framework; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    assert call([sys.executable, "-c", code], tmp_path).returncode == 0
+    assert fresh([sys.executable, "-c", code], tmp_path).returncode == 0
 
 
 def test_another_package_called_models_is_named_instead_of_used(tmp_path):
@@ -196,6 +169,6 @@ def test_another_package_called_models_is_named_instead_of_used(tmp_path):
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")
     (tmp_path / "work").mkdir()
-    process = call([*TRAIN, "dry_run=true"], tmp_path / "work", PYTHONPATH=f"{other.parent}{os.pathsep}{ROOT}")
+    process = fresh([*TRAIN, "dry_run=true"], tmp_path / "work", PYTHONPATH=f"{other.parent}{os.pathsep}{ROOT}")
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert str(other) in process.stderr and str(ROOT / "models") in process.stderr

@@ -43,11 +43,6 @@ def image_folder(tmp_path_factory):
     return path
 
 
-def convex(u):
-    """The generator of the test of ``divergence=f``."""
-    return (u - 1).square() + torch.xlogy(u, u)
-
-
 def extra(group, choice, table_file, image_folder):
     """What a choice asks of its user."""
     if (group, choice) == ("data", "array"):
@@ -62,7 +57,7 @@ def extra(group, choice, table_file, image_folder):
         return [f'data.path="{image_folder}"', "data.size=4", "workers=1"]
     if (group, choice) == ("data", "dataset"):
         return ["data.dataset=tests.interface.test_configs.rows"]
-    return ["divergence.h=tests.interface.test_configs.convex"] if (group, choice) == ("divergence", "f") else []
+    return ["divergence.h=tests.support.user_objects.convex"] if (group, choice) == ("divergence", "f") else []
 
 
 def play(overrides):
@@ -200,7 +195,7 @@ def test_own_generator_dataset_and_network_by_target():
     ]
     own = [
         "divergence=f",
-        "divergence.h=tests.interface.test_configs.convex",
+        "divergence.h=tests.support.user_objects.convex",
         "data._target_=tests.interface.test_configs.rows",
     ]
     history = play([*own, *network, "~metric.network.activation"])
@@ -292,5 +287,5 @@ def test_a_part_that_refuses_its_input_is_named_with_player_and_round():
     with pytest.raises(StepError, match=r"player phi, round 0, step 0: metric.network TwoColumns returned \(16, 1\)"):
         play([*own, "~metric.network.activation", "metric.penalty=null"])
     with pytest.raises(StepError, match=r"player \w+, round \d, step \d: the generic form of convex is right for"):
-        play(["experiment=fgan", "divergence=f", "divergence.h=tests.interface.test_configs.convex", "data=digits",
+        play(["experiment=fgan", "divergence=f", "divergence.h=tests.support.user_objects.convex", "data=digits",
               "metric=mlp", "optimizer.lr=1e5", "loop.rounds=3"])  # fmt: skip

@@ -27,8 +27,8 @@ from se_framework.checks import CheckError, check_auxiliary, check_metric, check
 from se_framework.equation.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
 from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1, GradientPenalty
-from tests.models.test_models import CRITICS, EMBEDDINGS, MODELS
 from tests.support.cases import AUXILIARIES, F_DIVERGENCES, INSTALLED, NAMED_F_DIVERGENCES
+from tests.support.modules import CRITICS, EMBEDDINGS, MODELS
 
 CONDITIONAL = [
     MLPGenerator((2,), width=8, classes=3),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from se_framework.runs.checkpoint import DamagedError, decode, encode
+from tests.support.comparing import same
 
 STATE = {
     "format": 1,
@@ -29,20 +30,6 @@ STATE = {
     },
 }
 SHARED = torch.ones(3)
-
-
-def same(a, b):
-    """Compare containers and tensors, bit for bit and type for type."""
-    if isinstance(a, torch.Tensor):
-        bits = [t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
-        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(*bits)
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return repr(a) == repr(b)
 
 
 def test_every_value_reads_back_to_the_same_bits():

@@ -13,7 +13,7 @@ import pytest
 from se_framework.errors import RunDirectoryError
 from se_framework.runs.lock import locked
 from se_framework.runs.sweeps import record_job
-from tests.interface.test_commands import ROOT, SHORT, TRAIN, call
+from tests.support.commands import ROOT, SHORT, TRAIN, call, start, until
 
 SWEEP = [
     *TRAIN,
@@ -75,18 +75,12 @@ def test_a_rerun_into_the_same_folder_needs_no_key(tmp_path):
 
 def test_a_signal_ends_the_sweep_and_a_rerun_goes_on(tmp_path):
     command = [*SWEEP, "seed=0,1", "loop.rounds=200000", "loop.log_every=10"]
-    import os
-
-    process = subprocess.Popen(
-        [str(c) for c in command], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "sweep" / "0" / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    process = start(command, tmp_path)
+    until(lambda: (tmp_path / "sweep" / "0" / "metrics.csv").exists(), "the first row")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and "go on with: se-train" in said, said
+    done = process.wait()
+    said = done.stderr
+    assert done.returncode == 143 and "go on with: se-train" in said, said
     assert [row["status"] for row in results(tmp_path / "sweep")] == ["stopped"]
     reached = int(said.split("stopped after round ")[1].split()[0])
     again = call([*SWEEP, "seed=0", f"loop.rounds={reached + 3}", "loop.horizon=200000", "loop.log_every=10"], tmp_path)

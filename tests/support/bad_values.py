@@ -17,10 +17,10 @@ GROUPS = groups([config_dir()])
 PARTS = [g for g in GROUPS if g != "experiment"]
 # What a choice asks of its user before anything else can be wrong with it. Images where the part is for images.
 NEEDS = {
-    "f": ("divergence.h=tests.interface.test_configs.convex",), "array": ("data.path={here}/rows.csv",),
+    "f": ("divergence.h=tests.support.user_objects.convex",), "array": ("data.path={here}/rows.csv",),
     "image_folder": ("data.path={here}/images",), "torchvision": ("data.name=MNIST", "data.root={here}"),
     "image_folder_streamed": ("data.path={here}/images",), "array_streamed": ("data.path={here}/rows.npy",),
-    "dataset": ("data.dataset=tests.data.test_streaming.Plain",),
+    "dataset": ("data.dataset=tests.support.datasets.Plain",),
     "sliced_wasserstein": ("auxiliary=data", "metric=none"),
     **{name: ("auxiliary=embedded", "divergence=mmd") for name in ("embedding", "embedding_bounded", "projection")},
     "conv": ("data=digits",), "conv_r1": ("data=digits",), "conv_generator": ("data=digits",),

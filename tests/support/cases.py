@@ -1,6 +1,6 @@
 """One table per kind of plug-in: the laws run over all rows, and a concrete class without a row fails a test.
 
-Models and critics have their tables in ``test_models.py``.
+Models and critics have theirs in ``modules.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: one process imports torch once and forks a child per run, so signals hit real ones.
+"""Runs in processes of their own: a child is forked per run, so signals hit real ones.
 
 A test writes a script that starts with ``from tests.support.runs import *`` and hands it to :func:`play`.
 """
@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from se_framework.errors import SEError
 from se_framework.runs import files
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import loop
-from tests.reliability.test_checkpoint import same
+from tests.support import commands
+from tests.support.comparing import same
 
-ROOT = Path(__file__).parents[2]
 CLOCK = {"seconds", "samples_per_second"}
 SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false",
          "device=cpu"]  # fmt: skip
@@ -29,11 +28,7 @@ SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkp
 
 def play(script, *arguments, timeout=300):
     """Run a script in a process of its own and return the finished process."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from tests.support.runs import *\ntorch.set_num_threads(1)\n" + script]
-    return subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
-    )
+    return commands.script("from tests.support.runs import *\n" + script, *arguments, timeout=timeout)
 
 
 def start(directory, overrides, prepare=None):

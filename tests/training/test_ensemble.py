@@ -22,8 +22,7 @@ from se_framework.equation.penalties import GradientPenalty
 from se_framework.errors import StepError
 from se_framework.training.players import Player
 from se_framework.training.step import play_round
-from tests.support.ensembles import BASE, SMALL, both, composed, distance, rounds, tensors
-from tests.training.test_ensemble_settings import REFUSED
+from tests.support.ensembles import BASE, REFUSED, SMALL, both, composed, distance, rounds, tensors
 
 DEFAULT_DTYPE = torch.float64
 STACKED = [name for name in groups([config_dir()])["experiment"] if name not in REFUSED]

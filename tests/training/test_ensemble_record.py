@@ -21,7 +21,7 @@ from se_framework.errors import ConfigError, NonFiniteError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.loop import train as play
 from se_framework.training.step import play_round
-from tests.reliability.test_checkpoint import same
+from tests.support.comparing import same
 from tests.support.ensembles import SMALL, both, distance, poison, rounds, tensors
 
 DEFAULT_DTYPE = torch.float64

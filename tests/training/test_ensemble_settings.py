@@ -14,10 +14,9 @@ from se_framework.ensemble.stack import Ensemble
 from se_framework.equation.legality import ensemble
 from se_framework.errors import ConfigError, IncompatibleError, StepError
 from se_framework.training.loop import train as play
-from tests.support.ensembles import both
+from tests.support.ensembles import REFUSED, both
 
 DEFAULT_DTYPE = torch.float64
-REFUSED = {"sinkhorn": "Sinkhorn", "sinkhorn_learned": "Sinkhorn"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Small instances of every model, critic and embedding; a concrete class without a row fails a test."""
+
+from __future__ import annotations
+
+from models.convolutional import ConvCritic, ConvGenerator
+from models.critics import GroupSortCritic, MLPCritic
+from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
+from models.flows import RealNVP
+from models.generators import Affine, MLPGenerator
+from models.mixtures import GaussianMixture
+from models.spectral import SpectralCritic
+from models.splines import SplineFlow
+from models.tabular import TabularCritic, TabularModel
+
+MODELS = {
+    "affine-1": lambda: Affine((1,)),
+    "affine-3": lambda: Affine((3,), init_scale=1.5),
+    "affine-image": lambda: Affine((1, 4, 4)),
+    "mlp-2": lambda: MLPGenerator((2,), latent_dim=3, width=8, activation="silu"),
+    "mlp-image": lambda: MLPGenerator((1, 4, 4), latent_dim=5, width=8, activation="tanh"),
+    "nvp-2": lambda: RealNVP((2,), couplings=4, width=8),
+    "nvp-3": lambda: RealNVP((3,), couplings=5, width=8, activation="tanh"),
+    "nvp-7": lambda: RealNVP((7,), couplings=4, width=8, depth=1),
+    "nvp-image": lambda: RealNVP((1, 4, 4), couplings=6, width=8, activation="relu"),
+    "conv-4x4": lambda: ConvGenerator((1, 4, 4), latent_dim=3, width=4),
+    "conv-flat": lambda: ConvGenerator((90,), (2, 5, 9), latent_dim=3, width=3, output="tanh"),
+    "mixture-1": lambda: GaussianMixture((1,), components=2),
+    "mixture-2": lambda: GaussianMixture((2,), components=3),
+    "mixture-image": lambda: GaussianMixture((1, 4, 4), components=7, min_scale=0.5),
+    "spline-2": lambda: SplineFlow((2,), couplings=4, width=8),
+    "spline-3": lambda: SplineFlow((3,), couplings=5, width=8, activation="tanh", bins=5),
+    "spline-image": lambda: SplineFlow((1, 4, 4), couplings=4, width=4, depth=1, bins=4, activation="tanh"),
+    "tabular-6": lambda: TabularModel((1,)),
+    "tabular-3": lambda: TabularModel(letters=3),
+}
+CRITICS = {
+    "mlp-1": lambda: MLPCritic((1,), width=8),
+    "mlp-image": lambda: MLPCritic((1, 4, 4), width=8, depth=2, activation="softplus"),
+    "groupsort-1": lambda: GroupSortCritic((1,), width=8),
+    "groupsort-3": lambda: GroupSortCritic((3,), width=8, depth=2),
+    "groupsort-narrow": lambda: GroupSortCritic((9,), width=6),
+    "groupsort-image": lambda: GroupSortCritic((1, 4, 4), width=16),
+    "spectral-1": lambda: SpectralCritic((1,), width=8),
+    "spectral-image": lambda: SpectralCritic((1, 4, 4), width=12, depth=2, activation="relu"),
+    "conv-4x4": lambda: ConvCritic((1, 4, 4), width=4),
+    "conv-flat": lambda: ConvCritic((90,), (2, 5, 9), width=3, spectral=True),
+    "tabular-6": lambda: TabularCritic((1,)),
+}
+EMBEDDINGS = {
+    "groupsort-3": lambda: GroupSortEmbedding((3,), outputs=2, width=8),
+    "mlp-image": lambda: MLPEmbedding((1, 4, 4), outputs=3, width=8),
+    "mlp-free": lambda: MLPEmbedding((2,), outputs=1, width=8, activation="silu", bounded=False),
+    "projection": lambda: Projection((1, 2, 2)),
+    "projection-2": lambda: Projection((3,), outputs=2),
+}
