@@ -114,7 +114,7 @@ class Ensemble:
         """Return where a file of a member lies: in a folder of its own."""
         return path.parent / f"member_{k}" / path.name
 
-    # -- a round -------------------------------------------------------------------------------------------------
+    # -- a round ----------------------------------------------------------------------------------------------------
 
     def turn(self, data: Data) -> EnsembleTurn:
         """Return what plays and collects the steps of a round."""
@@ -146,7 +146,7 @@ class Ensemble:
         self._told |= set(self.frozen)
         return news
 
-    # -- what is kept --------------------------------------------------------------------------------------------
+    # -- what is kept --------------------------------------------------------------------------------------------------
 
     def keep(self, rows: dict[int, Row], run: RunDirectory | None) -> Row:
         """Keep the members' rows, and return the row of means and standard deviations, with who has been frozen."""
@@ -193,7 +193,7 @@ class Ensemble:
         if not self.living:
             raise NonFiniteError(f"no member is left, nothing was saved; {'; '.join(self.frozen.values())}")
 
-    # -- stacks --------------------------------------------------------------------------------------------------
+    # -- stacks ----------------------------------------------------------------------------------------------------
 
     def gather(self) -> None:
         """Stack the tensors of the living members."""

@@ -88,7 +88,7 @@ class StandardEquation(nn.Module):
         self.plus = nn.ModuleDict({name: other for name, (_, other) in plus.items()})
         self.weights = {name: float(weight) for name, (weight, _) in plus.items()}
 
-    # -- the parts -------------------------------------------------------------------------------------------------------
+    # -- the parts ----------------------------------------------------------------------------------------------------
 
     def summands(self) -> Iterator[tuple[str, float, StandardEquation]]:
         """Yield name, weight and equation of what is added."""
@@ -135,7 +135,7 @@ class StandardEquation(nn.Module):
         twin.warnings = self.warnings
         return twin
 
-    # -- randomness ------------------------------------------------------------------------------------------------------
+    # -- randomness ----------------------------------------------------------------------------------------------------
 
     @property
     def uses_samples(self) -> bool:
@@ -173,7 +173,7 @@ class StandardEquation(nn.Module):
         drawn = self.model.draws(n, lambda purpose: generator, context)  # type: ignore[arg-type, return-value]
         return self.model.particles(drawn, context)
 
-    # -- the scalar ------------------------------------------------------------------------------------------------------
+    # -- the scalar ----------------------------------------------------------------------------------------------------
 
     def f(self, v: Tensor, divergence: Divergence | None = None) -> Tensor:
         """Return f_phi from the critic's output v, shape (B,)."""

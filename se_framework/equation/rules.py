@@ -158,7 +158,7 @@ _NEEDS: dict[str, tuple[str, str, Callable[[Choice], tuple[str, ...]]]] = {
     ),
     "entropy_weight": ("entropy_form", "has no closed form of q under {d}", lambda choice: ("divergence=kl",)),
 }  # fmt: skip
-"""For each declaration of D that an auxiliary may work through: the rule, the problem without it, and what would fit."""
+"""For each declaration of D that an auxiliary may work through: the rule, the problem without it, what would fit."""
 
 
 def _primal_limits(choice: Choice) -> Iterator[Violation]:

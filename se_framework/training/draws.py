@@ -1,7 +1,7 @@
 """All that is random in a step, drawn outside of it and for the whole batch: the data, and what each part draws.
 
-What is drawn is one flat mapping of tensors by name (``x``, ``context``, ``model/noise``, ``penalty/own/mix``, ...), so a
-step is a function of it and of the weights alone: evaluated as it stands, compiled, captured, or for many members at once.
+What is drawn is one flat mapping of tensors by name (``x``, ``context``, ``model/noise``, ``penalty/own/mix``, ...), so
+a step is a function of it and of the weights alone: evaluated as it stands, compiled, captured, or for many at once.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class TrainState:
         averages = {key: part for player in self.players for key, part in player.averaged_parts().items()}
         return self.equation.with_parts(lambda part: averages.get(id(part), part))
 
-    # -- a round ---------------------------------------------------------------------------------------------------------
+    # -- a round ----------------------------------------------------------------------------------------------------
 
     def turn(self, data: Data) -> Turn:
         """Return what plays and collects the steps of a round."""
@@ -142,7 +142,7 @@ class TrainState:
         """
         check_whole(self.equation, self.players, self.round)
 
-    # -- what is kept ----------------------------------------------------------------------------------------------------
+    # -- what is kept --------------------------------------------------------------------------------------------------
 
     def keep(self, rows: Mapping[int, Row], run: RunDirectory | None) -> Row:
         """Keep a row of terms in the history and, where there is one, the run; return it."""

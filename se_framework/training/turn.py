@@ -57,8 +57,8 @@ class Turn:
     def play(self, player: Player, here: StepRecord, batch: Particles) -> Particles:
         """Play a player's step on a batch, which is returned for the next.
 
-        All that the step depends on besides the weights is drawn first; what q carries from step to step moves; then the
-        losses are a function of the draws.
+        All that the step depends on besides the weights is drawn first; what q carries from step to step moves; then
+        the losses are a function of the draws.
         """
         state, due = self._state, player.due() if self._state.played.uses_samples else ()
         draws = draw_step(

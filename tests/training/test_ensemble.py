@@ -6,6 +6,9 @@ The oracle is the single run, which shares no code of the stack: only the order 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from se_framework.ensemble.playing import draw
+from se_framework.ensemble.seat import Averages, stack
+from se_framework.ensemble.stack import Ensemble
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -13,9 +16,6 @@ from se_framework import compose
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import config_dir, groups
 from se_framework.data import Digits, Ring8
-from se_framework.ensemble.playing import draw
-from se_framework.ensemble.seat import Averages, stack
-from se_framework.ensemble.stack import Ensemble
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import ELEMENTWISE
 from se_framework.equation.penalties import GradientPenalty

@@ -10,13 +10,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from se_framework.ensemble.stack import Ensemble
 
 from se_framework import compose, load
 from se_framework.commands import evaluate as eval_command
 from se_framework.commands import sample as sample_command
 from se_framework.commands import train
 from se_framework.config.composing import compose as compose_config
-from se_framework.ensemble.stack import Ensemble
 from se_framework.errors import ConfigError, NonFiniteError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.loop import train as play

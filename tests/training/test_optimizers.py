@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from se_framework.training.optimizers import make_step
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from se_framework.training import optimizers
-from se_framework.training.optimizers import make_step
 
 
 def net(dtype=torch.float32):

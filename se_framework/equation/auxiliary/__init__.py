@@ -7,5 +7,6 @@ from se_framework.equation.auxiliary.tilted import Tilted
 from se_framework.equation.auxiliary.transported import Transported
 
 __all__ = [
-    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution", "Tilted", "Transported",
+    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution", "Tilted",
+    "Transported",
 ]  # fmt: skip

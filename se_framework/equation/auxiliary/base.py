@@ -73,8 +73,8 @@ class Auxiliary(nn.Module, ABC):
     Attributes:
         uses_metric: f_phi enters; otherwise the auxiliary gives a metric nothing to learn from.
         embeds: f_phi is not a score but an embedding, in which D is computed.
-        works_through: the declaration of D that must be there (``"has_dual"``, ``"primal_needs"``, ``"entropy_weight"``,
-            ``"has_ground_cost"``, or one of a divergence of one's own); None if D may be absent.
+        works_through: the declaration of D that must be there (``"has_dual"``, ``"primal_needs"``,
+            ``"entropy_weight"``, ``"has_ground_cost"``, or one of a divergence of one's own); None if D may be absent.
         needs_mass_one: q is a probability, so D must have its dual over those.
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
         keeps_function_class: what D asks of the function class of f_phi (1-Lipschitz) is asked here.
@@ -116,7 +116,7 @@ class Auxiliary(nn.Module, ABC):
         """Whether f_phi is a score, so that its means under q and p_d are terms of the scalar."""
         return self.uses_metric and not self.embeds
 
-    # -- what of the model it asks for -----------------------------------------------------------------------------------
+    # -- what of the model it asks for ---------------------------------------------------------------------------------
 
     def needs_samples(self, divergence: Divergence) -> bool:
         """Whether p_theta enters through particles."""
@@ -130,7 +130,7 @@ class Auxiliary(nn.Module, ABC):
         """Whether labels of data and particles are seen."""
         return True
 
-    # -- what it computes ------------------------------------------------------------------------------------------------
+    # -- what it computes ----------------------------------------------------------------------------------------------
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         """Return f from the critic's output v, shape (B,); v itself by default."""
@@ -157,7 +157,7 @@ class Auxiliary(nn.Module, ABC):
 
         Args:
             problem: what it depends on.
-            role: whose step it is, for an auxiliary that gives players other losses (wake and sleep); None for nobody's.
+            role: whose step it is, for an auxiliary that gives players other losses (wake, sleep); None for nobody's.
         """
 
     @abstractmethod
@@ -165,14 +165,14 @@ class Auxiliary(nn.Module, ABC):
         """Return the minimum with its terms, for the record; the problem is in float64."""
 
     def values(self, problem: InnerProblem) -> Tensor | None:
-        """Return the minimum particle by particle, shape (N,), where it is their mean under p; None where it is none."""
+        """Return the minimum particle by particle, shape (N,), where it is their mean under p, else None."""
         return None
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
         return v
 
-    # -- what its value means --------------------------------------------------------------------------------------------
+    # -- what its value means ------------------------------------------------------------------------------------------
 
     @property
     def scalar_name(self) -> str:
