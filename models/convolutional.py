@@ -19,7 +19,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from models.base import Critic, Model, check_context, checked_at_least, checked_event_shape
+from models.arguments import checked_at_least, checked_event_shape
+from models.base import Critic, Model, check_context
 from models.laws import PushForward
 from models.networks import bound_call, with_context
 from models.spectral import SpectralConv2d, SpectralLinear

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Critic, checked_at_least, checked_layers
+from models.arguments import checked_at_least, checked_layers
+from models.base import Critic
 from models.networks import Activation, mlp, with_context
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Model, check_context, checked_layers
+from models.arguments import checked_layers
+from models.base import Model, check_context
 from models.laws import PushForward
 from models.networks import Activation, bound_columns, mlp, with_context
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Model, check_context, checked_at_least
+from models.arguments import checked_at_least
+from models.base import Model, check_context
 from models.laws import PushForward
 from models.networks import Activation, bound_call, mlp, with_context
 

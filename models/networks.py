@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
-from models.base import checked_at_least, checked_layers
+from models.arguments import checked_at_least, checked_layers
 
 Activation = Literal["relu", "leaky_relu", "tanh", "silu", "elu", "softplus"]
 
