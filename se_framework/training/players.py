@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +162,13 @@ def settlers(module: nn.Module) -> list[Callable[[], None]]:
     return [part.settle for part in parts]
 
 
+class _Role(NamedTuple):
+    """What a divergence asks of a player."""
+
+    sign: int
+    moves_samples: bool
+
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -209,9 +216,9 @@ def make_players(
             # Two duals share their optimal critic only at alpha = 0, and if the metric may be any function.
             free = equation.metric is not None and equation.metric.function_class == "unrestricted"
             if options.get("view") is None and unnormalised and free and equation.alpha == 0:
-                options["view"] = equation.divergence.phi_view()
+                options["view"] = equation.divergence.view(_Role(sign, False))
         elif options.get("view") is None:
-            options["view"] = equation.divergence.theta_view()
+            options["view"] = equation.divergence.view(_Role(sign, True))
         players.append(Player(name, module, sign, factory(parameters), average=average, **options))
     seen: set[int] = set()
     for player in players:
