@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.functional import logsigmoid
 
 from divergences import gaussians
-from divergences.base import WeightedPoints
+from divergences.base import Mover, WeightedPoints
 from divergences.f_divergence import FDivergence
 from divergences.gaussians import Gaussian
 from divergences.roots import multiplier
@@ -59,7 +59,7 @@ class KL(NamedFDivergence):
     r""":math:`\mathrm{KL}(q\|p) = \int q\log(q/p)`; h(u) = u log u.
 
     The dual's integrand under p is :math:`e^v`, whose gradient has the variance of the density ratio, infinite on
-    separated laws: phi learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
+    separated laws: who ascends learns v through the GAN's dual, unless the player's own view is another.
     """
 
     entropy_weight = 1.0
@@ -82,8 +82,8 @@ class KL(NamedFDivergence):
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return v.exp()
 
-    def phi_view(self) -> FDivergence:  # noqa: D102
-        return GAN()
+    def view(self, role: Mover) -> FDivergence | None:  # noqa: D102
+        return GAN() if role.sign > 0 else None
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return t - 1
@@ -203,8 +203,8 @@ class SquaredHellinger(NamedFDivergence):
 class Pearson(NamedFDivergence):
     r""":math:`\int (q-p)^2/p`; h(u) = (u - 1)^2. Infinite where q has heavier tails than p.
 
-    The dual's integrand under p is :math:`e^{2v}`: on separated laws it overflows float32 within 20 rounds, so phi
-    learns v through the GAN's dual unless ``players.phi.view`` says otherwise.
+    The dual's integrand under p is :math:`e^{2v}`: on separated laws it overflows float32 within 20 rounds, so who
+    ascends learns v through the GAN's dual, unless the player's own view is another.
     """
 
     def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
@@ -222,8 +222,8 @@ class Pearson(NamedFDivergence):
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return torch.expm1(2 * v)
 
-    def phi_view(self) -> FDivergence:  # noqa: D102
-        return GAN()
+    def view(self, role: Mover) -> FDivergence | None:  # noqa: D102
+        return GAN() if role.sign > 0 else None
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return torch.log1p((t / 2).clamp(min=-1))  # h' starts at -2: below it q* is zero
@@ -244,8 +244,8 @@ class Pearson(NamedFDivergence):
 class Neyman(NamedFDivergence):
     r""":math:`\int (q-p)^2/q`; h(u) = (1 - u)^2 / u. Infinite where p has heavier tails than q.
 
-    The dual's integrand under the data is :math:`1 - e^{-2v}`, which overflows on separated laws: phi learns v through
-    the GAN's dual unless ``players.phi.view`` says otherwise.
+    The dual's integrand under the data is :math:`1 - e^{-2v}`, which overflows on separated laws: who ascends
+    learns v through the GAN's dual, unless the player's own view is another.
     """
 
     supremum = 1.0
@@ -265,8 +265,8 @@ class Neyman(NamedFDivergence):
     def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
         return -2 * torch.expm1(-v)
 
-    def phi_view(self) -> FDivergence:  # noqa: D102
-        return GAN()
+    def view(self, role: Mover) -> FDivergence | None:  # noqa: D102
+        return GAN() if role.sign > 0 else None
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return -torch.log1p((-t).clamp(min=-1)) / 2

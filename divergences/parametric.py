@@ -14,6 +14,7 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from divergences import gaussians
+from divergences.base import Mover
 from divergences.f_divergence import FDivergence
 from divergences.generators import GAN, NamedFDivergence, kl_integrand, softplus
 
@@ -126,9 +127,9 @@ class Alpha(NamedFDivergence):
         logs = torch.where(outside, -torch.inf, a * log_q + (1 - a) * log_p)
         return (logs.exp() - a * q - (1 - a) * p) / (a * (a - 1))
 
-    def phi_view(self) -> FDivergence | None:
-        """Return the GAN's dual from orders 1 (KL) and -1 (half of Neyman) on, as those do."""
-        return GAN() if self.order >= 1 or self.order <= -1 else None
+    def view(self, role: Mover) -> FDivergence | None:
+        """Return the GAN's dual from orders 1 (KL) and -1 (half of Neyman) on, to who ascends, as those do."""
+        return GAN() if role.sign > 0 and abs(self.order) >= 1 else None
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         v = torch.log(u)

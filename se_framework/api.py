@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.composing import compose as compose_config
-from se_framework.config.schema import validate
-from se_framework.config.trust import Trust, no_links_out, packages, read_config
+from se_framework.config.saved import saved_config
+from se_framework.config.trust import Trust, packages
 from se_framework.ensemble import member_config
-from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
+from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.failure import replay
 from se_framework.training.older import readable
@@ -33,25 +31,6 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
         IncompatibleError: the choices do not form a legal equation.
     """
     return assembly_of(compose_config(experiment, overrides), data)
-
-
-def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated; what it says of trust is not heard.
-
-    Raises:
-        ConfigError: a key or value of it is wrong.
-        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
-    """
-    no_links_out(run.require().path)
-    config = read_config(run.config_file)
-    try:
-        config = validate(config)
-    except ConfigError as error:
-        raise ConfigError(f"{run.config_file}: {error}") from error
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
-    config.trust = []
-    return config
 
 
 def load(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import nn
 
 from divergences.base import Absent, Divergence
 from models.base import Model
-from se_framework.config.build import assemble, build, conform, find, locating, resolve
+from se_framework.config.build import assemble, build, find, locating, resolve
+from se_framework.config.objects import choose_device, optimizer_factory, summand
 from se_framework.config.trust import Trust
 from se_framework.data import Data, as_data
 from se_framework.ensemble import Ensemble, member_config, members_of
@@ -21,7 +21,7 @@ from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation, legality
 from se_framework.equation.metric import Metric
 from se_framework.equation.modes import evaluating
-from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
+from se_framework.errors import ConfigError, DataError
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision, choose
@@ -164,25 +164,6 @@ def _check_stackable(
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; auto is cuda where there is one.
-
-    Raises:
-        ConfigError: no such device, or it is absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu") from error
-    if device.type == "meta":
-        raise ConfigError(f"device={name} holds no numbers: choose device=cpu")
-    return device
-
-
 def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
@@ -272,47 +253,5 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     return Assembly(config, state, chosen, device)
 
 
-SUMMAND = {"weight": 1.0, "divergence": None, "auxiliary": None, "metric": None, "alpha": 0.0, "beta": 1.0}
-
-
-def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> tuple[float, StandardEquation]:
-    """Return the weight and the equation of a node ``plus.NAME``, whose keys and defaults are :data:`SUMMAND`.
-
-    Raises:
-        ConfigError: an unknown key, or no divergence or auxiliary.
-        IncompatibleError: it is no legal equation.
-    """
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"{key} must be a mapping of {', '.join(SUMMAND)}, got {node!r}")
-    values = SUMMAND | {str(name): value for name, value in node.items()}
-    for name in values:
-        if name not in SUMMAND:
-            raise ConfigError(f"unknown key '{key}.{name}': {nearest(name, SUMMAND)}")
-    numbers = {name: conform(values[name], float, f"{key}.{name}") for name in ("weight", "alpha", "beta")}
-    kinds = {"divergence": Divergence, "auxiliary": Auxiliary, "metric": Metric}
-    parts = {name: build(values[name], f"{key}.{name}", kind, **made_for) for name, kind in kinds.items()}
-    for name in ("divergence", "auxiliary"):
-        if parts[name] is None:
-            raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
-    try:
-        other = StandardEquation(model=model, alpha=numbers["alpha"], beta=numbers["beta"], **parts)  # type: ignore[arg-type]
-    except IncompatibleError as error:
-        raise IncompatibleError(f"{key}: {error}") from error
-    return numbers["weight"], other
-
-
 def _has_network(node: Any) -> bool:
     return isinstance(node, DictConfig) and isinstance(node.get("network"), DictConfig)
-
-
-def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Return a function from parameters to the configured optimiser, at a player's own learning rate if it has one."""
-    target, arguments, key = resolve(node, "optimizer", torch.optim.Optimizer)
-    if target is None:
-        raise ConfigError("optimizer must be chosen, got none: add optimizer=adam")
-    closure = inspect.signature(getattr(target, "step", lambda: None)).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise ConfigError(f"optimizer: {node['_target_']} evaluates the loss more than once a step: add optimizer=adam")
-    if lr is not None:
-        arguments["lr"] = lr
-    return lambda parameters: assemble(lambda **kw: target(list(parameters), **kw), arguments, key)

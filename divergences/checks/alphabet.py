@@ -7,7 +7,18 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from divergences.base import Divergence
-from divergences.checks.running import Laws, close, coordinates, generator, named, normal, require, simplex
+from divergences.checks.running import (
+    METRIC,
+    MODEL,
+    Laws,
+    close,
+    coordinates,
+    generator,
+    named,
+    normal,
+    require,
+    simplex,
+)
 from divergences.exact import Points
 
 K = 5
@@ -99,7 +110,7 @@ def declarations_are_consistent(divergence: Divergence) -> None:
                 method(zero)
             except NotImplementedError as error:
                 raise AssertionError(f"has_dual, but {method.__name__} is missing: {error}") from error
-    for view in (d.phi_view(), d.theta_view()):
+    for view in (d.view(METRIC), d.view(MODEL)):
         require(view is None or view.has_dual, f"the view {view} has no dual")
 
 

@@ -16,7 +16,18 @@ from torch import Tensor
 from divergences.base import Divergence
 from divergences.checks.alphabet import is_additive
 from divergences.checks.potential import bound_on, potential_is_the_linear_program, sign_attains_the_value
-from divergences.checks.running import Laws, close, generator, maximum, named, normal, require, simplex, slope_along
+from divergences.checks.running import (
+    METRIC,
+    Laws,
+    close,
+    generator,
+    maximum,
+    named,
+    normal,
+    require,
+    simplex,
+    slope_along,
+)
 from divergences.exact import Points
 from divergences.limits import slope_at_infinity
 
@@ -359,7 +370,7 @@ def minimum_over_q(divergence: Divergence) -> None:
 
 
 def envelope_gradient(divergence: Divergence) -> None:
-    """With the best critic frozen, -E_p conjugate moves with p as D(q, p) does: theta's gradient is that of D."""
+    """With the best critic frozen, -E_p conjugate moves with p as D(q, p) does: the model's gradient is that of D."""
     q, p, e = simplex(K, 1), simplex(K, 51), normal((K,), 3)
     best = (q / p).log()
 
@@ -377,12 +388,12 @@ def envelope_gradient(divergence: Divergence) -> None:
 
 
 def views_read_the_same(divergence: Divergence) -> None:
-    """The dual through which phi learns has its optimum at the same v."""
-    view = divergence.phi_view()
+    """The dual through which a metric learns has its optimum at the same v."""
+    view = divergence.view(METRIC)
     if view is None:
         return
-    require(view.critic_reads == "log_ratio", f"phi's view {type(view).__name__} reads {view.critic_reads}")
+    require(view.critic_reads == "log_ratio", f"the metric's view {type(view).__name__} reads {view.critic_reads}")
     q, p = simplex(K, 1), simplex(K, 51)
     v = (q / p).log().requires_grad_()
     (slope,) = torch.autograd.grad(bound_on(view, q, p, v), v)
-    close(slope, torch.zeros(K), 1e-9, f"slope of the bound of phi's view {type(view).__name__} at the log-ratio")
+    close(slope, torch.zeros(K), 1e-9, f"slope of the bound of the view {type(view).__name__} at the log-ratio")

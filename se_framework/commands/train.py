@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.api import restore, saved_config
+from se_framework.api import restore
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
+from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest

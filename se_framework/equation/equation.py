@@ -188,15 +188,9 @@ class StandardEquation(nn.Module):
         draws: Draws | None = None,
         name: str = OWN,
     ) -> InnerProblem:
-        """Return what the minimum over q depends on, with the critic evaluated on both clouds, or on p's alone.
+        """Return what the minimum over q depends on; ``with_data`` whether the critic is evaluated on data as well.
 
-        Args:
-            data: particles of p_d.
-            p: particles of p_theta; None where the equation needs none.
-            divergence: a player's view.
-            with_data: whether the critic is evaluated on data.
-            draws: what :meth:`draws` returned.
-            name: of this equation in the sum that drew.
+        The other arguments are those of :meth:`parts`.
         """
         v, v_data, metric = None, None, self.metric
         if metric is not None and with_data:

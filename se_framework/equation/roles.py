@@ -3,7 +3,7 @@ r"""Roles: who moves a part of the scalar, in which direction, and what of the s
 .. math:: \min_\theta\;\max_\phi\;\min_q
 
 Every part of an equation with trainable parameters is moved by a player: the metric by phi, which ascends; D by a
-player of its own; the auxiliary by q and the model by theta, which descend. This is the one file that knows their names.
+player of its own; the auxiliary by q and the model by theta, which descend. Their names are known to this file alone.
 """
 
 from __future__ import annotations

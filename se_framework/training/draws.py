@@ -7,6 +7,7 @@ a step is a function of it and of the weights alone: evaluated as it stands, com
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ Draws = dict[str, Tensor]
 
 def like(equation: StandardEquation) -> Tensor:
     """Return a tensor of the type and on the device in which an equation computes."""
-    tensors = (t for t in (*equation.parameters(), *equation.buffers()) if t.is_floating_point())
-    return next(tensors, torch.empty(0))
+    tensors = chain(equation.parameters(), equation.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
 
 
 def draw_batch(data: Data, start: int, n: int, seed: int, equation: StandardEquation) -> Particles:

@@ -34,7 +34,7 @@ def readable(saved: dict[str, Any], state: TrainState | Ensemble, to_go_on: bool
     if to_go_on:
         raise RunDirectoryError(
             f"the checkpoint was written by version {version}, and later versions draw other batches: go on with that "
-            f"version (pip install 'se-framework=={version}'), or start a new run; se-sample, se-eval, se-export read it"
+            f"version (pip install 'se-framework=={version}') or start a new run; se-sample, se-eval, se-export read it"
         )
     if "members" in saved:
         members = [readable(own, member, False) for own, member in zip(saved["members"], state.members, strict=False)]  # type: ignore[union-attr]

@@ -65,6 +65,7 @@ class Player:
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
         self._settle = settlers(self.module)
+        self._settle_average = settlers(self.average) if self.average is not None else []
         fixed = [*(p for p in self.module.parameters() if not p.requires_grad), *self.module.buffers()]
         self._fixed = [t for t in fixed if t.is_floating_point()]
 
@@ -101,7 +102,7 @@ class Player:
         """Let the average follow the module, and settle as the module does after a step."""
         if self.average is not None:
             self.average.update_parameters(self.module)
-            for settle in settlers(self.average.module):
+            for settle in self._settle_average:
                 settle()
 
     def set_rate(self, round_index: int, horizon: int) -> None:

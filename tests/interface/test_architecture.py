@@ -14,14 +14,8 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
-    {"errors"}, {"files", "checkpoint", "lock", "versions", "randomness", "penalties", "interrupts", "schema",
-     "optimizers"},
-    {"progress", "build", "config_files"}, {"metric", "data", "refusals"},
-    {"run_directory", "auxiliary", "legality", "composing"}, {"equation", "provenance", "trust"},
-    {"transported", "players", "units", "checks"}, {"performance"}, {"state"}, {"step", "densities", "frechet"},
-    {"scores", "plots"}, {"frames", "failure", "monitors"}, {"loop"}, {"ensemble"}, {"assembly"},
-    {"describe", "notebook", "evaluation", "command_line"}, {"resuming", "sweeps", "verify"}, {"commands"},
-    {"__main__"},
+    {"errors"}, {"randomness"}, {"data"}, {"runs"}, {"equation"}, {"checks"}, {"training"}, {"config"}, {"ensemble"},
+    {"pictures"}, {"assembly"}, {"describe", "evaluation", "api"}, {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 

@@ -228,8 +228,8 @@ class DetachedSlope(Plain):
 
 
 class WrongView(Plain):
-    def phi_view(self):
-        return TwiceTheLink()
+    def view(self, role):
+        return TwiceTheLink() if role.sign > 0 else None
 
 
 class NotUnderVmap(Plain):
@@ -336,7 +336,7 @@ WRONG = [
     (WrongEntropy, "entropy_weight: D against CE - 0 H"),
     (WrongClosedForm, "closed_form_is_the_quadrature: value by quadrature, normal laws"),
     (DetachedSlope, "second_derivatives: first derivative of link: got 0, expected 1"),
-    (WrongView, "views_read_the_same: slope of the bound of phi's view TwiceTheLink"),
+    (WrongView, "views_read_the_same: slope of the bound of the view TwiceTheLink"),
     (NotUnderVmap, "under_vmap: RuntimeError"),
     (SteepTransport, "potential_is_the_linear_program: bound at the best potential against W1"),
     (WideSign, r"sign_attains_the_value: bound at 40 sign\(q - p\) against D"),
