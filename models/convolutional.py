@@ -12,7 +12,6 @@ generative adversarial networks", ICLR 2018, table 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import gcd, prod
 from typing import ClassVar, Literal, get_args
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from models.arguments import checked_at_least, checked_event_shape
 from models.base import Critic, Model, check_context
 from models.laws import PushForward
-from models.networks import bound_call, with_context
+from models.networks import Binding, with_context
 from models.spectral import SpectralConv2d, SpectralLinear
 
 Output = Literal["linear", "tanh"]
@@ -78,10 +77,10 @@ class Images(nn.Unflatten):
     def forward(self, x: Tensor) -> Tensor:
         r"""Map (B, \*E) to (B, C, H, W)."""
         images = x.reshape(len(x), *self.unflattened_size)
-        traced = torch.compiler.is_compiling()
-        if not traced and torch._C._functorch.is_functorch_wrapped_tensor(images):  # vmap's group norm knows one order
+        try:
+            return images.contiguous(memory_format=torch.channels_last)
+        except RuntimeError:  # vmap knows one order of memory, and says so
             return images
-        return images.contiguous(memory_format=torch.channels_last)
 
 
 class ConvGenerator(Model):
@@ -139,19 +138,19 @@ class ConvGenerator(Model):
     def forward(self, context: Tensor | None = None) -> PushForward:
         r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
         check_context(self, context)
-        net, like = bound_call(self.net), next(self.net.parameters())
         _, height, columns = self.image_shape
 
         def push(z: Tensor) -> Tensor:
-            images = net(with_context(z, context, self.classes))[..., :height, :columns]
+            images = self.net(with_context(z, context, self.classes))[..., :height, :columns]
             return images.reshape(-1, *self.event_shape)
 
-        return PushForward(push, (self.latent_dim,), self.event_shape, like=like)
+        like = next(self.parameters())
+        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
-    """Return group normalisation (up to 8 groups), and ReLU in place: no backward pass reads what it overwrites."""
-    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU(inplace=True)
+    """Return group normalisation (up to 8 groups) and ReLU, not in place: hooks see what a layer has returned."""
+    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU()
 
 
 class ConvCritic(Critic):
@@ -196,12 +195,10 @@ class ConvCritic(Critic):
         conv: Callable[..., nn.Module] = SpectralConv2d if spectral else nn.Conv2d
         linear: Callable[..., nn.Module] = SpectralLinear if spectral else nn.Linear
         steps = halvings(height, columns)
-        # In place, since the backward pass of a convolution does not read its output.
-        bent = partial(nn.LeakyReLU, 0.2, inplace=True)
-        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), bent()]
+        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), nn.LeakyReLU(0.2)]
         for i in range(steps):
             # A side n becomes n // 2; with padding one the patches reach the last row of an odd side too.
-            layers += [conv(width << i, width << i + 1, 4, 2, 1), bent()]
+            layers += [conv(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers, nn.Flatten(1))
         size = (width << steps) * (height >> steps) * (columns >> steps)
         self.last = linear(size, 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.arguments import checked_at_least
 from models.base import Model, check_context
 from models.laws import PushForward
-from models.networks import Activation, bound_call, mlp, with_context
+from models.networks import Activation, Binding, mlp, with_context
 
 
 class Affine(Model):
@@ -98,10 +98,10 @@ class MLPGenerator(Model):
     def forward(self, context: Tensor | None = None) -> PushForward:
         r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
         check_context(self, context)
-        net, like = bound_call(self.net), next(self.net.parameters())
 
         def push(z: Tensor) -> Tensor:
-            x = net(with_context(z, context, self.classes))
+            x = self.net(with_context(z, context, self.classes))
             return x if len(self.event_shape) == 1 else x.unflatten(1, self.event_shape)
 
-        return PushForward(push, (self.latent_dim,), self.event_shape, like=like)
+        like = next(self.parameters())
+        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)

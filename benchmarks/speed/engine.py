@@ -15,7 +15,7 @@ import se_framework as se
 from benchmarks.speed.contest import largest_difference, must_agree
 from benchmarks.speed.loops import Draws, Nets, Round
 from benchmarks.speed.timer import Side
-from models.laws import PushForward
+from models.laws import Particles, PushForward
 from se_framework.data import Data
 from se_framework.training.loop import measure
 
@@ -104,9 +104,10 @@ def recorded(equation: se.StandardEquation, data: Data) -> Iterator[Replay]:
     """Record what the engine draws within this context."""
     found, draw, noise = Replay(), data.batch, PushForward.noise
 
-    def batch(*arguments: Any, **named: Any) -> Tensor:
-        found.batches.append(draw(*arguments, **named))
-        return found.batches[-1]
+    def batch(*arguments: Any, **named: Any) -> Particles:
+        drawn = draw(*arguments, **named)
+        found.batches.append(drawn.x)
+        return drawn
 
     def latent(law: PushForward, *arguments: Any, **named: Any) -> Tensor:
         found.noises.append(noise(law, *arguments, **named))

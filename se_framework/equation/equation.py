@@ -170,7 +170,7 @@ class StandardEquation(nn.Module):
         """Draw n particles of p_theta, with the given labels; None where the equation needs none."""
         if not self.uses_samples:
             return None
-        drawn = self.model.draws(n, lambda purpose: generator, context)  # type: ignore[arg-type, return-value]
+        drawn = self.model.draws(n, lambda purpose: generator, context)  # type: ignore[arg-type]
         return self.model.particles(drawn, context)
 
     # -- the scalar ----------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def picture(
     samples = samples[finite]
     if lost:
         note = " | ".join(filter(None, [note, f"{lost} of {len(finite)} samples are NaN or infinite and not drawn"]))
-    real = data.to_user(data.held_out(max(_POINTS, len(samples)), dtype=torch.float64)).flatten(1)
+    real = data.to_user(data.held_out(max(_POINTS, len(samples))).x.double()).flatten(1)
     heading = data.name if title is None else title
     if data.kind == "image":
         figure = _images(data, samples, real)
@@ -178,8 +178,9 @@ def _images(data: Data, samples: Tensor, real: Tensor) -> Figure:
         inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
         count = data.train_size if data.resident else min(_POINTS, data.train_size)
         parts = torch.arange(count).split(_POINTS)
-        distance = torch.cat([torch.cdist(inner, data.rows("train", part).flatten(1)) for part in parts], 1)
-        found = data.rows("train", distance.argmin(1), dtype=torch.float64)
+        trained = (data.rows("train", part).to(inner.dtype).flatten(1) for part in parts)
+        distance = torch.cat([torch.cdist(inner, rows) for rows in trained], 1)
+        found = data.rows("train", distance.argmin(1)).double()
         among = "" if count == data.train_size else f", of {count:,}"
         panels.append((f"training images nearest to the samples{among}", data.to_user(found).flatten(1)))
     figure = _figure(3.4 * len(panels), 3.9)

@@ -85,7 +85,7 @@ class Dual(Auxiliary):
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return of what the value is a lower bound, and where it is none."""
         if divergence.surrogate:
-            return f"phi's side of the surrogate {divergence.extra_repr().partition(',')[0]}, no divergence"
+            return f"the critic's side of the surrogate {divergence.extra_repr().partition(',')[0]}, no divergence"
         found = getattr(metric, "function_class", "unrestricted")
         if divergence.needs_lipschitz and found != "1-Lipschitz by construction":
             penalty = getattr(metric, "penalty", None)

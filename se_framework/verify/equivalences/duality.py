@@ -75,7 +75,7 @@ def envelope_gradient() -> Iterator[Comparison]:
             yield equal(f"{name}, {which}", theta_slope(equation(d, P, dual), Q, BEST), truth)
 
 
-@claim("phi's gradient vanishes at v = log(pd/p), for every smooth D and both duals", "Nowozin et al. 2016, eq. 5")
+@claim("the gradient in phi vanishes at v = log(pd/p), for every smooth D and both duals", "Nowozin et al. 2016, eq. 5")
 def optimal_critic_is_stationary() -> Iterator[Comparison]:
     for name, (d, _) in SMOOTH.items():
         for which, dual in DUALS.items():
