@@ -69,7 +69,7 @@ class MLPCritic(Critic):
             h, slopes = with_context(x, context, self.classes), []
             for layer in hidden:
                 h = layer(h)
-                slopes.append(h.sign().clamp_(min=LEFT_SLOPES[str(layer.activation)]))
+                slopes.append(h.sign().clamp(min=LEFT_SLOPES[str(layer.activation)]))
         gradient = last.weight.expand(len(x), -1)
         for layer, diagonal in zip(reversed(hidden), reversed(slopes), strict=True):
             gradient = (gradient * diagonal) @ layer.weight

@@ -29,7 +29,7 @@ def describe(assembly: Assembly) -> str:
         ("alpha", f"{equation.alpha:g}"),
         ("beta", f"{equation.beta:g}"),
         ("p_theta", f"{choice(config.model)}, {density}"),
-        ("f_phi", "none" if metric is None else f"{choice(config.metric)}, {metric.function_class}"),
+        ("f_phi", "none" if metric is None else f"{choice(config.metric)}, {function_class(equation)}"),
         ("D(q, p)", choice(config.divergence)),
         ("q", show(auxiliary)),
         ("p_d", f"{choice(config.data)}: {data.name}, shape {data.event_shape}, {examples}"),
@@ -49,6 +49,16 @@ def describe(assembly: Assembly) -> str:
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
+
+
+def function_class(equation: StandardEquation) -> str:
+    """Return what is known of the critic's output v, and what of f: a link that bends v keeps no Lipschitz constant."""
+    metric, name = equation.metric, equation.auxiliary.f_name(equation.divergence)
+    assert metric is not None
+    if not equation.auxiliary.has_scores or metric.function_class == "unrestricted":
+        return metric.function_class
+    kept = "" if name.endswith(" v") or name == "v" else ", which is not held to that"
+    return f"v {metric.function_class}; f = {name}{kept}"
 
 
 def scalar_name(equation: StandardEquation) -> str:

@@ -28,6 +28,7 @@ from se_framework.training.execution import Execution
 from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in
 from se_framework.training.players import schedules
 from se_framework.training.state import FORMAT, Row, TrainState
+from se_framework.training.turn import CLOCK
 
 
 def scalars(equation: StandardEquation) -> list[tuple[dict[str, Any], str]]:
@@ -158,7 +159,8 @@ class Ensemble:
         self.history.append(row)
         if run is not None:
             run.append_row(row)
-        for k, own in rows.items():
+        for k, timed in rows.items():
+            own = {name: value for name, value in timed.items() if name not in CLOCK}
             self.members[k].history.append(own)
             if run is not None:
                 append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)

@@ -18,7 +18,7 @@ from se_framework.training.draws import Draws, draw_step, step_stream
 from se_framework.training.failure import diagnose
 from se_framework.training.finite import first_failure, in_step
 from se_framework.training.objective import objective, terms_of
-from se_framework.training.turn import Row, row_of
+from se_framework.training.turn import CLOCK, Row, row_of
 
 if TYPE_CHECKING:
     from se_framework.ensemble.members import Ensemble
@@ -131,12 +131,16 @@ def evaluate(
 
 
 def averaged(rows: list[dict[str, float | str]], separator: str) -> dict[str, float | str]:
-    """Return the columns' means, with NAME_sd beside them: the standard deviation over members, NaN of a single one."""
+    """Return the columns' means, with NAME_sd beside them: the standard deviation over members, NaN of a single one.
+
+    The clock is common to all: it comes last, as it is.
+    """
     found: dict[str, float | str] = {name: rows[0][name] for name in ("round", "samples") if name in rows[0]}
     found["members"] = float(len(rows))
     for name, value in rows[0].items():
-        if name not in found and isinstance(value, float):
+        if name not in found and name not in CLOCK and isinstance(value, float):
             column = torch.tensor([float(row[name]) for row in rows], dtype=torch.float64)
             found |= {name: float(column.mean()), f"{name}_sd": float(column.std()) if len(rows) > 1 else math.nan}
     notes = dict.fromkeys(str(row["note"]) for row in rows if row.get("note"))
-    return found | ({"note": separator.join(notes)} if "note" in rows[0] else {})
+    found |= {"note": separator.join(notes)} if "note" in rows[0] else {}
+    return found | {name: rows[0][name] for name in CLOCK if name in rows[0]}

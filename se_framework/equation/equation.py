@@ -26,7 +26,7 @@ from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary, Draws, InnerProblem
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import Role, roles_of
-from se_framework.equation.terms import OWN, Terms
+from se_framework.equation.terms import OWN, Terms, record
 from se_framework.errors import ConfigError, IncompatibleError
 
 
@@ -268,34 +268,18 @@ class StandardEquation(nn.Module):
         r"""Return the scalar at a batch x of data, shape (B, \*E), its labels, and latent noise of the model."""
         return self.scalar(Particles(x, context=context), self.particles({"model/noise": noise}, context))
 
-    @torch.no_grad()
     def terms(self, data: Particles, p: Particles | None, draws: Draws | None = None, name: str = OWN) -> Terms:
-        """Return the record of terms at the minimum over q, computed in float64 from the critic's outputs."""
-        problem = self.inner_problem(data.double(), None if p is None else p.double(), draws=draws, name=name)
-        if problem.v is not None and problem.v_data is not None:
-            problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
-        inner = self.auxiliary.solve(problem)
-        f_data = None
-        if problem.v_data is not None and self.auxiliary.has_scores:
-            f_data = problem.data.mean(self.f(problem.v_data))
-        total = float(inner.minimum if f_data is None else inner.minimum + f_data)
-        entropy, divergence, f_q, f_d = (
-            None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)
-        )
-        mass = 1.0 if inner.mass is None else float(inner.mass)
-        summands = {key: other.terms(data, p, draws, key) for key, _, other in self.summands()}
-        total += sum(self.weights[key] * terms.total for key, terms in summands.items())
-        up_to_constant = inner.up_to_constant or any(terms.up_to_constant for terms in summands.values())
-        surrogate = self.divergence.surrogate
-        return Terms(entropy, divergence, f_q, f_d, total, up_to_constant, mass, surrogate, summands)
+        """Return the record of terms at the minimum over q, in float64; arguments as in :meth:`parts`."""
+        return record(self, data, p, draws, name)
 
-    def log_ratio(self, x: Tensor, data: Particles, p: Particles) -> Tensor:
+    def log_ratio(self, x: Tensor, data: Particles, p: Particles, context: Tensor | None = None) -> Tensor:
         """Return log(p_d/p_theta) as the critic reads it, log dq*/dp at x, shape (B,).
 
         Args:
-            x: where, shape (B, *E); without labels.
+            x: where, shape (B, *E).
             data: particles of p_d, which with p fix the normaliser of q.
             p: particles of p_theta.
+            context: the labels of x, shape (B,), for a metric that reads them.
 
         Raises:
             IncompatibleError: the metric is absent or constrained, or the divergence reads a potential or a sign.
@@ -305,7 +289,7 @@ class StandardEquation(nn.Module):
                 f"no log-ratio: metric={type(self.metric).__name__}, divergence={type(self.divergence).__name__}; "
                 "a smooth f-divergence with an unrestricted metric has one"
             )
-        return self.auxiliary.log_ratio(x, self.metric.log_ratio(x), self.inner_problem(data, p))
+        return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
 
 
 def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:

@@ -146,7 +146,7 @@ class Metric(nn.Module):
             return own(x) if context is None else own(x, context)
         return torch.func.grad(lambda points: self(points, context).sum())(x)
 
-    def log_ratio(self, x: Tensor) -> Tensor:
+    def log_ratio(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return v, which at the optimum of an f-divergence's dual (auxiliary=dual) is log(p_d/p_theta), shape (B,).
 
         Under another auxiliary v is shifted or tilted: ``StandardEquation.log_ratio`` takes that off.
@@ -158,7 +158,7 @@ class Metric(nn.Module):
             raise IncompatibleError(
                 f"metric is {self.function_class}: its output is a potential, not a log-ratio; train with metric=mlp"
             )
-        return self.forward(x)
+        return self.forward(x, context)
 
 
 class Given(NamedTuple):

@@ -201,7 +201,7 @@ def _embedding(choice: Choice) -> Iterator[Violation]:
         yield Violation("embedding", problem, ("metric=embedding",))
     elif metric.penalty is not None:
         problem = f"{name_of(metric.penalty)} takes the gradient of one score, and {network} returns an embedding"
-        yield Violation("embedding", problem, ("metric=embedding",))
+        yield Violation("embedding", problem, ("metric.penalty=null",))
     elif not (divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"):
         problem = f"{d} grows with the scale of its points, and {network} is neither Lipschitz nor bounded"
         yield Violation("embedding_bound", problem, ("metric=embedding",))

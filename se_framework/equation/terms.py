@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from models.laws import Particles
+
+if TYPE_CHECKING:
+    from se_framework.equation.auxiliary import Draws
+    from se_framework.equation.equation import StandardEquation
 
 OWN = "own"
 """The name of an equation's own metric among those of its summands."""
@@ -50,3 +59,35 @@ class Terms:
     def unrepresentable(self) -> list[str]:
         """Return the names of terms that float64 cannot hold (inf or NaN)."""
         return [name for name, value in self.as_dict().items() if not math.isfinite(value)]
+
+
+@torch.no_grad()
+def record(
+    equation: StandardEquation, data: Particles, p: Particles | None, draws: Draws | None, name: str = OWN
+) -> Terms:
+    """Return the terms at the minimum over q, computed in float64 from the critic's outputs.
+
+    Args:
+        equation: whose terms they are.
+        data: particles of p_d.
+        p: particles of p_theta; None where the equation needs none.
+        draws: what its parts have drawn.
+        name: of the equation in the sum that drew.
+    """
+    problem = equation.inner_problem(data.double(), None if p is None else p.double(), draws=draws, name=name)
+    if problem.v is not None and problem.v_data is not None:
+        problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
+    inner = equation.auxiliary.solve(problem)
+    f_data = None
+    if problem.v_data is not None and equation.auxiliary.has_scores:
+        f_data = problem.data.mean(equation.f(problem.v_data))
+    total = float(inner.minimum if f_data is None else inner.minimum + f_data)
+    entropy, divergence, f_q, f_d = (
+        None if t is None else float(t) for t in (inner.entropy, inner.divergence, inner.f_q, f_data)
+    )
+    mass = 1.0 if inner.mass is None else float(inner.mass)
+    summands = {key: record(other, data, p, draws, key) for key, _, other in equation.summands()}
+    total += sum(equation.weights[key] * terms.total for key, terms in summands.items())
+    up_to_constant = inner.up_to_constant or any(terms.up_to_constant for terms in summands.values())
+    surrogate = equation.divergence.surrogate
+    return Terms(entropy, divergence, f_q, f_d, total, up_to_constant, mass, surrogate, summands)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from se_framework.training.state import Mark, TrainState
 
 Row = dict[str, float]
+CLOCK = ("seconds", "samples_per_second")
+"""Columns of a row that the clock writes: one for all members of an ensemble."""
 
 
 class Turn:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from se_framework.ensemble.stack import Ensemble
 from torch import nn
 
 from se_framework import compose
@@ -11,6 +10,7 @@ from se_framework.config.composing import compose as compose_config
 from se_framework.data import Ring8
 from se_framework.describe import describe
 from se_framework.ensemble import member_config, members_of
+from se_framework.ensemble.members import Ensemble
 from se_framework.equation.legality import ensemble
 from se_framework.errors import ConfigError, IncompatibleError, StepError
 from se_framework.training.loop import train as play

@@ -179,6 +179,10 @@ class Auxiliary(nn.Module, ABC):
         """Return the formula of the scalar with q at its minimum."""
         return f"{self.minimum_name} + E_pd f" if self.has_scores else self.minimum_name
 
+    def f_name(self, divergence: Divergence) -> str:
+        """Return the formula of f in the critic's output v."""
+        return "v"
+
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return what the scalar's value on fresh data is: a bound of what, in which direction, or no bound."""
         return f"{self.scalar_name}, of which {type(self).__name__} declares no bound"

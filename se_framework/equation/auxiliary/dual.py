@@ -82,6 +82,10 @@ class Dual(Auxiliary):
             s = divergence.inverse_link(divergence.link(s) - inner.multiplier)
         return (s - inner.log_partition).to(v.dtype)
 
+    def f_name(self, divergence: Divergence) -> str:
+        """Return the link: v itself where the critic's output is a potential."""
+        return "beta v" if divergence.critic_reads == "potential" else "beta l(v)"
+
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return of what the value is a lower bound, and where it is none."""
         if divergence.surrogate:

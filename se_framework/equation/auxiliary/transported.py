@@ -76,6 +76,10 @@ class Transported(Auxiliary):
         divergence, f_q = p.mean(cost), problem.beta * p.mean(scores)
         return Solution(problem.beta * divergence - f_q, None, divergence, f_q)
 
+    def f_name(self, divergence: Divergence) -> str:
+        """Return that f is the critic's output, weighted."""
+        return "beta v"
+
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return that the value is no bound, and why."""
         return f"not a bound: {target(divergence, alpha)} by a dual that what the search for sup_y misses raises"
