@@ -53,7 +53,7 @@ class Embedding(nn.Module):
         return self.layer(x)
 
 
-class Absent(MMD):
+class Unavailable(MMD):
     """A divergence whose primal needs a package that nobody has."""
 
     primal_extra = ("no_such_package", "nothing")
@@ -91,8 +91,8 @@ BROKEN = {
         "auxiliary Transported moves p at a ground cost, and GAN has none: add divergence=wasserstein1",
     ),
     "extra": (
-        Choice(Affine, Absent(), Empirical(), None, **PLAIN),
-        r"Absent is computed by the package no_such_package, which is not installed "
+        Choice(Affine, Unavailable(), Empirical(), None, **PLAIN),
+        r"Unavailable is computed by the package no_such_package, which is not installed "
         r"\(pip install 'se-framework\[nothing\]'\): add divergence=sinkhorn",
     ),
     "entropy_form": (
