@@ -30,6 +30,8 @@ _DECAYS: dict[Decay, Callable[[float], float]] = {
 }
 Broken = Tensor | bool | None
 """Whether a step of the round was not finite: on the device, shape (), or known."""
+GUARDED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+"""Optimisers whose fused kernels move nothing where ``found_inf`` is set; a subclass may do more than they."""
 Figures = Tensor | list[float]
 """What is checked in a step: on the device, in one tensor, or as numbers."""
 
@@ -78,6 +80,12 @@ class Player:
     def module(self) -> nn.Module:
         """Everything that moves."""
         return self.role.module
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the optimiser itself can be told on the device to move nothing."""
+        fused = all(group.get("fused") for group in self.optimizer.param_groups)
+        return fused and type(self.optimizer) in GUARDED
 
     @property
     def averaged(self) -> nn.Module:
@@ -159,12 +167,12 @@ class Player:
     def step_queued(self, checked: Iterable[Tensor], broken: Broken = None) -> tuple[Tensor, Tensor]:
         """Do what :meth:`step` does without reading the device.
 
-        Only an optimiser that is not fused is waited for. What is returned are tensors, of shapes (n + 1,) and ().
+        Only an optimiser that is not guarded is waited for. What is returned are tensors, of shapes (n + 1,) and ().
         """
         figures = torch.stack([t.detach() for t in (*checked, self._gradient_norm())])
         failed = (figures * 0).sum().isnan()  # 0 times inf is NaN: half as many kernels as isfinite
         broken = failed if broken is None else failed | broken
-        if all(group.get("fused") for group in self.optimizer.param_groups):
+        if self.guarded:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
             self.optimizer.step()
             self.optimizer.found_inf = None  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from tests.support.runs import play
 
 EVERY_WAY = """
 experiment, root = sys.argv[1], Path(sys.argv[2])
-train.score_row = lambda assembly: {"to_minimise": 0.0, "w2": 0.0}
+train.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
 typed = [f"experiment={experiment}", *SHORT]
 KILLED = -signal.SIGKILL
 
@@ -37,7 +37,7 @@ assert not differences(root / "straight", root / "longer"), differences(root / "
 assert [int(r["round"]) for r in rows(root / "cut")] == list(range(1, 8)) and len(rows(root / "early")) == 4
 assert [int(r["round"]) for r in rows(root / "early", "scores.csv")] == [2, 4, 6]
 last, before = (RunDirectory(root / "whole").load_checkpoint(which=w)[0] for w in ("7", "6"))
-assert not same(last["players"], before["players"])  # the comparison can fail
+assert not same(last["equation"], before["equation"])  # the comparison can fail
 """
 
 

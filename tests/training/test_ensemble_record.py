@@ -216,7 +216,7 @@ def test_a_member_is_sampled_and_scored_as_its_single_run(tmp_path, monkeypatch,
     eval_command.main()
     scores = json.loads((run.path / "summary.json").read_text())["scores"]
     name = next(iter(scores))
-    assert f"{scores[name]['members']['1']:.4g}" in capsys.readouterr().out
+    assert f"{scores[name]['members']['1']:.5g}" in capsys.readouterr().out
     for member in (2, -1):
         with pytest.raises(ConfigError, match="members 0 to 1"):
             load(run.path, member=member)

@@ -55,7 +55,7 @@ def choose(
                 )
         return Execution(reasons=dict.fromkeys(("graphs", "compile"), "members train together"))
     convolutional = any(isinstance(m, CONVOLUTIONS) for m in equation.modules())
-    fixed = [p.name for p in players if not all(g.get("fused") and "capturable" in g for g in p.optimizer.param_groups)]
+    fixed = [p.name for p in players if not (p.guarded and all("capturable" in g for g in p.optimizer.param_groups))]
     no_graphs = no_compile = ""
     if graphs == "never":
         no_graphs = "not wanted"
