@@ -16,6 +16,7 @@ from benchmarks.speed.contest import largest_difference, must_agree
 from benchmarks.speed.loops import Draws, Nets, Round
 from benchmarks.speed.timer import Side
 from models.laws import Particles, PushForward
+from models.networks import LEAK, Dense
 from se_framework.data import Data
 from se_framework.training.loop import measure
 
@@ -67,10 +68,26 @@ def plain_nets(assembly: se.Assembly) -> Nets:
     return Nets(plain(equation.model.net), plain(critic))  # type: ignore[arg-type]
 
 
+ACTIVATIONS: dict[str | None, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(LEAK), "tanh": nn.Tanh,
+}  # fmt: skip
+
+
 def plain(layers: Any) -> nn.Sequential:
-    """Return a copy of a stack of layers without a first one that only reshapes the examples."""
+    """Return a copy of a stack of layers as people write it, without a first one that only reshapes the examples.
+
+    Our layers hold the nonlinearity after them; here it is a module of its own, as in a hand-written network.
+    """
     first, *others = layers
-    return copy.deepcopy(nn.Sequential(*others if isinstance(first, nn.Flatten | nn.Unflatten) else layers))
+    found: list[nn.Module] = []
+    for layer in others if isinstance(first, nn.Flatten | nn.Unflatten) else layers:
+        if isinstance(layer, Dense):
+            linear = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+            linear.load_state_dict(layer.state_dict())
+            found += [linear] if layer.activation is None else [linear, ACTIVATIONS[layer.activation]()]
+        else:
+            found.append(copy.deepcopy(layer))
+    return nn.Sequential(*found)
 
 
 class Replay:
