@@ -1,20 +1,10 @@
 """Divergences D(q, p), a library of its own: duals, primals and declarations, ignorant of training."""
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.bounded import GAN, JensenShannon, LeCam, SquaredHellinger
 from divergences.f_divergence import FDivergence
 from divergences.fisher import FisherIPM
-from divergences.generators import (
-    GAN,
-    KL,
-    Jeffreys,
-    JensenShannon,
-    LeCam,
-    Neyman,
-    Pearson,
-    ReverseKL,
-    SoftenedReverseKL,
-    SquaredHellinger,
-)
+from divergences.generators import KL, Jeffreys, Neyman, Pearson, ReverseKL, SoftenedReverseKL
 from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
 from divergences.one_dimensional import Wasserstein1D

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from divergences import gaussians
 from divergences.base import Mover
+from divergences.bounded import GAN
 from divergences.f_divergence import FDivergence
-from divergences.generators import GAN, NamedFDivergence, kl_integrand, softplus
+from divergences.named import NamedFDivergence, kl_integrand, softplus
 
 RULE = [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*leggauss(8), strict=True)]
 """Gauss-Legendre nodes and weights on [0, 1]: error 2e-23 |c|^16 on e^(c s)."""
