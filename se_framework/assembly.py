@@ -144,7 +144,7 @@ class EnsembleAssembly(Assembly):
 
 def _check_stackable(
     members: int, config: DictConfig, model: Any, metric: Metric | None, divergences: list[Any],
-    made_for: dict[str, Any], data: Data,
+    auxiliaries: list[Any], made_for: dict[str, Any], data: Data,
 ) -> None:  # fmt: skip
     """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
     with torch.device("meta"):
@@ -152,6 +152,7 @@ def _check_stackable(
         for name, node in (config.plus or {}).items():
             outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
             divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+            auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
     optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
     legality.refuse(
         legality.ensemble(
@@ -160,6 +161,7 @@ def _check_stackable(
             [divergence for divergence in divergences if divergence is not None],
             [optimizer] if isinstance(optimizer, type) else [],
             data,
+            [auxiliary for auxiliary in auxiliaries if auxiliary is not None],
         )
     )
 
@@ -229,7 +231,8 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
         config.allow,
     )  # fmt: skip
     if members > 1:
-        _check_stackable(members, config, model, outline, [divergence, *views.values()], made_for, chosen)
+        chosen_parts = [divergence, *views.values()], [auxiliary]
+        _check_stackable(members, config, model, outline, *chosen_parts, made_for, chosen)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))

@@ -13,6 +13,12 @@ from models.laws import Particles
 from se_framework.equation.penalties import Penalty
 from se_framework.errors import ConfigError, IncompatibleError
 
+BATCH_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d,
+)  # fmt: skip
+"""What couples the examples of a batch, and moves its buffers in every forward pass."""
+
 
 class Metric(nn.Module):
     r"""f_phi: from x, shape (B, \*E), to one score v per example, shape (B,), or to points of an embedding.
@@ -78,7 +84,7 @@ class Metric(nn.Module):
     @property
     def batch_coupled(self) -> bool:
         """Whether one example's score depends on the others (batch normalisation)."""
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules())
+        return any(isinstance(m, BATCH_NORMS) for m in self.network.modules())
 
     @property
     def settles(self) -> bool:

@@ -215,7 +215,7 @@ def dump(
         "seed": state.seed,
         "horizon": horizon,
         "threads": torch.get_num_threads(),
-        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix")],
+        "random_streams": f"{purpose}/*",
     }
     run.write_json("failure/failure.json", report)
     return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"

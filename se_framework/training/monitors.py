@@ -108,10 +108,11 @@ def frozen(state: TrainState, rows: Sequence[Row]) -> Iterator[Finding]:
     # H(q) and D may be constants by theory (under W1's dual q is p, so D = 0); what players differentiate is none.
     # A metric without parameters may be a constant by choice: its means say nothing.
     moving = {name for name, metric in state.equation.metrics().items() if is_trainable(metric)}
-    names = [f"{player.name}_gradient" for player in state.players]
+    gradients = [f"{player.name}_gradient" for player in state.players]
+    names = []
     for name in last[-1]:
         summand, _, term = name.rpartition("/")
-        if term.startswith(("E_q_f", "E_pd_f", "total")) and (summand or OWN) in moving:
+        if name in gradients or (term.startswith(("E_q_f", "E_pd_f", "total")) and (summand or OWN) in moving):
             names.append(name)
     still = [name for name in names if len({row.get(name) for row in last}) == 1]
     if still:

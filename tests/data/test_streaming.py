@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from se_framework.data.moments import Moments
 from se_framework.errors import DataError
 from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
+from tests.support.commands import TRAIN, script, start, until
 from tests.support.datasets import Augmented, N, Plain, Slow
 
 ROOT = Path(__file__).parents[2]
@@ -432,10 +432,6 @@ for kind, data in json.loads(sys.argv[1]).items():
 """
 
 
-def run_environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
 def same(a, b):
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
@@ -446,15 +442,12 @@ def same(a, b):
     return a == b
 
 
-def gone(group, seconds):
-    """Return whether a process group has no member left, or loses the last within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
+def gone(group):
+    """Return whether a process group has no member left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
     return False
 
 
@@ -464,12 +457,9 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
         "images": ["data=image_folder_streamed", f"data.path={image_files}", "data.size=4", "data.labels=true"],
         "dataset": ["data=dataset", "data.dataset=tests.support.datasets.Augmented"],
     }
-    command = [sys.executable, "-c", DRIVER, json.dumps(kinds)]
-    with open(tmp_path / "said", "w") as said:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=run_environment(), stdout=said, stderr=said, start_new_session=True
-        )
-        assert process.wait(120) == 0, (tmp_path / "said").read_text()
+    process = start([sys.executable, "-c", DRIVER, json.dumps(kinds)], tmp_path, session=True)
+    done = process.wait()
+    assert done.returncode == 0, done.stderr
     clock = {"seconds", "samples_per_second"}
     for kind in kinds:
         runs = [RunDirectory(tmp_path / "runs" / kind / name) for name in ("whole", "early", "cut")]
@@ -477,27 +467,21 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
         assert whole["round"] == 9 and same(whole, early) and same(whole, cut), kind
         tables = [{int(r["round"]): {k: v for k, v in r.items() if k not in clock} for r in run.rows()} for run in runs]
         assert tables[0] == tables[1] and all(tables[0][k] == tables[2][k] for k in tables[0]), kind
-    # Workers of a killed process look for it every 5 seconds.
-    assert gone(process.pid, 20)
+    until(lambda: gone(process.pid), "the workers of a killed process, which look for it every 5 seconds")
 
 
 def test_sigterm_to_the_group_finishes_the_round_and_leaves_nobody(tmp_path):
     """A cluster signals every process: the round under way gets its rows, the run is saved, and nobody is left."""
     typed = ["experiment=vanilla_gan", "data=dataset", "data.dataset=tests.support.datasets.Slower", "workers=2",
              "loop.rounds=100000", "loop.batch_size=5", "loop.checkpoint_every=2", "hydra.run.dir=run"]  # fmt: skip
-    command = [sys.executable, "-m", "se_framework", *typed]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=run_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "run" / "checkpoints").glob("round_*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = start([*TRAIN, *typed], tmp_path, session=True)
+    until(lambda: list((tmp_path / "run" / "checkpoints").glob("round_*")), "a checkpoint")
     os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM, said
+    done = process.wait()
+    said = done.stderr
+    assert done.returncode == 128 + signal.SIGTERM, said
     assert "stopped after round" in said and "Traceback" not in said and "worker" not in said
-    assert gone(process.pid, 1)
+    until(lambda: gone(process.pid), "the workers, which end before the run does")
     reached = RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"]
     assert f"stopped after round {reached} " in said
 
@@ -532,8 +516,7 @@ def test_memory_of_a_mapped_array_is_bounded(tmp_path):
     rows[::1000] = np.random.default_rng(0).normal(size=(100, 500))
     rows.flush()
     del rows
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "big.npy")]
-    done = subprocess.run(command, env=run_environment(), capture_output=True, text=True, timeout=120)
+    done = script(MEMORY, tmp_path / "big.npy")
     assert done.returncode == 0, done.stderr
     # Chunks take some 10 MB; 64 KiB of the file are mapped around each row of a batch, 13 MB.
     assert float(done.stdout.splitlines()[-1]) < 50

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.support.commands import EVALUATE, ROOT, SAMPLE, SHORT, TRAIN, call, fresh, start, timed, until
+from tests.support.commands import EVALUATE, ROOT, SAMPLE, SHORT, SMALL_SCORES, TRAIN, call, fresh, start, timed, until
 
 
 def test_help_lists_the_groups_and_is_quick(tmp_path):
@@ -60,7 +60,7 @@ def test_cfg_job_prints_the_composed_configuration(tmp_path):
 
 
 def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
-    whole = call([*TRAIN, *SHORT, "hydra.run.dir=whole", "loop.checkpoint_every=2"], tmp_path)
+    whole = call([*TRAIN, *SHORT, "hydra.run.dir=whole", "loop.checkpoint_every=2"], tmp_path, SMALL_SCORES)
     assert whole.returncode == 0, whole.stderr
     assert "round 6/6" in whole.stderr and "samples/s" in whole.stderr  # plain lines: there is no terminal
     assert whole.stdout.splitlines()[-1].startswith("se-train: all in ") and "se-sample " in whole.stdout
@@ -91,7 +91,7 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     drift = call([*TRAIN, "resume=cut", "divergence=kl"], tmp_path)
     assert drift.returncode == 1 and "would change the run (divergence._target_" in drift.stderr
     reached = int(sorted((tmp_path / "cut" / "checkpoints").glob("round_*.safetensors"))[-1].stem.split("_")[1])
-    resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 7}"], tmp_path)
+    resumed = call([*TRAIN, "resume=cut", f"loop.rounds={reached + 7}"], tmp_path, SMALL_SCORES)
     assert resumed.returncode == 0 and f"restored round_{reached:08d}.safetensors" in resumed.stderr, resumed.stderr
     assert "WARNING: learning rates end at zero in round 6" in resumed.stderr
 
@@ -129,7 +129,7 @@ def test_a_run_on_a_relative_path_without_rows_is_used_from_elsewhere(tmp_path):
     early = call([*TRAIN, *own, "score=w3", "hydra.run.dir=run"], tmp_path)
     assert early.returncode == 1 and "se-train: score=w3: no such score; known: frechet," in early.stderr
     assert not (tmp_path / "run").exists()
-    trained = call([*TRAIN, *own, "loop.rounds=3", "loop.log_every=0", "hydra.run.dir=run"], tmp_path)
+    trained = call([*TRAIN, *own, "loop.rounds=3", "loop.log_every=0", "hydra.run.dir=run"], tmp_path, SMALL_SCORES)
     assert trained.returncode == 0 and (tmp_path / "run" / "summary.json").exists(), trained.stderr
     (tmp_path / "other").mkdir()
     scored = call([*EVALUATE, tmp_path / "run", "n=100"], tmp_path / "other")
@@ -137,7 +137,8 @@ def test_a_run_on_a_relative_path_without_rows_is_used_from_elsewhere(tmp_path):
 
 
 def test_a_failing_job_does_not_stop_a_sweep(tmp_path):
-    process = call([*TRAIN, "-m", *SHORT, "optimizer.lr=abc,1e-3", "hydra.sweep.dir=sweep", "progress=false"], tmp_path)
+    process = call([*TRAIN, "-m", *SHORT, "optimizer.lr=abc,1e-3", "hydra.sweep.dir=sweep", "progress=false"],
+                   tmp_path, SMALL_SCORES)  # fmt: skip
     assert process.returncode == 1 and "optimizer.lr must be a number" in process.stderr
     assert "Traceback" not in process.stderr
     assert (tmp_path / "sweep" / "1" / "summary.json").exists() and [

@@ -6,10 +6,8 @@ what the page prints, numbers aside; the numbers, on the page and of the run, ar
 
 import ast
 import math
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -22,18 +20,14 @@ from scipy import integrate, optimize, special, stats
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.errors import ConfigError
+from tests.support import commands
 from tests.support.oracles import GENERATORS, simplex, z_score
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "prototyping.md").read_text()
 SECTIONS = {int(part[0]): part for part in re.split(r"^## (?=\d)", PAGE.partition("## When")[0], flags=re.M)[1:]}
-COMMANDS = {
-    "se-train": [sys.executable, "-m", "se_framework"],
-    "se-eval": [sys.executable, "-m", "se_framework.commands.evaluate"],
-    "python": [sys.executable],
-}
+COMMANDS = {"se-train": commands.TRAIN, "se-eval": commands.EVALUATE, "python": [sys.executable]}
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
-PYTHONPATH = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def files_of(section):
@@ -54,8 +48,7 @@ def call(command, folder):
     """Run a command of the page in a folder."""
     name, *arguments = shlex.split(command)
     quick = ["device=cpu", "progress=false"] if name == "se-train" else []
-    return subprocess.run([*COMMANDS[name], *arguments, *quick], cwd=folder, env=os.environ | PYTHONPATH,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return commands.call([*COMMANDS[name], *arguments, *quick], folder)
 
 
 def masked(line):

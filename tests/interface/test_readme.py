@@ -1,13 +1,12 @@
 """The code of the README and of the pages in docs/ runs as it stands there."""
 
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.commands import ROOT, call
+
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 
 
@@ -25,9 +24,7 @@ PAGES = [
 @pytest.mark.parametrize("block", [*BLOCKS, *PAGES])
 def test_block_runs(block, tmp_path):
     (tmp_path / "block.py").write_text(block)
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          timeout=300)  # fmt: skip
+    done = call([sys.executable, "block.py"], tmp_path, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 

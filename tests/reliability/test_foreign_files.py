@@ -115,50 +115,70 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_words(finished, tmp_path):
             se.load(run)
 
 
-def bombs():
-    """Yield files that are small and claim, or unfold to, far more."""
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
-    npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header + b"\n" + b"\0" * 64
-    yield "claims.npy", npy
-    huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4,), " + b" " * 2**22 + b"}\n"
-    yield "header.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", len(huge)) + huge + b"\0" * 32
-    for name, content in (("inner.npz", npy), ("zeros.npz", None)):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            if content is not None:
-                archive.writestr("x.npy", content)
-            else:
-                with archive.open("x.npy", "w", force_zip64=True) as stream:
-                    for _ in range(1100):
-                        stream.write(b"\0" * 2**20)
-        yield name, buffer.getvalue()
+def zipped(**members):
+    """Return an archive of members, compressed where they are zeros without end."""
     buffer = io.BytesIO()
-    torch.save(torch.zeros(1).expand(10**12), buffer)
-    yield "strides.pt", buffer.getvalue()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in members.items():
+            with archive.open(name.replace("_", "."), "w", force_zip64=True) as stream:
+                for part in content:
+                    stream.write(part)
+    return buffer.getvalue()
+
+
+def saved(tensor):
+    """Return the bytes that torch saves."""
     buffer = io.BytesIO()
-    torch.save(torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), buffer)
-    yield "sparse.pt", buffer.getvalue()
-    for name, pickled in (
-        ("bytes.pt", b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR."),
-        ("large.pt", b"N" * 2**17 + b"."),
+    torch.save(tensor, buffer)
+    return buffer.getvalue()
+
+
+def sparse():
+    """Return a tensor whose dense form would take terabytes."""
+    return torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6), check_invariants=True)
+
+
+def pickled(content):
+    """Return an archive as torch makes them around a pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x/data.pkl", content)
+        archive.writestr("x/version", b"3")
+    return buffer.getvalue()
+
+
+def deflated():
+    """Return torch's archive with its members compressed."""
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved(torch.zeros(2**22)))) as plain,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("x/data.pkl", pickled)
-            archive.writestr("x/version", b"3")
-        yield name, buffer.getvalue()
-    inner = io.BytesIO()
-    torch.save(torch.zeros(2**22), inner)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(inner) as plain, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in plain.infolist():
             archive.writestr(member.filename, plain.read(member))
-    yield "deflated.pt", buffer.getvalue()
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("name, content", list(bombs()), ids=lambda v: v if isinstance(v, str) else "")
-def test_files_that_claim_more_than_they_hold(name, content, tmp_path):
-    (tmp_path / name).write_bytes(content)
+CLAIM = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
+NPY = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(CLAIM) + 1) + CLAIM + b"\n" + b"\0" * 64
+LONG = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4,), " + b" " * 2**22 + b"}\n"
+BOMBS = {
+    "claims.npy": lambda: NPY,
+    "header.npy": lambda: b"\x93NUMPY\x02\x00" + struct.pack("<I", len(LONG)) + LONG + b"\0" * 32,
+    "inner.npz": lambda: zipped(x_npy=[NPY]),
+    "zeros.npz": lambda: zipped(x_npy=(b"\0" * 2**20 for _ in range(1100))),
+    "strides.pt": lambda: saved(torch.zeros(1).expand(10**12)),
+    "sparse.pt": lambda: saved(sparse()),
+    "bytes.pt": lambda: pickled(b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR."),
+    "large.pt": lambda: pickled(b"N" * 2**17 + b"."),
+    "deflated.pt": deflated,
+}
+"""Files that are small and claim, or unfold to, far more."""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_files_that_claim_more_than_they_hold(name, tmp_path):
+    (tmp_path / name).write_bytes(BOMBS[name]())
     tracemalloc.start()
     try:
         with pytest.raises(DataError) as refused:

@@ -11,6 +11,7 @@ from se_framework.commands import train
 from se_framework.config.composing import compose
 from se_framework.errors import ConfigError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
+from tests.support.commands import small_scores
 
 TINY = ["experiment=fgan", "data=moons", "model=affine", "metric.network.width=4", "loop.rounds=4", "loop.batch_size=8",
         "loop.log_every=1", "loop.checkpoint_every=2", "progress=false", "device=cpu"]  # fmt: skip
@@ -135,6 +136,7 @@ def test_more_is_better_where_the_score_says_so(tmp_path, monkeypatch):
 
 def test_evaluating_leaves_the_trajectory_alone(tmp_path, monkeypatch):
     monkeypatch.undo()
+    small_scores(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "finish", lambda *a: 0.0)
     se_train(tmp_path / "a", *TINY, "loop.evaluate_every=1")

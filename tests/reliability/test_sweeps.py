@@ -13,7 +13,7 @@ import pytest
 from se_framework.errors import RunDirectoryError
 from se_framework.runs.lock import locked
 from se_framework.runs.sweeps import record_job
-from tests.support.commands import ROOT, SHORT, TRAIN, call, start, until
+from tests.support.commands import ROOT, SHORT, SMALL_SCORES, TRAIN, call, start, until
 
 SWEEP = [
     *TRAIN,
@@ -38,7 +38,7 @@ def test_a_sweep_goes_on_and_a_failed_job_stops_nothing(tmp_path, launcher):
     """The second job is refused; a rerun trains only what was not finished."""
     jobs = [*SWEEP, "seed=0,1", "optimizer.lr=1e-3,abc", f"hydra/launcher={launcher}"]
     jobs += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")
-    first = call(jobs, tmp_path)
+    first = call(jobs, tmp_path, SMALL_SCORES)
     assert first.returncode == 1 and "optimizer.lr must be a number" in first.stderr, first.stderr
     assert "Traceback" not in first.stderr
     found = results(tmp_path / "sweep")
@@ -56,7 +56,7 @@ def test_a_sweep_goes_on_and_a_failed_job_stops_nothing(tmp_path, launcher):
     (tmp_path / "sweep" / "2" / "summary.json").unlink()  # as if it had been killed before its end
     trained = (tmp_path / "sweep" / "0" / "samples.png").stat().st_mtime_ns
     same = [*SWEEP, "seed=0,1,2", "optimizer.lr=1e-3", f"hydra/launcher={launcher}", "resume=auto"]
-    again = call([*same, "hydra.sweep.dir=second"], tmp_path)
+    again = call([*same, "hydra.sweep.dir=second"], tmp_path, SMALL_SCORES)
     assert again.returncode == 0, again.stderr
     found = results(tmp_path / "second")
     assert [row["status"] for row in found] == ["skipped", "finished", "finished"]
@@ -67,15 +67,15 @@ def test_a_sweep_goes_on_and_a_failed_job_stops_nothing(tmp_path, launcher):
 
 def test_a_rerun_into_the_same_folder_needs_no_key(tmp_path):
     command = [*SWEEP, "seed=0,1"]
-    assert call(command, tmp_path).returncode == 0
-    again = call(command, tmp_path)
+    assert call(command, tmp_path, SMALL_SCORES).returncode == 0
+    again = call(command, tmp_path, SMALL_SCORES)
     assert again.returncode == 0 and again.stderr.count("skipped") == 2, again.stderr
     assert [row["status"] for row in results(tmp_path / "sweep")] == ["skipped", "skipped"]
 
 
 def test_a_signal_ends_the_sweep_and_a_rerun_goes_on(tmp_path):
     command = [*SWEEP, "seed=0,1", "loop.rounds=200000", "loop.log_every=10"]
-    process = start(command, tmp_path)
+    process = start(command, tmp_path, SMALL_SCORES)
     until(lambda: (tmp_path / "sweep" / "0" / "metrics.csv").exists(), "the first row")
     process.send_signal(signal.SIGTERM)
     done = process.wait()
@@ -83,12 +83,16 @@ def test_a_signal_ends_the_sweep_and_a_rerun_goes_on(tmp_path):
     assert done.returncode == 143 and "go on with: se-train" in said, said
     assert [row["status"] for row in results(tmp_path / "sweep")] == ["stopped"]
     reached = int(said.split("stopped after round ")[1].split()[0])
-    again = call([*SWEEP, "seed=0", f"loop.rounds={reached + 3}", "loop.horizon=200000", "loop.log_every=10"], tmp_path)
+    again = call(
+        [*SWEEP, "seed=0", f"loop.rounds={reached + 3}", "loop.horizon=200000", "loop.log_every=10"],
+        tmp_path,
+        SMALL_SCORES,
+    )
     assert again.returncode == 0 and f"restored round_{reached:08d}" in again.stderr, again.stderr
 
 
 def test_resume_of_one_run_cannot_be_swept(tmp_path):
-    process = call([*TRAIN, "-m", "seed=0,1", "resume=somewhere"], tmp_path)
+    process = call([*TRAIN, "-m", "seed=0,1", "resume=somewhere"], tmp_path, SMALL_SCORES)
     assert process.returncode == 1 and "a sweep goes on with resume=auto" in process.stderr
     assert not list(tmp_path.iterdir())
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "se_framework"]
 SAMPLE = [sys.executable, "-m", "se_framework.commands.sample"]
@@ -29,11 +31,11 @@ PATIENCE = 300.0
 SPENT: list[float] = []
 """Processor seconds of every command so far."""
 SMALL_SCORES = """
-from se_framework.evaluation import scores
-assert (scores.ASSIGNMENT_POINTS, scores.DIRECTIONS) == (1_000, 500)
-scores.ASSIGNMENT_POINTS, scores.DIRECTIONS = 50, 20
+import pytest
+from tests.support.commands import small_scores
+small_scores(pytest.MonkeyPatch())
 """
-"""What :func:`start` may do first: the scores at the end of a run on fewer points, for tests of anything but scores."""
+"""What :func:`start` may do first, see :func:`small_scores`."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -52,6 +54,12 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.01)
+
+
+def small_scores(patch: pytest.MonkeyPatch) -> None:
+    """Let the scores at the end of a run be measured on few points, for tests of anything but scores."""
+    for name, size in {"ASSIGNMENT_POINTS": 50, "POINTS": 1_000, "DIRECTIONS": 20}.items():
+        patch.setattr(f"se_framework.evaluation.scores.{name}", size)
 
 
 @cache
@@ -86,7 +94,6 @@ class Running:
         for file in files:
             file.close()
         asked = {
-            "first": "",
             **asked,
             "cwd": str(cwd),
             "environment": variables,
@@ -118,29 +125,32 @@ class Running:
         return done
 
 
-def start(command: Sequence[object], cwd: Path | str, first: str = "", **more: str) -> Running:
-    """Start ``[sys.executable, "-m", MODULE, ...]`` and return the running process.
+def start(command: Sequence[object], cwd: Path | str, first: str = "", session: bool = False, **more: str) -> Running:
+    """Start ``[sys.executable, ...]`` and return the running process.
 
     Args:
-        command: as for :mod:`subprocess`.
+        command: as for :mod:`subprocess`: the interpreter with ``-m MODULE``, ``-c CODE`` or a file, and arguments.
         cwd: the working directory.
         first: Python code that the process executes first.
+        session: the process leads a group of its own.
         more: environment variables.
     """
-    interpreter, option, module, *arguments = map(str, command)
-    assert (interpreter, option) == (sys.executable, "-m"), command
-    return Running({"module": module, "arguments": arguments, "first": first}, cwd, environment(**more))
+    interpreter, option, *arguments = map(str, command)
+    assert interpreter == sys.executable, command
+    kind = {"-m": "module", "-c": "code"}.get(option, "file")
+    what = option if kind == "file" else arguments.pop(0)
+    asked = {kind: what, "arguments": arguments, "first": first, "session": session}
+    return Running(asked, cwd, environment(**more))
 
 
 def call(command: Sequence[object], cwd: Path | str, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-    """Run ``[sys.executable, "-m", MODULE, ...]`` and return the finished process; arguments as for :func:`start`."""
+    """Run ``[sys.executable, ...]`` and return the finished process; arguments as for :func:`start`."""
     return start(command, cwd, first, **more).wait()
 
 
 def script(code: str, *arguments: object, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     """Run Python code, as ``python -c`` would, in the root of the repository and return the finished process."""
-    asked = {"code": code, "arguments": [str(a) for a in arguments]}
-    return Running(asked, ROOT, environment()).wait(timeout)
+    return start([sys.executable, "-c", code, *arguments], ROOT).wait(timeout)
 
 
 def fresh(command: Sequence[object], cwd: Path | str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -24,12 +24,15 @@ from typing import Any
 LOADED = [
     "hydra", "matplotlib.pyplot", "numpy", "scipy.optimize", "scipy.stats", "sklearn.datasets", "torch", "PIL.Image",
     "se_framework.assembly", "se_framework.commands.train", "se_framework.pictures.plots",
-    "se_framework.evaluation.scores", "divergences", "models",
+    "se_framework.evaluation.scores", "se_framework.verify", "se_framework.verify.dynamics", "divergences", "models",
+    "geomloss",
 ]  # fmt: skip
 
 
 def execute(asked: dict[str, Any]) -> None:
-    """Become the process that was asked for: ``module`` or ``code`` with ``arguments``, after ``first``."""
+    """Become the process that was asked for: ``module``, ``code`` or ``file`` with ``arguments``, after ``first``."""
+    if asked["session"]:
+        os.setsid()
     for number, (file, flags) in enumerate(
         ((os.devnull, os.O_RDONLY), (asked["out"], os.O_WRONLY), (asked["err"], os.O_WRONLY))
     ):
@@ -38,12 +41,16 @@ def execute(asked: dict[str, Any]) -> None:
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = ["", *filter(None, paths), *(p for p in sys.path if p not in ("", *paths, asked["server"]))]
+    own = [""] if "file" not in asked else [os.path.dirname(os.path.abspath(asked["file"]))]
+    sys.path[:] = [*own, *filter(None, paths), *(p for p in sys.path if p not in ("", *paths, asked["server"]))]
     exec(asked["first"], {})
     if "module" in asked:
         sys.modules.pop(asked["module"], None)  # else runpy warns that it is there already
         sys.argv = [asked["module"], *asked["arguments"]]
         runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
+    elif "file" in asked:
+        sys.argv = [asked["file"], *asked["arguments"]]
+        runpy.run_path(asked["file"], run_name="__main__")
     else:
         sys.argv = ["-c", *asked["arguments"]]
         exec(compile(asked["code"], "<string>", "exec"), {"__name__": "__main__"})

@@ -21,6 +21,7 @@ from se_framework.errors import ConfigError, NonFiniteError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.loop import train as play
 from se_framework.training.step import play_round
+from tests.support.commands import small_scores
 from tests.support.comparing import same
 from tests.support.ensembles import SMALL, both, distance, poison, rounds, tensors
 
@@ -190,6 +191,7 @@ def test_rows_are_means_and_members_rows_those_of_single_runs(tmp_path, monkeypa
 
 @FLOAT32
 def test_a_member_is_sampled_and_scored_as_its_single_run(tmp_path, monkeypatch, capsys):
+    small_scores(monkeypatch)
     quick = ["experiment=fgan", "optimizer.lr=0.01", *RECORD]
     run = start(tmp_path / "all", ["ensemble.size=2", "loop.evaluate_every=3", *quick])
     single = start(tmp_path / "one", ["seed=1", *quick], monkeypatch)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,8 +29,8 @@ from se_framework.training.loop import train
 from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
+from tests.support.commands import TRAIN, call
 
-ROOT = Path(__file__).parents[2]
 NAN, INF = math.nan, math.inf
 SMALL = ["loop.batch_size=16", "device=cpu", "progress=false", "model.width=8"]
 
@@ -544,9 +540,7 @@ def test_resuming_a_failed_run_meets_the_failure_again(diverging):
     stood = [(p.name, p.read_bytes()) for p in run.checkpoints()]
     before, rows = run.load_state(run.failure / "step"), [r["D"] for r in run.rows()]
     assert stood and all(p <= f"round_{error.record.round:08d}" for p, _ in stood)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "se_framework", f"resume={path}"], cwd=path.parent, env=environment,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    done = call([*TRAIN, f"resume={path}"], path.parent)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == f"se-train: {error}"
     assert [(p.name, p.read_bytes()) for p in run.checkpoints()] == stood

@@ -235,7 +235,7 @@ def test_two_warnings_and_a_note_share_a_row(monkeypatch):
     assert watch(state, Moons(), {"round": 1.0, "note": ""}) == [] and len(warnings_in([row])) == 2
 
 
-def test_a_monitor_that_cannot_look_does_not_stop_the_run():
+def test_a_monitor_that_cannot_look_says_so_once_and_does_not_stop_the_run():
     class Whole(MLPCritic):
         row_wise = False
 
@@ -244,7 +244,11 @@ def test_a_monitor_that_cannot_look_does_not_stop_the_run():
                 raise RuntimeError("whole batches only")
             return super().score(x)
 
-    assert play(game(Whole((2,), width=8)), START + 20) == []
+    state = game(Whole((2,), width=8))
+    play(state, START + 20)
+    (said,) = warnings_in(state.history)
+    assert said == f"unwatched since round {START}: a monitor met RuntimeError: whole batches only"
+    assert state.round == START + 20
 
 
 def test_watching_changes_no_trajectory():

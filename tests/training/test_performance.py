@@ -15,6 +15,7 @@ from models.laws import Particles
 from se_framework import compose
 from se_framework.commands import train as command
 from se_framework.config.composing import compose as composed
+from se_framework.config.schema import validate
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError, NonFiniteError
 from se_framework.runs.directory import RunDirectory
@@ -462,4 +463,4 @@ def test_choices_are_recorded_kept_and_may_change(tmp_path, monkeypatch, capsys)
 def test_runs_of_before_the_choice_can_be_read():
     config = composed("vanilla_gan", SMALL)
     old = OmegaConf.create({k: v for k, v in OmegaConf.to_container(config).items() if k != "performance"})
-    assert se.schema.validate(old).performance == {"graphs": "auto", "compile": "auto", "precision": "float32"}
+    assert validate(old).performance == {"graphs": "auto", "compile": "auto", "precision": "float32"}

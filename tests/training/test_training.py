@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -31,6 +29,7 @@ from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
 from tests.support.cases import F_DIVERGENCES
+from tests.support.commands import ROOT, fresh
 from tests.support.oracles import divergence, entropy, letters, total_variation
 
 DEFAULT_DTYPE = torch.float64
@@ -492,15 +491,23 @@ def test_every_equation_on_the_line_trains_in_float32():
 SETTINGS = "(torch.initial_seed(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled())"
 
 
-@pytest.mark.parametrize("package", ["se_framework", "divergences", "models"])
-def test_importing_changes_no_setting(package):
-    program = f"""
-import random, signal, torch
+IMPORTING = f"""
+import os, random, signal, torch
 torch.manual_seed(5); random.seed(3)
-before = {SETTINGS}, random.getstate(), torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT)
-import {package}
-[getattr({package}, name) for name in {package}.__all__]
-assert before == ({SETTINGS}, random.getstate(), torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT))
+def settings():
+    return {SETTINGS}, random.getstate(), torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT)
+before = settings()
+for name in ("models", "divergences", "se_framework"):
+    child = os.fork()
+    if not child:
+        package = __import__(name)
+        [getattr(package, part) for part in package.__all__]
+        os._exit(settings() != before)
+    assert os.waitpid(child, 0)[1] == 0, name
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ))
+
+
+def test_importing_changes_no_setting():
+    """Each package in a fork of one interpreter that has torch."""
+    done = fresh([sys.executable, "-c", IMPORTING], ROOT)
     assert done.returncode == 0, done.stderr
