@@ -155,7 +155,7 @@ class StandardEquation(nn.Module):
         if self.uses_samples:
             found = {f"model/{k}": v for k, v in self.model.draws(n, stream, context).items()}
         for name, own in self.equations():
-            if type(own.auxiliary).draws is not Auxiliary.draws:
+            if own.auxiliary.draws_itself:
                 drawn = own.auxiliary.draws(n, stream.below(f"auxiliary/{name}"))  # type: ignore[attr-defined]
                 found |= {f"auxiliary/{name}/{k}": v for k, v in drawn.items()}
         return found

@@ -209,13 +209,14 @@ def dump(
     run.save_state(run.failure / "step", content)
     values = {name: repr(value) for name, value in record.terms.items()}  # JSON has no NaN
     purpose = f"{record.player}/{record.step}"
+    of_auxiliaries = [f"auxiliary/{name}" for name, own in state.equation.equations() if own.auxiliary.draws_itself]
     report = asdict(record) | {
         "value": repr(record.value),
         "terms": values,
         "seed": state.seed,
         "horizon": horizon,
         "threads": torch.get_num_threads(),
-        "random_streams": f"{purpose}/*",
+        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix", *of_auxiliaries)],
     }
     run.write_json("failure/failure.json", report)
     return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"

@@ -112,6 +112,11 @@ class Auxiliary(nn.Module, ABC):
         return type(self).advance is not Auxiliary.advance
 
     @property
+    def draws_itself(self) -> bool:
+        """Whether :meth:`draws` returns something."""
+        return type(self).draws is not Auxiliary.draws
+
+    @property
     def has_scores(self) -> bool:
         """Whether f_phi is a score, so that its means under q and p_d are terms of the scalar."""
         return self.uses_metric and not self.embeds
