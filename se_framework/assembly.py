@@ -67,8 +67,8 @@ class Assembly:
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
-        They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first of
-        more, and one does not depend on the others.
+        They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
+        of more, and one does not depend on the others.
 
         Args:
             n: how many.
