@@ -34,7 +34,7 @@ PANELS: dict[str, type[Data]] = {
 
 def panel(axes: Axes, law: Data) -> None:
     """Draw samples of a law and its density."""
-    x = law.to_user(law.held_out(POINTS, dtype=torch.float64))
+    x = law.to_user(law.held_out(POINTS).x.double())
     if isinstance(law, Digits):
         axes.imshow(image_grid(x, (8, 8), 0, 16), interpolation="nearest")
         axes.set_axis_off()

@@ -64,6 +64,18 @@ class InnerSolution(NamedTuple):
     log_partition: Tensor | float = 0.0
 
 
+class Mover(Protocol):
+    """What a divergence asks of a player before it chooses the player's view."""
+
+    @property
+    def sign(self) -> int:
+        """+1 where the player ascends on the scalar, -1 where it descends."""
+
+    @property
+    def moves_samples(self) -> bool:
+        """Whether the model's particles move with it."""
+
+
 class Divergence(nn.Module):
     r"""Base of every D. Class attributes declare what it can do; legality is computed from them.
 
@@ -82,6 +94,8 @@ class Divergence(nn.Module):
         has_normalised_dual: the dual over probability q is there as well.
         additive_dual: :math:`D^*_p` over unnormalised q is a mean under p, that of :meth:`conjugate`; else only
             :meth:`mean_conjugate` and :meth:`inner` are there, and a sample's value is biased.
+        link_slope: L where :math:`|\ell(v)-\ell(w)|\le L|v-w|` for all v, w, so that f/beta is L-Lipschitz where v is
+            1-Lipschitz; None where no L is known, or there is none.
         convex_in_q: D(., p) is convex, without which there is no dual that is the conjugate of D.
         unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
@@ -95,6 +109,9 @@ class Divergence(nn.Module):
             unknown.
         accuracy: relative error of the primal's slopes beyond rounding (iterative solvers).
         stackable: the primal runs under ``torch.func.vmap``, so members of an ensemble can be evaluated at once.
+        absent: there is no D: the null object of an equation whose auxiliary needs none.
+        parameters_ascend: trainable parameters of D are a player of their own; they ascend on the scalar (D is a
+            supremum over them) or, if False, descend.
     """
 
     has_dual: bool = False
@@ -104,6 +121,7 @@ class Divergence(nn.Module):
     entropy_weight: ClassVar[float | None] = None
     value_at_identity: float = 0.0
     symmetric: bool = False
+    link_slope: float | None = None
     convex_in_q: bool = True
     cost_degree: float = 0.0
     unit: ClassVar[str] = "nats"
@@ -118,6 +136,8 @@ class Divergence(nn.Module):
     sample_bias: str | None = None
     accuracy: float = 0.0
     stackable: ClassVar[bool] = True
+    parameters_ascend: ClassVar[bool] = True
+    absent: ClassVar[bool] = False
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
@@ -173,15 +193,15 @@ class Divergence(nn.Module):
         r"""Return the cost c(x, y) of moving a unit of mass, elementwise, from :math:`|x-y|^2`; zero at zero."""
         raise NotImplementedError(f"{type(self).__name__} is no transport at a cost: use auxiliary=dual or data")
 
-    def theta_view(self) -> Divergence | None:
-        """Return what theta sees in place of this, None for the same: surrogates give each player its own loss."""
-        return None
+    def view(self, role: Mover) -> Divergence | None:
+        r"""Return the divergence through which a player sees the critic's output, None for this one.
 
-    def phi_view(self) -> Divergence | None:
-        """Return the divergence through whose dual phi learns v, None for this one.
+        Surrogates give each player its own loss. And every smooth f-divergence's dual has the same optimal v: where
+        this one's has gradients of infinite variance on well separated laws, who ascends learns v through a dual that
+        has not, and who descends goes down on D at that v.
 
-        Every smooth f-divergence's dual has the same optimal v. Where this one's has gradients of infinite variance on
-        well separated laws, phi learns v through a dual that has not, and theta descends on D at that v.
+        Args:
+            role: what the player moves, and in which direction.
         """
         return None
 
@@ -262,3 +282,13 @@ class Divergence(nn.Module):
     def on_a_line(self, line: Line) -> Tensor:
         """Return D of two laws with densities on the line, by the rule that the line carries."""
         return line.integral(lambda x: self.integrand(line.log_q(x), line.log_p(x)), type(self).__name__)
+
+
+class Absent(Divergence):
+    """No D: for an equation whose auxiliary needs none. It has no value, no dual and no primal."""
+
+    absent = True
+
+    def extra_repr(self) -> str:
+        """Say so."""
+        return "none"

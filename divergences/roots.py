@@ -21,8 +21,14 @@ MOST = 200
 
 
 def readable(x: Tensor) -> bool:
-    """Return whether Python may decide by the values of x: not under torch.func, nor while torch.compile traces."""
-    return not (torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x))
+    """Return whether Python may decide by values of x: not under ``torch.func.vmap``, nor while a graph is traced."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        bool(x.detach().isnan().any())
+    except RuntimeError:  # so it is said by tensors that stand for many, or for none yet
+        return False
+    return True
 
 
 @torch.compiler.disable  # a search that ends by what it finds is no graph; the rest around it still compiles

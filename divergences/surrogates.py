@@ -1,8 +1,8 @@
 r"""Surrogates: pairs of losses in use that are no divergence, as rows of one table.
 
-phi ascends on :math:`\mathbb E_{p_d}a(v) - \mathbb E_p b(v)` while theta descends on :math:`\mathbb E_p c(v)` with a c
-that is not :math:`-b`: the players do not share one scalar, so there is no D, no q and no saddle. The record says
-``surrogate`` in the name of its total, which is phi's.
+The metric ascends on :math:`\mathbb E_{p_d}a(v) - \mathbb E_p b(v)` while the model descends on
+:math:`\mathbb E_p c(v)` with a c that is not :math:`-b`: the players do not share one scalar, so there is no D, no q
+and no saddle. The record says ``surrogate`` in the name of its total, which is the metric's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from divergences.base import Divergence
+from divergences.base import Divergence, Mover
 
 Loss = Callable[[Tensor, Divergence | None], Tensor]
 
@@ -22,9 +22,9 @@ class Row(NamedTuple):
     """A surrogate: integrands of the critic's output v (and of the divergence it borrows from, where it does).
 
     Attributes:
-        data: a, under p_d, for phi.
-        model: b, under p, for phi.
-        generator: c, under p, for theta.
+        data: a, under p_d, for the metric.
+        model: b, under p, for the metric.
+        generator: c, under p, for who moves the samples.
         borrows: it is made from another divergence.
     """
 
@@ -46,17 +46,17 @@ def _conjugate(v: Tensor, of: Divergence | None) -> Tensor:
 
 RowName = Literal["hinge", "least_squares", "raised_link"]
 SURROGATES: dict[str, Row] = {
-    # Lim and Ye 2017, eq. 4; Miyato et al. 2018, eq. 16. phi's maximum is 2 TV - 2, at v = sign(p_d - p).
+    # Lim and Ye 2017, eq. 4; Miyato et al. 2018, eq. 16. The metric's maximum is 2 TV - 2, at v = sign(p_d - p).
     "hinge": Row(
         data=lambda v, of: -torch.relu(1 - v), model=lambda v, of: torch.relu(1 + v), generator=lambda v, of: -v
     ),
-    # Mao et al. 2017, eq. 2 with a = 0, b = c = 1. phi's maximum is LeCam/8 - 1/4, at v = p_d/(p_d + p).
+    # Mao et al. 2017, eq. 2 with a = 0, b = c = 1. The metric's maximum is LeCam/8 - 1/4, at v = p_d/(p_d + p).
     "least_squares": Row(
         data=lambda v, of: -(v - 1).square() / 2,
         model=lambda v, of: v.square() / 2,
         generator=lambda v, of: (v - 1).square() / 2,
     ),
-    # Nowozin et al. 2016, section 3.2: theta ascends on E_p h'(e^v) for E_p h*(h'(e^v)); phi's side is D's own dual.
+    # Nowozin et al. 2016, section 3.2: the model ascends on E_p h'(e^v) for E_p h*(h'(e^v)); the rest is D's own dual.
     "raised_link": Row(data=_link, model=_conjugate, generator=lambda v, of: -_link(v, of), borrows=True),
 }
 """Every surrogate by its name."""
@@ -86,16 +86,18 @@ class Surrogate(Divergence):
         if SURROGATES[row].borrows != lends:
             need = "needs `of`: a divergence with a dual that is a mean" if SURROGATES[row].borrows else "takes no `of`"
             raise ValueError(f"the surrogate {row} {need}, got {of}")
-        self.row, self.of, self.for_theta = row, of, False
+        self.row, self.of, self.for_samples = row, of, False
 
     def extra_repr(self) -> str:
         """Show the row, and whose loss it is."""
-        return f"{self.row}, a surrogate" + (", theta's loss" if self.for_theta else "")
+        return f"{self.row}, a surrogate" + (", loss of the samples" if self.for_samples else "")
 
-    def theta_view(self) -> Divergence:
-        """Return the same row as theta sees it."""
+    def view(self, role: Mover) -> Divergence | None:
+        """Return the same row as who moves the samples sees it."""
+        if not role.moves_samples:
+            return None
         view = Surrogate(self.row, self.of)
-        view.for_theta = True
+        view.for_samples = True
         return view
 
     def link(self, v: Tensor) -> Tensor:
@@ -103,6 +105,6 @@ class Surrogate(Divergence):
         return SURROGATES[self.row].data(v, self.of)
 
     def conjugate(self, v: Tensor) -> Tensor:
-        """Return b(v), or -c(v) as theta sees it: theta descends on minus the mean of this."""
+        """Return b(v), or -c(v) to who moves the samples: it descends on minus the mean of this."""
         row = SURROGATES[self.row]
-        return -row.generator(v, self.of) if self.for_theta else row.model(v, self.of)
+        return -row.generator(v, self.of) if self.for_samples else row.model(v, self.of)

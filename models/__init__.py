@@ -1,6 +1,6 @@
 """Models: what can stand for p_theta and f_phi. Depends on torch alone."""
 
-from models.base import Critic, Embedding, Law, Model
+from models.base import Critic, Embedding, Law, Model, Stream
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
@@ -34,6 +34,7 @@ __all__ = [
     "RealNVP",
     "SpectralCritic",
     "SplineFlow",
+    "Stream",
     "TabularCritic",
     "TabularModel",
     "Weighted",

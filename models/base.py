@@ -3,17 +3,23 @@ r"""Interfaces: a model returns a law, a critic is the network behind :math:`f_\
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from math import prod
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from models.arguments import checked_at_least, checked_event_shape
 from models.laws import Particles
 
 
 class Law(Protocol):
-    """What the framework asks of a law: the part of ``torch.distributions.Distribution`` it uses, plus particles."""
+    r"""What the framework asks of a law: the part of ``torch.distributions.Distribution`` it uses, plus particles.
+
+    A law with latent variables has ``log_joint(p: Particles)`` as well: :math:`\log p(x_i, z_i)` at the particles' x
+    and ``latent``, shape (N,). Without latents it is the log-density, see :class:`models.laws.WithoutLatents`.
+    """
 
     has_rsample: bool
 
@@ -36,7 +42,25 @@ class Law(Protocol):
         """Return log-densities, shape (N,)."""
 
 
-class Model(nn.Module, ABC):
+class Stream(Protocol):
+    """Gives every purpose of random numbers a generator of its own, so that one more draw moves no other."""
+
+    def __call__(self, purpose: str) -> torch.Generator:
+        """Return the generator of a purpose, a word of the caller's choice."""
+
+
+class Part(nn.Module):
+    """A network that is a part of the equation, and may follow a schedule."""
+
+    def at(self, samples: int) -> None:
+        """Be told, before every round, how many examples have been seen; here nothing follows from it.
+
+        A schedule (of a resolution, a temperature) sets its buffers by this number and by nothing else, so that a
+        resumed run has the same.
+        """
+
+
+class Model(Part, ABC):
     r"""A parametric family :math:`p_\theta`; calling the model returns the law at the current parameters.
 
     The law keeps the parameters it was called with, so one made under ``torch.func.functional_call`` stays valid
@@ -51,6 +75,7 @@ class Model(nn.Module, ABC):
         smallest_dimension: the smallest number of coordinates of an example that the family is defined for.
         has_context: the family can be conditional: its constructor takes ``classes``.
         needs_image: the family is for images: its constructor takes ``image_shape``.
+        discrete: the model reads integers (letters, tokens): data are not cast to the type of its parameters.
 
     Args:
         event_shape: shape E of one example.
@@ -65,6 +90,7 @@ class Model(nn.Module, ABC):
     smallest_dimension: ClassVar[int] = 1
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
@@ -88,8 +114,35 @@ class Model(nn.Module, ABC):
             ValueError: a conditional model got no labels, or an unconditional one got some.
         """
 
+    def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return all the randomness of n particles, by purpose; independent of every parameter.
 
-class Critic(nn.Module, ABC):
+        Args:
+            n: number of particles.
+            stream: the generator of each purpose.
+            context: labels of the particles, shape (n,), where the model is conditional; else None.
+        """
+        return {"noise": self(context).noise(n, stream("noise"))}
+
+    def particles(self, draws: dict[str, Tensor], context: Tensor | None = None) -> Particles:
+        """Return particles of the law, a function of the draws, the parameters and the labels, which they carry.
+
+        Args:
+            draws: what :meth:`draws` returned.
+            context: the labels that it was given.
+        """
+        p = self(context).particles(draws["noise"])
+        return p if context is None else replace(p, context=context)
+
+    def prepare(self, batch: Particles) -> None:
+        """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing.
+
+        Args:
+            batch: data, as the rounds will see them.
+        """
+
+
+class Critic(Part, ABC):
     r"""The network behind :math:`f_\phi`: one score per example.
 
     Class attributes:
@@ -144,7 +197,7 @@ class Critic(nn.Module, ABC):
         r"""Return the scores, shape (B,), of examples of shape (B, \*E) whose shape has been checked."""
 
 
-class Embedding(nn.Module, ABC):
+class Embedding(Part, ABC):
     r"""A learned embedding :math:`e_\phi` from examples to :math:`\mathbb R^k`, whose distances serve as ground cost.
 
     Attributes:
@@ -229,41 +282,3 @@ def check_context(owner: Model | Critic, context: Tensor | None) -> None:
         raise ValueError(f"{name} is not conditional, got labels; build it with classes=K or use data without labels")
     if context is not None and (context.ndim != 1 or context.is_floating_point()):
         raise ValueError(f"{name} needs whole-number labels of shape (N,), got {context.dtype} {tuple(context.shape)}")
-
-
-def checked_event_shape(event_shape: tuple[int, ...], owner: str) -> tuple[int, ...]:
-    """Return the shape as a tuple of ints.
-
-    Raises:
-        ValueError: the shape is empty or has an axis shorter than one.
-    """
-    shape = tuple(int(n) for n in event_shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(
-            f"{owner} needs an event_shape of positive sizes, got {shape}; use (1,) for scalar data, (d,) for vectors"
-        )
-    return shape
-
-
-def checked_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a hyperparameter below its least value.
-
-    Raises:
-        ValueError: ``value < least``.
-    """
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}; set {name}={least} or more")
-
-
-MOST_LAYERS = 1000
-
-
-def checked_layers(name: str, value: int, least: int) -> None:
-    """Refuse a number of layers that is too small, or so large that building them one by one never ends.
-
-    Raises:
-        ValueError: not ``least <= value <= MOST_LAYERS``.
-    """
-    checked_at_least(name, value, least)
-    if value > MOST_LAYERS:
-        raise ValueError(f"{name} must be at most {MOST_LAYERS}, got {value}; set {name}={MOST_LAYERS} or less")

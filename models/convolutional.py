@@ -12,16 +12,16 @@ generative adversarial networks", ICLR 2018, table 3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import gcd, prod
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Critic, Model, check_context, checked_at_least, checked_event_shape
-from models.laws import PushForward
-from models.networks import bound_call, with_context
+from models.arguments import checked_at_least, checked_event_shape
+from models.base import Critic
+from models.generators import Generator
+from models.networks import with_context
 from models.spectral import SpectralConv2d, SpectralLinear
 
 Output = Literal["linear", "tanh"]
@@ -77,13 +77,13 @@ class Images(nn.Unflatten):
     def forward(self, x: Tensor) -> Tensor:
         r"""Map (B, \*E) to (B, C, H, W)."""
         images = x.reshape(len(x), *self.unflattened_size)
-        traced = torch.compiler.is_compiling()
-        if not traced and torch._C._functorch.is_functorch_wrapped_tensor(images):  # vmap's group norm knows one order
+        try:
+            return images.contiguous(memory_format=torch.channels_last)
+        except RuntimeError:  # vmap knows one order of memory, and says so
             return images
-        return images.contiguous(memory_format=torch.channels_last)
 
 
-class ConvGenerator(Model):
+class ConvGenerator(Generator):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with g a transposed-convolutional network.
 
     A linear map to the coarsest resolution, then blocks of group normalisation, ReLU and a transposed convolution
@@ -104,9 +104,6 @@ class ConvGenerator(Model):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
-    has_log_prob: ClassVar[bool] = False
-    has_rsample: ClassVar[bool] = True
-    has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -118,15 +115,13 @@ class ConvGenerator(Model):
         classes: int = 0,
         output: Output = "linear",
     ) -> None:
-        super().__init__(event_shape, classes)
-        checked_at_least("latent_dim", latent_dim, 1)
+        super().__init__(event_shape, latent_dim, classes)
         checked_at_least("width", width, 1)
         if output not in get_args(Output):
             raise ValueError(f"output must be linear or tanh, got {output!r}; use tanh for pixels in [-1, 1]")
         self.image_shape = channels, height, columns = checked_image_shape(
             image_shape, self.event_shape, type(self).__name__
         )
-        self.latent_dim = latent_dim
         doublings = halvings(height, columns)
         coarse = (width << doublings, -(-height >> doublings), -(-columns >> doublings))
         layers: list[nn.Module] = [nn.Linear(latent_dim + classes, prod(coarse)), Images(coarse)]
@@ -135,22 +130,16 @@ class ConvGenerator(Model):
         layers += [*_normalised(width), nn.Conv2d(width, channels, 3, padding=1)]
         self.net = nn.Sequential(*layers, *([nn.Tanh()] if output == "tanh" else []))
 
-    def forward(self, context: Tensor | None = None) -> PushForward:
-        r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
-        check_context(self, context)
-        net, like = bound_call(self.net), next(self.net.parameters())
+    def push(self, z: Tensor, context: Tensor | None) -> Tensor:
+        r"""Return the images, shape (N, \*E)."""
         _, height, columns = self.image_shape
-
-        def push(z: Tensor) -> Tensor:
-            images = net(with_context(z, context, self.classes))[..., :height, :columns]
-            return images.reshape(-1, *self.event_shape)
-
-        return PushForward(push, (self.latent_dim,), self.event_shape, like=like)
+        images = self.net(with_context(z, context, self.classes))[..., :height, :columns]
+        return images.reshape(-1, *self.event_shape)
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
-    """Return group normalisation (up to 8 groups), and ReLU in place: no backward pass reads what it overwrites."""
-    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU(inplace=True)
+    """Return group normalisation (up to 8 groups) and ReLU, not in place: hooks see what a layer has returned."""
+    return nn.GroupNorm(gcd(8, channels), channels), nn.ReLU()
 
 
 class ConvCritic(Critic):
@@ -195,12 +184,10 @@ class ConvCritic(Critic):
         conv: Callable[..., nn.Module] = SpectralConv2d if spectral else nn.Conv2d
         linear: Callable[..., nn.Module] = SpectralLinear if spectral else nn.Linear
         steps = halvings(height, columns)
-        # In place, since the backward pass of a convolution does not read its output.
-        bent = partial(nn.LeakyReLU, 0.2, inplace=True)
-        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), bent()]
+        layers: list[nn.Module] = [Images(self.image_shape), conv(channels, width, 3, 1, 1), nn.LeakyReLU(0.2)]
         for i in range(steps):
             # A side n becomes n // 2; with padding one the patches reach the last row of an odd side too.
-            layers += [conv(width << i, width << i + 1, 4, 2, 1), bent()]
+            layers += [conv(width << i, width << i + 1, 4, 2, 1), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers, nn.Flatten(1))
         size = (width << steps) * (height >> steps) * (columns >> steps)
         self.last = linear(size, 1)

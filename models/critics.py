@@ -8,13 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Critic, checked_at_least, checked_layers
-from models.networks import Activation, mlp, with_context
+from models.arguments import checked_at_least, checked_layers
+from models.base import Critic
+from models.networks import LEAK, Activation, Dense, mlp, with_context
+
+LEFT_SLOPES = {"relu": 0.0, "leaky_relu": LEAK}
+"""Slope on the left of nonlinearities whose slope on the right is one, and whose value has the sign of its argument."""
 
 
-def _is_piecewise_linear(layer: nn.Module) -> bool:
-    """Whether a layer is one of those whose slopes do not move with the weights, and show in its output's signs."""
-    return type(layer) in (nn.Flatten, nn.Linear, nn.ReLU, nn.LeakyReLU) and getattr(layer, "negative_slope", 0.0) >= 0
+def _rectified(net: nn.Module) -> list[Dense]:
+    """Return the layers of a perceptron of :func:`mlp` with such nonlinearities; none of another network."""
+    flatten, *others = net.children() if isinstance(net, nn.Sequential) else (net,)
+    layers = [layer for layer in others if type(layer) is Dense]
+    known = [layer.activation in LEFT_SLOPES for layer in layers[:-1]]
+    whole = type(flatten) is nn.Flatten and 0 < len(layers) == len(others)
+    return layers if whole and all(known) and layers[-1].activation is None else []
 
 
 class MLPCritic(Critic):
@@ -53,21 +61,18 @@ class MLPCritic(Critic):
         not move with the weights where those are piecewise linear: one pass without a graph finds them, and the
         product is differentiated once. Differentiating the scores twice costs half as much again, for zeros.
         """
-        *layers, last = self.net
-        if not isinstance(last, nn.Linear) or not all(_is_piecewise_linear(layer) for layer in layers):
+        layers = _rectified(self.net)
+        if not layers:
             return torch.func.grad(lambda points: self.score(points, context).sum())(x)
-        h, weights, kinks = with_context(x, context, self.classes), [], []
+        *hidden, last = layers
         with torch.no_grad():
-            for layer in layers:
+            h, slopes = with_context(x, context, self.classes), []
+            for layer in hidden:
                 h = layer(h)
-                if isinstance(layer, nn.Linear):
-                    weights.append(layer.weight)
-                elif not isinstance(layer, nn.Flatten):
-                    kinks.append((h, getattr(layer, "negative_slope", 0.0)))
+                slopes.append(h.sign().clamp(min=LEFT_SLOPES[str(layer.activation)]))
         gradient = last.weight.expand(len(x), -1)
-        for weight, (h, slope) in zip(reversed(weights), reversed(kinks), strict=True):
-            # D times the rows in one kernel: a fifth of the time of the slopes as a tensor, and a product
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, h, slope, True) @ weight
+        for layer, diagonal in zip(reversed(hidden), reversed(slopes), strict=True):
+            gradient = (gradient * diagonal) @ layer.weight
         return gradient[:, : self.dimension].reshape(x.shape)
 
 

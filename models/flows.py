@@ -3,17 +3,19 @@ r"""Normalizing flows of couplings: models with exact density, sampling and inve
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import log
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import Model, check_context, checked_layers
+from models.arguments import checked_layers
+from models.base import Model, check_context
 from models.laws import PushForward
-from models.networks import Activation, bound_columns, mlp, with_context
+from models.networks import Activation, ColumnPerceptron, with_context
 
 Support = Literal["real", "unit"]
 Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -154,9 +156,9 @@ class CouplingFlow(Model):
         d = self.dimension
         self.split = (d - d // 2, d // 2)
         self.input_bound, self.support = input_bound, support
-        # The last layer starts at zero, so the flow starts at the identity.
+        # They start at the zero map, and the flow at the identity.
         self.conditioners = nn.ModuleList(
-            mlp(self.split[i % 2] + classes, numbers * self.split[1 - i % 2], width, depth, activation, zero_last=True)
+            ColumnPerceptron(self.split[i % 2] + classes, numbers * self.split[1 - i % 2], width, depth, activation)
             for i in range(couplings)
         )
         self.loc = nn.Parameter(torch.zeros(d))
@@ -181,14 +183,9 @@ class CouplingFlow(Model):
         labels = None
         if context is not None:
             labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes).T
-        couplings = Couplings(
-            [bound_columns(net) for net in self.conditioners],  # type: ignore[arg-type]
-            self.split,
-            self.input_bound,
-            self.loc,
-            self.log_scale,
-            labels,
-        )
+        nets: Iterable[Any] = self.conditioners
+        conditioners = [partial(net, weights=net.weights()) for net in nets]
+        couplings = Couplings(conditioners, self.split, self.input_bound, self.loc, self.log_scale, labels)
 
         def push(z: Tensor) -> tuple[Tensor, Tensor]:
             x, ladj = couplings.push(z, self.push_coordinate)

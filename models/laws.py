@@ -9,7 +9,7 @@ on them. Everything that takes an expectation is written once, for both.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import log, pi
 from typing import Any
 
@@ -28,12 +28,14 @@ class Particles:
         log_prob: log-density of the law at the points, shape (N,); None where the law has no density.
         context: label of each point, shape (N,), int64; None without labels. Points with labels stand for the joint
             law of both.
+        latent: latent variables z of each point, shape (N, \*Z); None where the law has none, or they do not matter.
     """
 
     x: Tensor
     log_weights: Tensor | None = None
     log_prob: Tensor | None = None
     context: Tensor | None = None
+    latent: Tensor | None = None
 
     def mean(self, values: Tensor) -> Tensor:
         r"""Return :math:`\sum_i w_i g_i` for values g of shape (N,)."""
@@ -57,19 +59,51 @@ class Particles:
 
     def detach(self) -> Particles:
         """Return the same particles without a graph."""
-        parts = (self.x, self.log_weights, self.log_prob, self.context)
-        return Particles(*(None if t is None else t.detach() for t in parts))  # type: ignore[arg-type]
+        return self._each(Tensor.detach)
+
+    def rows(self, index: Tensor | slice) -> Particles:
+        """Return the particles at some rows, each with all that belongs to it.
+
+        Args:
+            index: which rows, and in which order: a slice, or numbers of shape (M,).
+
+        Raises:
+            ValueError: the particles have weights, which would no longer sum to one.
+        """
+        if self.log_weights is not None:
+            raise ValueError(
+                "weighted particles are not a sample, so some of their rows do not stand for the law: take them all, "
+                "or draw a sample of the law"
+            )
+        return self._each(lambda part: part[index])
 
     def double(self) -> Particles:
-        """Return the particles with weights and log-density in float64 (the points keep their type)."""
+        """Return the particles with weights and log-density in float64 (points and latents keep their type)."""
         return replace(
             self,
             log_weights=None if self.log_weights is None else self.log_weights.double(),
             log_prob=None if self.log_prob is None else self.log_prob.double(),
         )
 
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Particles:
+        """Return particles each of whose tensors is changed, whatever fields there are."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, part in parts.items():
+            parts[name] = None if part is None else change(part)
+        return Particles(**parts)
 
-class PushForward(Distribution):
+
+class WithoutLatents:
+    """Mixed into a law of points alone: its joint density with latent variables is its density."""
+
+    log_prob: Callable[[Tensor], Tensor]
+
+    def log_joint(self, p: Particles) -> Tensor:
+        """Return the log-density at the particles' points, shape (N,)."""
+        return self.log_prob(p.x)
+
+
+class PushForward(WithoutLatents, Distribution):
     r"""The law of :math:`x = g(z)`, :math:`z\sim N(0, I)`: a generator, or a flow when g has an inverse.
 
     Args:
@@ -136,7 +170,7 @@ class PushForward(Distribution):
         return standard_normal_log_prob(z) + ladj
 
 
-class Weighted(Distribution):
+class Weighted(WithoutLatents, Distribution):
     r"""Fixed points with weights: a finite alphabet, or a quadrature rule for a law with a density.
 
     Args:

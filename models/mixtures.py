@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from models.base import Model, check_context, checked_at_least
-from models.laws import Particles, standard_normal_log_prob
+from models.arguments import checked_at_least
+from models.base import Model, check_context
+from models.laws import Particles, WithoutLatents, standard_normal_log_prob
 
 
-class MixtureLaw(Distribution):
+class MixtureLaw(WithoutLatents, Distribution):
     r"""The law :math:`\sum_k w_k\,N(\mu_k,\mathrm{diag}(s_k^2))` through particles stratified over its components.
 
     Of n particles, component k carries :math:`n_k`, equal up to one, at :math:`x_i=\mu_k+s_kz_i` with weight

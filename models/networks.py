@@ -1,30 +1,66 @@
-"""Building blocks shared by models and critics: perceptrons, and their calls at fixed parameters."""
+"""Building blocks shared by models and critics: perceptrons, and calls of networks at the tensors of a moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook
 
-from models.base import checked_at_least, checked_layers
+from models.arguments import checked_at_least, checked_layers
 
+Result = TypeVar("Result")
 Activation = Literal["relu", "leaky_relu", "tanh", "silu", "elu", "softplus"]
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": lambda: nn.LeakyReLU(0.2),  # the slope of DCGAN (Radford, Metz, Chintala 2016)
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
+LEAK = 0.2
+"""Slope of a leaky ReLU on the left: that of DCGAN (Radford, Metz, Chintala 2016)."""
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu_,
+    "leaky_relu": partial(F.leaky_relu_, negative_slope=LEAK),
+    "tanh": torch.tanh_,
+    "silu": F.silu,
+    "elu": F.elu,
+    "softplus": F.softplus,
 }
 assert set(_ACTIVATIONS) == set(get_args(Activation))
+
+
+class Dense(nn.Linear):
+    r"""A layer :math:`x\mapsto a(Wx+b)`: an affine map and, in the same call, the nonlinearity after it.
+
+    Where the derivative of the nonlinearity can be told from its value, it overwrites what the affine map has made,
+    which nobody else has seen: a second tensor and a second call cost more than a small layer does. What the layer
+    returns is not touched again.
+
+    Args:
+        inputs: columns of W.
+        outputs: rows of W.
+        bias: whether there is b.
+        activation: a; None for the affine map alone.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: Activation | None = None) -> None:
+        super().__init__(inputs, outputs, bias)
+        self.activation = activation
+
+    def affine(self, x: Tensor) -> Tensor:
+        """Map (B, inputs) to (B, outputs), in a tensor of its own."""
+        return F.linear(x, self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the affine map's values after the nonlinearity."""
+        y = self.affine(x)
+        return y if self.activation is None else _ACTIVATIONS[self.activation](y)
+
+    def extra_repr(self) -> str:
+        """Show the nonlinearity too."""
+        return super().extra_repr() + ("" if self.activation is None else f", activation={self.activation}")
 
 
 def mlp(
@@ -34,8 +70,8 @@ def mlp(
     depth: int = 3,
     activation: Activation = "relu",
     zero_last: bool = False,
-    linear: Callable[[int, int], nn.Linear] = nn.Linear,
-) -> Perceptron:
+    layer: type[Dense] = Dense,
+) -> nn.Sequential:
     r"""Build a multilayer perceptron that flattens its input.
 
     Args:
@@ -45,7 +81,22 @@ def mlp(
         depth: number of hidden layers; 0 gives an affine map.
         activation: nonlinearity after each hidden layer.
         zero_last: start the last layer at zero, so that the network is the zero map at first.
-        linear: makes an affine layer from its numbers of inputs and outputs.
+        layer: class of the layers.
+
+    Raises:
+        ValueError: a size out of range or an unknown activation.
+    """
+    sizes = _sizes(inputs, outputs, width, depth, activation)
+    layers = [layer(a, b, activation=activation) for a, b in zip(sizes[:-2], sizes[1:-1], strict=True)]
+    last = layer(sizes[-2], outputs)
+    if zero_last:
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(OrderedDict({"0": nn.Flatten(1), **_numbered([*layers, last])}))
+
+
+def _sizes(inputs: int, outputs: int, width: int, depth: int, activation: Activation) -> list[int]:
+    """Return the numbers of units, from the inputs to the outputs.
 
     Raises:
         ValueError: a size out of range or an unknown activation.
@@ -54,100 +105,108 @@ def mlp(
     checked_layers("depth", depth, 0)
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}; choose one")
-    layers: list[nn.Module] = [nn.Flatten(1)]
-    for _ in range(depth):
-        layers += [linear(inputs, width), _ACTIVATIONS[activation]()]
-        inputs = width
-    last = linear(inputs, outputs)
-    if zero_last:
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-    return Perceptron(*layers, last)
+    return [inputs, *[width] * depth, outputs]
 
 
-class Perceptron(nn.Sequential):
-    """Layers one after the other, as torch's own class calls them, in less time and memory.
+def _numbered(layers: Iterable[nn.Module]) -> dict[str, nn.Module]:
+    """Name layers by odd numbers, as the checkpoints of version 0.1 do, where nonlinearities were layers too."""
+    return {str(2 * i + 1): layer for i, layer in enumerate(layers)}
 
-    A module's call costs more than a small layer, and what a linear layer has just made nobody else reads, nor does
-    its backward pass: the activation after it makes no second tensor. Where somebody listens to a layer all are called
-    as modules.
+
+class ColumnPerceptron(nn.Module):
+    r"""A perceptron on columns, from (inputs, N) to (outputs, N), that starts at the zero map.
+
+    The products are those of :func:`mlp` in the other memory order. It is one module, called as one, and what it is
+    made of are weights and not layers: a flow calls a dozen of them, and the calls of their layers would cost a fifth
+    of its density. A law hands it the weights that it was made with.
+
+    Args:
+        inputs: rows of the input.
+        outputs: rows of the output.
+        width: units of a hidden layer.
+        depth: number of hidden layers; 0 gives an affine map.
+        activation: nonlinearity after each hidden layer.
+
+    Raises:
+        ValueError: a size out of range or an unknown activation.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs of the last layer."""
-        layers = list(self)
-        return super().forward(x) if _listened_to(layers) else _chain(layers, _on_rows)(x)
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int, activation: Activation) -> None:
+        super().__init__()
+        sizes = _sizes(inputs, outputs, width, depth, activation)
+        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        for name, layer in _numbered(layers).items():
+            self.add_module(name, nn.ParameterDict({"weight": layer.weight, "bias": layer.bias}))
+        self.activation = activation
+
+    def weights(self) -> list[tuple[Tensor, Tensor]]:
+        """Return weight, (m, n), and bias as a column, (m, 1), of each layer."""
+        layers: Iterator[Any] = self.children()
+        return [(layer.weight, layer.bias.unsqueeze(1)) for layer in layers]
+
+    def forward(self, x: Tensor, weights: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        """Map (inputs, N) to (outputs, N).
+
+        Args:
+            x: columns.
+            weights: what :meth:`weights` returned at some time; by default what it returns now.
+        """
+        *hidden, (last, bias) = weights or self.weights()
+        bend = _ACTIVATIONS[self.activation]
+        for weight, shift in hidden:
+            x = bend(torch.addmm(shift, weight, x))
+        return torch.addmm(bias, last, x)
 
 
-def bound_call(net: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the call of a network with the parameters and buffers that it has now.
+class Binding:
+    """The parameters and buffers that a module has when this is made, for calls that come later.
 
     A law calls its network later than it was made. Under ``torch.func.functional_call`` the module has lost the
-    substituted tensors by then, and would silently compute with its own. Any network is bound by a second
-    ``functional_call``, about 0.1 ms per call; a perceptron, which is hardly slower than that, without one.
+    substituted tensors by then, and would silently compute with its own. A bound call looks whether the module still
+    has the tensors that it had, and if not lends them to it for its duration.
+
+    Args:
+        owner: the module.
     """
-    layers = list(net) if isinstance(net, nn.Sequential) else [net]
-    if all([_is_plain(layer) for layer in layers]) and not _listened_to(layers):
-        return _chain(layers, _on_rows)
-    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    return lambda x: functional_call(net, tensors, (x,))
+
+    def __init__(self, owner: nn.Module) -> None:
+        self.owner = owner
+        self._parameters = dict(owner.named_parameters(remove_duplicate=False))
+        self._buffers = dict(owner.named_buffers(remove_duplicate=False))
+
+    def __call__(self, call: Callable[..., Result]) -> Callable[..., Result]:
+        """Return a function that uses the module's tensors, with those that it had; it takes tensors by position."""
+
+        def bound(*arguments: Tensor) -> Result:
+            if self._holds():
+                return call(*arguments)
+            tensors = {f"owner.{name}": t for name, t in (self._parameters | self._buffers).items()}
+            return functional_call(_Caller(self.owner), tensors, (call, *arguments))
+
+        return bound
+
+    def _holds(self) -> bool:
+        """Whether the module has the same tensors still; what it had no buffers of has none to be looked at."""
+        now = self.owner.named_parameters(remove_duplicate=False)
+        if not all([self._parameters.get(name) is t for name, t in now]):
+            return False
+        return not self._buffers or all(
+            [self._buffers.get(name) is t for name, t in self.owner.named_buffers(remove_duplicate=False)]
+        )
 
 
-def bound_columns(net: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return the same call of a perceptron of :func:`mlp` on columns: from (inputs, N) to (outputs, N).
+class _Caller(nn.Module):
+    """Calls any function of a module, so that ``functional_call`` can put tensors into the module meanwhile."""
 
-    The products are the same in the other memory order; no copy is made, and no layer is called as a module (hooks on
-    them are not heard).
-    """
-    return _chain(list(net)[1:], lambda layer: partial(torch.addmm, layer.bias[:, None], layer.weight))
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__()
+        self.owner = owner
 
-
-def _chain(
-    layers: Iterable[nn.Module], linear: Callable[[nn.Linear], Callable[[Tensor], Tensor]]
-) -> Callable[[Tensor], Tensor]:
-    """Return the call of layers one after the other, torch's linear ones bound by ``linear``."""
-    steps: list[Callable[[Tensor], Tensor]] = []
-    after_linear = False
-    for layer in layers:
-        kind = type(layer)
-        if kind is nn.Linear:
-            steps.append(linear(layer))  # type: ignore[arg-type]
-        elif kind is nn.Flatten:
-            steps.append(layer.forward)
-        elif kind is nn.ReLU and after_linear:
-            steps.append(torch.relu_)
-        elif isinstance(layer, nn.LeakyReLU) and kind is nn.LeakyReLU and after_linear and layer.negative_slope > 0:
-            steps.append(partial(F.leaky_relu_, negative_slope=layer.negative_slope))
-        else:
-            steps.append(layer)
-        after_linear = kind is nn.Linear
-
-    def call(x: Tensor) -> Tensor:
-        for step in steps:
-            x = step(x)
-        return x
-
-    return call
-
-
-def _on_rows(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    return partial(F.linear, weight=layer.weight, bias=layer.bias)
-
-
-# Of torch's layers: the affine one, whose tensors are bound, and some that have none (looking takes longer than these).
-_PLAIN = {nn.Linear, nn.Flatten, nn.Unflatten, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.SiLU, nn.ELU, nn.Softplus}
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is torch's linear layer (not one derived from it), or has no tensors."""
-    return type(layer) in _PLAIN or not any(True for _ in (*layer.parameters(), *layer.buffers()))
-
-
-def _listened_to(layers: Iterable[nn.Module]) -> bool:
-    """Whether a hook waits for the call of a layer."""
-    return _has_any_global_hook() or any(
-        [bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks) for m in layers]
-    )
+    def forward(self, call: Callable[..., Result], *arguments: Tensor) -> Result:
+        """Return the function's value."""
+        return call(*arguments)
 
 
 def with_context(x: Tensor, context: Tensor | None, classes: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import Critic
-from models.networks import mlp, with_context
+from models.networks import Activation, Dense, mlp, with_context
 
 Contraction = Literal["leaky_relu", "relu"]
 
@@ -70,20 +70,21 @@ class SpectralNormalised(nn.Module):
         self.u.copy_(u / torch.linalg.vector_norm(u))
 
 
-class SpectralLinear(SpectralNormalised, nn.Linear):
-    r"""The affine map :math:`x\mapsto\sigma(W)^{-1}Wx+b`.
+class SpectralLinear(SpectralNormalised, Dense):
+    r"""The layer :math:`x\mapsto a(\sigma(W)^{-1}Wx+b)`.
 
     Args:
         inputs: columns of W.
         outputs: rows of W.
         bias: whether there is b.
+        activation: a; None for the affine map alone.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, bias)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: Activation | None = None) -> None:
+        super().__init__(inputs, outputs, bias, activation)
         self.attach_u()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def affine(self, x: Tensor) -> Tensor:
         """Map (B, inputs) to (B, outputs)."""
         return F.linear(x, self.weight / self.sigma(), self.bias)
 
@@ -109,7 +110,7 @@ class SpectralConv2d(SpectralNormalised, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, inputs, H, W) to (B, outputs, H', W')."""
-        return self._conv_forward(x, self.weight / self.sigma(), self.bias)
+        return F.conv2d(x, self.weight / self.sigma(), self.bias, self.stride, self.padding)
 
 
 class SpectralCritic(Critic):
@@ -157,7 +158,7 @@ class SpectralCritic(Critic):
             raise ValueError(
                 f"SpectralCritic needs a slope of at most one, activation leaky_relu or relu, got {activation!r}"
             )
-        self.net = mlp(self.dimension + classes, 1, width, depth, activation, linear=SpectralLinear)
+        self.net = mlp(self.dimension + classes, 1, width, depth, activation, layer=SpectralLinear)
 
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the output of the perceptron, shape (B,)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import checked_at_least
+from models.arguments import checked_at_least
 from models.flows import CouplingFlow, Support
 from models.networks import Activation
 

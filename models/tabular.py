@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Critic, Model, check_context, checked_at_least
+from models.arguments import checked_at_least
+from models.base import Critic, Model, check_context
 from models.laws import Weighted
 
 

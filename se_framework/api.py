@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.composing import compose as compose_config
-from se_framework.config.schema import validate
-from se_framework.config.trust import Trust, no_links_out, packages, read_config
+from se_framework.config.saved import saved_config
+from se_framework.config.trust import Trust, packages
 from se_framework.ensemble import member_config
-from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
+from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.failure import replay
+from se_framework.training.older import readable
 
 
 def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
@@ -32,25 +31,6 @@ def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: 
         IncompatibleError: the choices do not form a legal equation.
     """
     return assembly_of(compose_config(experiment, overrides), data)
-
-
-def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated; what it says of trust is not heard.
-
-    Raises:
-        ConfigError: a key or value of it is wrong.
-        RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
-    """
-    no_links_out(run.require().path)
-    config = read_config(run.config_file)
-    try:
-        config = validate(config)
-    except ConfigError as error:
-        raise ConfigError(f"{run.config_file}: {error}") from error
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
-    config.trust = []
-    return config
 
 
 def load(
@@ -97,7 +77,7 @@ def reproduce(
 ) -> NonFiniteError:
     """Play the step again at which a run met a number that was not finite, and return the failure.
 
-    Its ``offence`` names player, round, step, term and source, and holds every term of the step; the folder
+    Its ``record`` names player, round, step, term and source, and holds every term of the step; the folder
     ``failure`` holds the state that the step saw, its batch and its samples.
 
     Args:
@@ -117,7 +97,9 @@ def reproduce(
     return replay(assembly.state, run)
 
 
-def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None) -> str | None:
+def restore(
+    assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None, to_go_on: bool = False
+) -> str | None:
     """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
 
     Args:
@@ -125,12 +107,13 @@ def restore(assembly: Assembly, run: RunDirectory, checkpoint: str = "last", mem
         run: its directory.
         checkpoint: which.
         member: the number of the member; None for a whole run.
+        to_go_on: whether the run shall train on; else it is looked at.
     """
     found = run.load_checkpoint(assembly.device, checkpoint)
     if found is None:
         return None
     saved, path, problems = found
-    kept = saved if member is None else saved["members"][member]
+    kept = readable(saved if member is None else saved["members"][member], assembly.state, to_go_on)
     afresh = assembly.state.load_state_dict(kept)
     own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
     states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]

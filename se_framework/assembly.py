@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +10,27 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from divergences.base import Divergence
+from divergences.base import Absent, Divergence
 from models.base import Model
-from se_framework.config.build import assemble, build, conform, find, locating, resolve
+from se_framework.config.build import assemble, build, find, locating, resolve
+from se_framework.config.objects import choose_device, optimizer_factory, summand
 from se_framework.config.trust import Trust
 from se_framework.data import Data, as_data
 from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation, legality
 from se_framework.equation.metric import Metric
-from se_framework.errors import ConfigError, DataError, IncompatibleError, nearest
+from se_framework.equation.modes import evaluating
+from se_framework.errors import ConfigError, DataError
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision, choose
 from se_framework.training.loop import train
 from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
+
+BLOCK = 256
+"""Samples drawn at once."""
 
 
 @dataclass
@@ -63,6 +67,9 @@ class Assembly:
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
+        They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
+        of more, and one does not depend on the others.
+
         Args:
             n: how many.
             seed: of the draw.
@@ -71,9 +78,14 @@ class Assembly:
         Raises:
             ConfigError: no such label.
         """
-        law = self.model(self._context(n, seed, label))
-        with torch.no_grad():
-            return self.data.to_user(law.sample((n,), generator=generator(seed, 0, "sample", self.device)))
+        model, context = self.model, self._context(-(-n // BLOCK) * BLOCK, seed, label)
+        drawn = []
+        with torch.no_grad(), evaluating(model, seed=seed):
+            for number in range(-(-n // BLOCK)):
+                labels = None if context is None else context[number * BLOCK : (number + 1) * BLOCK]
+                stream = generator(seed, number, "sample", self.device)
+                drawn.append(self.data.to_user(model(labels).sample((BLOCK,), generator=stream)))
+        return torch.cat(drawn)[:n]
 
     def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
         """Return the labels of n samples."""
@@ -85,18 +97,22 @@ class Assembly:
         if label is not None:
             return torch.full((n,), label, device=self.device)
         rows = min(n, self.data.train_size or n)
-        drawn = [self.data.labels(rows, stream_seed(seed, 0, "labels"), i, self.device) for i in range(-(-n // rows))]
+        own = stream_seed(seed, 0, "labels")
+        drawn = [self.data.batch(start, rows, own, self.device).context for start in range(0, n, rows)]
         return torch.cat([t for t in drawn if t is not None])[:n]
 
     def train(
-        self, run: RunDirectory | None = None, evaluate: Callable[[], dict[str, float | str]] | None = None
+        self, run: RunDirectory | None = None, evaluate: Callable[[TrainState], dict[str, float | str]] | None = None
     ) -> TrainState:
         """Play the configured rounds, and call ``evaluate`` where the configuration wants scores."""
+        from se_framework.pictures.frames import frame
+
         loop = self.config.loop
-        return train(
+        return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
-            evaluate_every=loop.evaluate_every, evaluate=evaluate, run=run, progress=self.config.progress,
+            evaluate_every=loop.evaluate_every, evaluate=evaluate, picture=frame, run=run,
+            progress=self.config.progress,
         )  # fmt: skip
 
 
@@ -138,7 +154,7 @@ class EnsembleAssembly(Assembly):
 
 def _check_stackable(
     members: int, config: DictConfig, model: Any, metric: Metric | None, divergences: list[Any],
-    made_for: dict[str, Any], data: Data,
+    auxiliaries: list[Any], made_for: dict[str, Any], data: Data,
 ) -> None:  # fmt: skip
     """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
     with torch.device("meta"):
@@ -146,6 +162,7 @@ def _check_stackable(
         for name, node in (config.plus or {}).items():
             outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
             divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+            auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
     optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
     legality.refuse(
         legality.ensemble(
@@ -154,27 +171,9 @@ def _check_stackable(
             [divergence for divergence in divergences if divergence is not None],
             [optimizer] if isinstance(optimizer, type) else [],
             data,
+            [auxiliary for auxiliary in auxiliaries if auxiliary is not None],
         )
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; auto is cuda where there is one.
-
-    Raises:
-        ConfigError: no such device, or it is absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"device={name} cannot be used here ({reason}): choose device=cpu") from error
-    if device.type == "meta":
-        raise ConfigError(f"device={name} holds no numbers: choose device=cpu")
-    return device
 
 
 def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
@@ -216,13 +215,17 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     made_for: dict[str, Any] = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
     divergence = build(config.divergence, "divergence", Divergence, **made_for)
     auxiliary = build(config.auxiliary, "auxiliary", Auxiliary, **made_for)
-    seats = {"theta": config.players.theta, "phi": config.players.phi}
-    views = {name: build(player.view, f"players.{name}.view", Divergence, **made_for) for name, player in seats.items()}
+    views = {
+        str(name): build(player.view, f"players.{name}.view", Divergence, **made_for)
+        for name, player in config.players.items()
+    }
+    views = {name: view for name, view in views.items() if view is not None}
     model = resolve(config.model, "model", Model, **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
-    for key, part in (("model", model[0]), ("divergence", divergence), ("auxiliary", auxiliary)):
-        if part is None:
+    for key, part in (("model", model[0]), ("auxiliary", auxiliary), ("divergence", divergence)):
+        if part is None and not (key == "divergence" and auxiliary.works_through is None):
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+    divergence = Absent() if divergence is None else divergence
     if not isinstance(model[0], type):
         raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 
@@ -233,12 +236,13 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     warnings = legality.check(
         legality.Choice(
             model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
-            tuple(view for view in views.values() if view is not None), torch.Size(shape).numel(), chosen.classes,
+            views, torch.Size(shape).numel(), chosen.classes,
         ),
         config.allow,
     )  # fmt: skip
     if members > 1:
-        _check_stackable(members, config, model, outline, [divergence, *views.values()], made_for, chosen)
+        chosen_parts = [divergence, *views.values()], [auxiliary]
+        _check_stackable(members, config, model, outline, *chosen_parts, made_for, chosen)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))
@@ -249,60 +253,18 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
             model=built, divergence=divergence, auxiliary=auxiliary, metric=metric,
             alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow, plus=plus,
         ).to(device)  # fmt: skip
-    equation.warnings = warnings  # those of the players' views included
+    equation.warnings = warnings  # those of the players' views and of the dimension included
     options: dict[str, Any] = {}
-    for name, player in seats.items():
-        options[name] = {
+    for name, player in config.players.items():
+        options[str(name)] = {
             "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
-            "view": views[name], "optimizer": optimizer_factory(config.optimizer, player.lr),
+            "view": views.get(str(name)), "optimizer": optimizer_factory(config.optimizer, player.lr),
         }  # fmt: skip
     players, wanted = make_players(equation, **options), config.performance
-    performance = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
-    state = TrainState(equation, players, seed=config.seed, performance=performance)
+    execution = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
+    state = TrainState(equation, players, seed=config.seed, execution=execution)
     return Assembly(config, state, chosen, device)
-
-
-SUMMAND = {"weight": 1.0, "divergence": None, "auxiliary": None, "metric": None, "alpha": 0.0, "beta": 1.0}
-
-
-def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> tuple[float, StandardEquation]:
-    """Return the weight and the equation of a node ``plus.NAME``, whose keys and defaults are :data:`SUMMAND`.
-
-    Raises:
-        ConfigError: an unknown key, or no divergence or auxiliary.
-        IncompatibleError: it is no legal equation.
-    """
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"{key} must be a mapping of {', '.join(SUMMAND)}, got {node!r}")
-    values = SUMMAND | {str(name): value for name, value in node.items()}
-    for name in values:
-        if name not in SUMMAND:
-            raise ConfigError(f"unknown key '{key}.{name}': {nearest(name, SUMMAND)}")
-    numbers = {name: conform(values[name], float, f"{key}.{name}") for name in ("weight", "alpha", "beta")}
-    kinds = {"divergence": Divergence, "auxiliary": Auxiliary, "metric": Metric}
-    parts = {name: build(values[name], f"{key}.{name}", kind, **made_for) for name, kind in kinds.items()}
-    for name in ("divergence", "auxiliary"):
-        if parts[name] is None:
-            raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
-    try:
-        other = StandardEquation(model=model, alpha=numbers["alpha"], beta=numbers["beta"], **parts)  # type: ignore[arg-type]
-    except IncompatibleError as error:
-        raise IncompatibleError(f"{key}: {error}") from error
-    return numbers["weight"], other
 
 
 def _has_network(node: Any) -> bool:
     return isinstance(node, DictConfig) and isinstance(node.get("network"), DictConfig)
-
-
-def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
-    """Return a function from parameters to the configured optimiser, at a player's own learning rate if it has one."""
-    target, arguments, key = resolve(node, "optimizer", torch.optim.Optimizer)
-    if target is None:
-        raise ConfigError("optimizer must be chosen, got none: add optimizer=adam")
-    closure = inspect.signature(getattr(target, "step", lambda: None)).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise ConfigError(f"optimizer: {node['_target_']} evaluates the loss more than once a step: add optimizer=adam")
-    if lr is not None:
-        arguments["lr"] = lr
-    return lambda parameters: assemble(lambda **kw: target(list(parameters), **kw), arguments, key)

@@ -29,7 +29,7 @@ def describe(assembly: Assembly) -> str:
         ("alpha", f"{equation.alpha:g}"),
         ("beta", f"{equation.beta:g}"),
         ("p_theta", f"{choice(config.model)}, {density}"),
-        ("f_phi", "none" if metric is None else f"{choice(config.metric)}, {metric.function_class}"),
+        ("f_phi", "none" if metric is None else f"{choice(config.metric)}, {function_class(equation)}"),
         ("D(q, p)", choice(config.divergence)),
         ("q", show(auxiliary)),
         ("p_d", f"{choice(config.data)}: {data.name}, shape {data.event_shape}, {examples}"),
@@ -41,31 +41,39 @@ def describe(assembly: Assembly) -> str:
         parts = ", ".join(choice(node[key]) for key in ("divergence", "auxiliary", "metric") if node.get(key))
         lines.append(f"      + {weight:g} ({scalar_name(other)})   plus.{name}: alpha {other.alpha:g}, {parts}")
     lines += ["", "Players, in the order in which they move"]
-    lines += [f"  {player_line(player)}" for player in assembly.state.players]
+    lines += [f"  {player_line(player, equation)}" for player in assembly.state.players]
     views = [player.view for player in assembly.state.players]
     if any(v is not None and not v.surrogate and type(v) is not type(divergence) for v in views):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
-    lines += ["", f"Player steps: {assembly.state.performance.describe()}"]
+    lines += ["", f"Player steps: {assembly.state.execution.describe()}"]
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
+
+
+def function_class(equation: StandardEquation) -> str:
+    """Return what is known of the critic's output v, and what of f: a link that bends v keeps no Lipschitz constant."""
+    metric, name = equation.metric, equation.auxiliary.f_name(equation.divergence)
+    assert metric is not None
+    if not equation.auxiliary.has_scores or metric.function_class == "unrestricted":
+        return metric.function_class
+    kept = "" if name.endswith(" v") or name == "v" else ", which is not held to that"
+    return f"v {metric.function_class}; f = {name}{kept}"
 
 
 def scalar_name(equation: StandardEquation) -> str:
     """Return the formula of one equation's scalar."""
     if equation.divergence.surrogate:
         return "E_pd a(v) - E_p b(v) for phi, E_p c(v) for theta: a surrogate, not the equation"
-    if equation.auxiliary.uses != "primal":
-        return f"{equation.auxiliary.minimum_name} + E_pd f"
-    return f"{equation.auxiliary.minimum_name}  (H(q), E_q f, E_pd f: constants)"
+    return equation.auxiliary.scalar_name
 
 
-def player_line(player: Player) -> str:
+def player_line(player: Player, equation: StandardEquation) -> str:
     """Return one line on a player."""
     count = sum(p.numel() for p in player.parameters)
-    verb = "ascends on T" if player.sign > 0 else "descends on T"
+    verb = "ascends on T" if player.role.sign > 0 else "descends on T"
     view = "" if player.view is None else f" seen through {show(player.view)}"
-    penalty = "".join(f", less {show(metric.penalty)}" for metric in player.penalised)
+    penalty = "".join(f", less {show(metric.penalty)}" for metric in player.penalised.values())
     steps = f"{player.steps} step{'s' if player.steps != 1 else ''} a round"
     rate = f"{type(player.optimizer).__name__} lr={player.base_lr[0]:g} ({player.decay})"
     average = "" if player.average is None else ", averaged"

@@ -30,14 +30,14 @@ class DataError(SEError, ValueError):
 
 
 @dataclass(frozen=True)
-class Offence:
-    """Where and how a round failed.
+class StepRecord:
+    """A player's step, and where it failed, how.
 
     Attributes:
         player: whose step it was.
         round: the round, from 0.
         step: the player's step within the round, from 0.
-        batch: index of the batch of data it was played on.
+        start: examples of data that came before its batch.
         batch_size: examples, and model samples.
         term: what is not finite; empty where the step could not be evaluated.
         value: its value.
@@ -48,7 +48,7 @@ class Offence:
     player: str
     round: int
     step: int
-    batch: int
+    start: int
     batch_size: int
     term: str = ""
     value: float = float("nan")
@@ -65,20 +65,20 @@ class NonFiniteError(SEError, ArithmeticError):
     """A term of the equation, a penalty or a gradient is not finite.
 
     Attributes:
-        offence: where and how, if it happened while training.
+        record: where and how, if it happened while training.
     """
 
-    offence: Offence | None = None
+    record: StepRecord | None = None
 
 
 class StepError(SEError, ValueError):
     """A player's step could not be evaluated.
 
     Attributes:
-        offence: where.
+        record: where.
     """
 
-    offence: Offence | None = None
+    record: StepRecord | None = None
 
 
 class RunDirectoryError(SEError, OSError):

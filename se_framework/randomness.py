@@ -8,8 +8,10 @@ Noise is drawn on the device that uses it: a GPU draws other numbers than a CPU.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 def stream_seed(seed: int, position: int, purpose: str) -> int:
@@ -38,3 +40,38 @@ def seed_global(seed: int, position: int, purpose: str, device: torch.device) ->
 def generator(seed: int, position: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a fresh generator on ``device``, seeded by :func:`stream_seed`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, position, purpose))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The random numbers of one step: a generator for each purpose, all functions of (seed, position, name, purpose).
+
+    Attributes:
+        seed: the seed of the run.
+        position: the round.
+        name: of the step, e.g. ``"phi/0"``.
+        device: where the numbers are drawn.
+        dtype: of the numbers.
+    """
+
+    seed: int
+    position: int
+    name: str
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype | None = None
+
+    def __call__(self, purpose: str) -> torch.Generator:
+        """Return a fresh generator for a purpose."""
+        return generator(self.seed, self.position, f"{self.name}/{purpose}", self.device)
+
+    def below(self, name: str) -> Stream:
+        """Return a stream whose purposes differ from all of this one's."""
+        return Stream(self.seed, self.position, f"{self.name}/{name}", self.device, self.dtype)
+
+    def uniform(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """Draw numbers in [0, 1)."""
+        return torch.rand(shape, generator=self(purpose), dtype=self.dtype, device=self.device)
+
+    def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
+        """Draw standard normal numbers."""
+        return torch.randn(shape, generator=self(purpose), dtype=self.dtype, device=self.device)

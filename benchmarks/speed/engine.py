@@ -15,7 +15,8 @@ import se_framework as se
 from benchmarks.speed.contest import largest_difference, must_agree
 from benchmarks.speed.loops import Draws, Nets, Round
 from benchmarks.speed.timer import Side
-from models.laws import PushForward
+from models.laws import Particles
+from models.networks import LEAK, Dense
 from se_framework.data import Data
 from se_framework.training.loop import measure
 
@@ -67,10 +68,26 @@ def plain_nets(assembly: se.Assembly) -> Nets:
     return Nets(plain(equation.model.net), plain(critic))  # type: ignore[arg-type]
 
 
+ACTIVATIONS: dict[str | None, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(LEAK), "tanh": nn.Tanh,
+}  # fmt: skip
+
+
 def plain(layers: Any) -> nn.Sequential:
-    """Return a copy of a stack of layers without a first one that only reshapes the examples."""
+    """Return a copy of a stack of layers as people write it, without a first one that only reshapes the examples.
+
+    Our layers hold the nonlinearity after them; here it is a module of its own, as in a hand-written network.
+    """
     first, *others = layers
-    return copy.deepcopy(nn.Sequential(*others if isinstance(first, nn.Flatten | nn.Unflatten) else layers))
+    found: list[nn.Module] = []
+    for layer in others if isinstance(first, nn.Flatten | nn.Unflatten) else layers:
+        if isinstance(layer, Dense):
+            linear = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+            linear.load_state_dict(layer.state_dict())
+            found += [linear] if layer.activation is None else [linear, ACTIVATIONS[layer.activation]()]
+        else:
+            found.append(copy.deepcopy(layer))
+    return nn.Sequential(*found)
 
 
 class Replay:
@@ -102,21 +119,23 @@ class Replay:
 @contextmanager
 def recorded(equation: se.StandardEquation, data: Data) -> Iterator[Replay]:
     """Record what the engine draws within this context."""
-    found, draw, noise = Replay(), data.batch, PushForward.noise
+    found, draw, draws = Replay(), data.batch, se.StandardEquation.draws
 
-    def batch(*arguments: Any, **named: Any) -> Tensor:
-        found.batches.append(draw(*arguments, **named))
-        return found.batches[-1]
+    def batch(*arguments: Any, **named: Any) -> Particles:
+        drawn = draw(*arguments, **named)
+        found.batches.append(drawn.x)
+        return drawn
 
-    def latent(law: PushForward, *arguments: Any, **named: Any) -> Tensor:
-        found.noises.append(noise(law, *arguments, **named))
-        return found.noises[-1]
+    def drawn(own: se.StandardEquation, *arguments: Any, **named: Any) -> dict[str, Tensor]:
+        of_parts = draws(own, *arguments, **named)
+        found.noises += [of_parts["model/noise"]] if "model/noise" in of_parts else []
+        return of_parts
 
     metric = equation.metric
     hook = None
     if metric is not None and metric.penalty is not None:
         hook = metric.penalty.register_forward_pre_hook(lambda _, inputs: found.mixes.append(inputs[3]))
-    with mock.patch.object(data, "batch", batch), mock.patch.object(PushForward, "noise", latent):
+    with mock.patch.object(data, "batch", batch), mock.patch.object(se.StandardEquation, "draws", drawn):
         yield found
     if hook is not None:
         hook.remove()

@@ -7,7 +7,18 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from divergences.base import Divergence
-from divergences.checks.running import Laws, close, coordinates, generator, named, normal, require, simplex
+from divergences.checks.running import (
+    METRIC,
+    MODEL,
+    Laws,
+    close,
+    coordinates,
+    generator,
+    named,
+    normal,
+    require,
+    simplex,
+)
 from divergences.exact import Points
 
 K = 5
@@ -99,7 +110,7 @@ def declarations_are_consistent(divergence: Divergence) -> None:
                 method(zero)
             except NotImplementedError as error:
                 raise AssertionError(f"has_dual, but {method.__name__} is missing: {error}") from error
-    for view in (d.phi_view(), d.theta_view()):
+    for view in (d.view(METRIC), d.view(MODEL)):
         require(view is None or view.has_dual, f"the view {view} has no dual")
 
 
@@ -164,8 +175,14 @@ def cost_degree(divergence: Divergence) -> None:
             got, want, allowed(divergence, want), f"D of points times {s:g}, declared degree {divergence.cost_degree:g}"
         )
     if divergence.bounded_in_scale:
-        far = [float(value(divergence, q, p, scale * points_of(divergence))) for scale in (1e2, 1e4, 1e6)]
-        require(far[-1] <= 2 * far[0] + 1e-9, f"declared bounded_in_scale, but D at scales 1e2, 1e4, 1e6 is {far}")
+        far = [
+            float(value(divergence, q, p, scale * points_of(divergence))) - divergence.value_at_identity
+            for scale in (1e2, 1e4, 1e6)
+        ]
+        require(
+            far[-1] <= 2 * far[0] + 1e-9,
+            f"declared bounded_in_scale, but D at scales 1e2 to 1e6, less D(p, p): {far}",
+        )
 
 
 def permutation_of_letters(divergence: Divergence) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,16 @@ from scipy import optimize
 from torch import Tensor
 
 Laws = Iterator[tuple[str, Callable[[], None]]]
+
+
+class Role(NamedTuple):
+    """A player as a divergence sees it, see :class:`divergences.base.Mover`."""
+
+    sign: int
+    moves_samples: bool
+
+
+METRIC, MODEL = Role(sign=+1, moves_samples=False), Role(sign=-1, moves_samples=True)
 
 
 class CheckError(AssertionError):

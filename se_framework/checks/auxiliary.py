@@ -77,9 +77,9 @@ def laws(case: Case) -> Laws:
     if case.divergence.surrogate:
         return
     yield from named(case, record_adds_up)
-    if case.auxiliary.uses == "primal":
+    if case.auxiliary.evaluates_primal:
         yield from named(case, minimum_is_the_primal)
-    elif case.auxiliary.uses != "transport" and case.divergence.critic_reads != "potential":
+    elif not case.auxiliary.moves_points and case.divergence.critic_reads != "potential":
         if not case.divergence.additive_dual:  # of a q of any mass only its author knows the D
             return
         yield from named(case, no_q_does_better, log_ratio_reads_q)
@@ -108,14 +108,14 @@ def record_adds_up(case: Case) -> None:
 def gradient_is_danskin(case: Case) -> None:
     """The gradient of the minimum in the critic's outputs and in theta is that of differences."""
     v, log_p = case.start(), simplex(K, 2).log()
-    for name, at in (("v", v), ("theta", log_p)):
+    for name, at in (("v", v), ("log p_theta", log_p)):
 
         def minimum(x: Tensor, name=name) -> Tensor:
             return case.auxiliary.minimum(case.problem(x, log_p) if name == "v" else case.problem(v, x))
 
         if name == "v" and not case.auxiliary.uses_metric:
             continue
-        if name == "theta" and case.auxiliary.uses == "primal" and case.divergence.primal_needs == "log_prob":
+        if name != "v" and not case.auxiliary.needs_samples(case.divergence):
             continue  # theta enters by the law's log_prob, which is checked with the divergence
         e, leaf = normal(tuple(at.shape), 5), at.clone().requires_grad_()
         (slope,) = torch.autograd.grad(minimum(leaf), leaf, allow_unused=True)
@@ -142,7 +142,7 @@ def no_q_does_better(case: Case) -> None:
     assert problem.v is not None and problem.p is not None and problem.p.log_weights is not None
     f = case.auxiliary.f(problem.v, case.divergence, beta)
     log_p, found = problem.p.log_weights.detach(), float(case.auxiliary.minimum(problem).detach())
-    free_mass = case.auxiliary.uses == "dual" and not case.auxiliary.needs_mass_one
+    free_mass = case.auxiliary.free_mass
 
     def objective(z: Tensor) -> Tensor:
         log_q = z if free_mass else z.log_softmax(0)

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.api import restore, saved_config
+from se_framework.api import restore
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
+from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
@@ -92,7 +93,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         if resumed:
             other_data = any(key.partition(".")[0] == "data" for key in config.resume_allow)
             (record_fingerprint if other_data else check_fingerprint)(run, assembly.data)
-            say(restore(assembly, run) or f"{run.path} has no checkpoint yet: starting at round 0")
+            say(restore(assembly, run, to_go_on=True) or f"{run.path} has no checkpoint yet: starting at round 0")
             if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
                 end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
                 say(f"WARNING: {end}: later rounds change nothing")
@@ -100,13 +101,13 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             run.write_config(as_kept(config))
         else:
             choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
-            choices |= {"loop.horizon": config.loop.rounds, **assembly.state.performance.settled}
+            choices |= {"loop.horizon": config.loop.rounds, **assembly.state.execution.settled}
             config = assembly.config = settle(config, choices)
             run.start(as_kept(config), assembly.device)
             record_fingerprint(run, assembly.data)
         for warning in assembly.state.equation.warnings:
-            say(f"WARNING, allowed: {warning}")
-        say(f"player steps: {assembly.state.performance.describe()}")
+            say(f"WARNING, {warning}")
+        say(f"player steps: {assembly.state.execution.describe()}")
         state = assembly.train(run, evaluate=partial(score_row, assembly))
         if state.stopped_by is not None:
             done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
@@ -194,7 +195,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     found, state = evaluate_members(assembly), assembly.ensemble
     note = state.note
     (run.path / "samples").mkdir(exist_ok=True)
-    for k in state.alive:
+    for k in state.living:
         draw(assembly.members[k], run.path / "samples" / f"member_{k}.png", note=note)
         if (run.frames / f"member_{k}").is_dir():
             animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
-from hydra._internal.utils import get_args_parser
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +27,33 @@ from se_framework.config.composing import (
 )
 from se_framework.config.schema import validate
 from se_framework.errors import ConfigError
+
+SWITCHES = ("--help -h", "--hydra-help", "--resolve", "--run -r", "--multirun -m", "--shell-completion -sc")
+VALUES = ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun")
+PRINTED = ("job", "hydra", "all")
+TOLD = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes the flags that ``hydra.main`` takes, which reads the same command line after us."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("overrides", nargs="*")
+        for names in SWITCHES:
+            self.add_argument(*names.split(), action="store_true")
+        for names in VALUES:
+            self.add_argument(*names.split())
+        self.add_argument("--cfg", "-c", choices=PRINTED)
+        self.add_argument("--info", "-i", nargs="?", const="all", choices=TOLD)
+        self.add_argument("--version", action="version", version=f"Hydra {hydra.__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse in one sentence, in the place of a usage text."""
+        unknown = message.partition("arguments: ")[2].split()
+        interrupted = any("=" in word and not word.startswith("-") for word in unknown)
+        mend = "flags go before the first KEY=VALUE, or after the last" if interrupted else "se-train --help lists them"
+        raise ConfigError(f"{message}: {mend}")
 
 
 def check(command_line: list[str]) -> None:
@@ -64,17 +91,7 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     Raises:
         ConfigError: a flag is unknown, lacks its value, or may not be used here.
     """
-    parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        interrupted = any(
-            "=" in word and not word.startswith("-") for word in message.partition("arguments: ")[2].split()
-        )
-        mend = "flags go before the first KEY=VALUE, or after the last" if interrupted else "se-train --help lists them"
-        raise ConfigError(f"{message}: {mend}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    arguments = parser.parse_args(command_line)
+    arguments = _Parser().parse_args(command_line)
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(arguments, flag) is not None:
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.api import saved_config
+from se_framework.config.saved import saved_config
 from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.runs.directory import RunDirectory
 

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import operator
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,19 +53,11 @@ class LoopConfig:
 class PlayerConfig:
     """One player; null inherits."""
 
-    steps: int = MISSING
-    lr: float | None = MISSING
-    decay: str | None = MISSING
-    ema: float = MISSING
+    steps: int = 1
+    lr: float | None = None
+    decay: str | None = None
+    ema: float = 0.0
     view: Any = None
-
-
-@dataclass
-class PlayersConfig:
-    """The players by name."""
-
-    theta: PlayerConfig = field(default_factory=PlayerConfig)
-    phi: PlayerConfig = field(default_factory=PlayerConfig)
 
 
 @dataclass
@@ -90,7 +83,7 @@ class Config:
 
     equation: EquationConfig = field(default_factory=EquationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
-    players: PlayersConfig = field(default_factory=PlayersConfig)
+    players: dict[str, PlayerConfig] = field(default_factory=dict)
     model: Any = None
     metric: Any = None
     divergence: Any = None
@@ -119,15 +112,15 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 AT_LEAST = {
     "loop.rounds": 1, "loop.batch_size": 1, "loop.log_every": 0, "loop.checkpoint_every": 0, "loop.picture_every": 0,
     "loop.evaluate_every": 0, "loop.keep_last": 1, "loop.keep_best": 0,
-    "loop.warmup": 0, "loop.horizon": 1, "players.theta.steps": 0, "players.phi.steps": 0, "threads": 1,
+    "loop.warmup": 0, "loop.horizon": 1, "players.NAME.steps": 0, "threads": 1,
     "workers": 0, "ensemble.size": 1,
 }  # fmt: skip
-SECTIONS = ("equation", "loop", "ensemble", "players", "players.theta", "players.phi", "performance")
+SECTIONS = ("equation", "loop", "ensemble", "players", "players.NAME", "performance")
 ABSENT = object()
 AT_MOST = {"loop.batch_size": 2**31 - 1, "threads": 1024}
 """What torch counts in 32 bits, and more threads than a machine starts."""
 ONE_OF = {
-    "loop.decay": DECAYS, "players.theta.decay": DECAYS, "players.phi.decay": DECAYS,
+    "loop.decay": DECAYS, "players.NAME.decay": DECAYS,
     "performance.graphs": USES, "performance.compile": USES, "performance.precision": PRECISIONS,
 }  # fmt: skip
 
@@ -140,7 +133,7 @@ def validate(composed: DictConfig) -> DictConfig:
             of range; the message names the key.
     """
     schema = OmegaConf.structured(Config)
-    for key in SECTIONS:
+    for key in _named(SECTIONS, composed):
         section = _written(composed, key)
         if not isinstance(section, dict) and section is not ABSENT:
             raise ConfigError(f"{key} must be {_words(key)}, got {section!r}")
@@ -158,21 +151,30 @@ def validate(composed: DictConfig) -> DictConfig:
     if absent := sorted(OmegaConf.missing_keys(schema) & OmegaConf.missing_keys(config)):
         raise ConfigError(f"{absent[0]} has no value: give {absent[0]}=VALUE, or do not delete it")
     for bounds, word, outside in ((AT_LEAST, "least", operator.lt), (AT_MOST, "most", operator.gt)):
-        for key, bound in bounds.items():
-            value = OmegaConf.select(config, key)
-            if value is not None and outside(value, bound):
-                raise ConfigError(f"{key} must be at {word} {bound}, got {value}")
-    for key in ("equation.alpha", "equation.beta", "players.theta.lr", "players.phi.lr", "optimizer.lr"):
+        for pattern, bound in bounds.items():
+            for key in _named((pattern,), config):
+                value = OmegaConf.select(config, key)
+                if value is not None and outside(value, bound):
+                    raise ConfigError(f"{key} must be at {word} {bound}, got {value}")
+    for key in _named(("equation.alpha", "equation.beta", "players.NAME.lr", "optimizer.lr"), config):
         value = OmegaConf.select(config, key)
         if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{key} must be a finite number >= 0, got {value}")
-    for key, words in ONE_OF.items():
-        value = OmegaConf.select(config, key)
-        if value is not None and value not in words:
-            raise ConfigError(f"{key} must be one of {', '.join(words)}, got {value!r}")
+    for pattern, words in ONE_OF.items():
+        for key in _named((pattern,), config):
+            value = OmegaConf.select(config, key)
+            if value is not None and value not in words:
+                raise ConfigError(f"{key} must be one of {', '.join(words)}, got {value!r}")
     if plain["plus"] is not None and not isinstance(plain["plus"], dict):
         raise ConfigError(f"plus must be a mapping of names to equations, got {plain['plus']!r}")
     return config
+
+
+def _named(patterns: Sequence[str], config: DictConfig) -> list[str]:
+    """Return dotted keys, those with NAME once for each player of the configuration."""
+    players = OmegaConf.to_container(config, resolve=False).get("players")  # type: ignore[union-attr]
+    names = [str(name) for name in players] if isinstance(players, dict) else []
+    return [pattern.replace("NAME", name) for pattern in patterns for name in (names if "NAME" in pattern else [""])]
 
 
 def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
@@ -202,7 +204,12 @@ def _words(key: str) -> str:
     """Return in words what the schema wants at a dotted key."""
     hint: Any = Config
     for part in key.split("."):
-        hint = typing.get_type_hints(hint).get(part, Any) if dataclasses.is_dataclass(hint) else Any
+        if dataclasses.is_dataclass(hint):
+            hint = typing.get_type_hints(hint).get(part, Any)
+        else:  # a mapping by name
+            hint = (*typing.get_args(hint), Any, Any)[1] if typing.get_origin(hint) is dict else Any
+    if typing.get_origin(hint) is dict:
+        return "a mapping of names"
     options = [o for o in typing.get_args(hint) if o is not type(None)] if hint not in WORDS else []
     hint = options[0] if options else hint
     if dataclasses.is_dataclass(hint):

@@ -1,4 +1,4 @@
-r"""What the engine needs from data: batches as pure functions of (seed, index), held-out points, and units.
+r"""What the engine needs from data: batches as pure functions of (start, n, seed), held-out points, and units.
 
 The model works in *model space*; people read *user units*. The two are tied by an affine map, feature by feature,
 
@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.errors import DataError
-from se_framework.randomness import generator
 
 Kind = Literal["curve", "points", "image", "table"]
 
@@ -73,66 +73,56 @@ class Data(ABC):
         r""":math:`\sum_i\log|\text{scale}_i|` over the event, so that log p_user = log p_model - log_scale."""
         return torch.as_tensor(self.scale, dtype=torch.float64).abs().log().expand(self.event_shape).sum().item()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the points of a batch: torch's default type, or int64 where the data holds whole numbers."""
+        return torch.get_default_dtype()
+
     @abstractmethod
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Return the ``index``-th training batch of n points in model space: a pure function of (seed, index, n).
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return rows start .. start + n - 1 of the endless training sequence that ``seed`` fixes, in model space.
+
+        A pure function of its arguments. A row is the same however the sequence is cut into batches:
+        ``batch(0, 3, s)`` and then ``batch(3, 5, s)`` are the rows of ``batch(0, 8, s)``.
 
         Args:
-            n: number of points.
+            start: number of the first row, from 0: how many examples were seen before.
+            n: number of rows.
             seed: the seed of the run.
-            index: which batch, from 0.
             device: where the batch is put; the draw itself is made on the CPU, so it does not depend on the device.
-            dtype: type of the batch; torch's default type if None.
 
         Returns:
-            Points of shape (n, \*E).
+            A copy: points x of shape (n, \*E) and of type :attr:`dtype`; ``context`` holds their labels, shape (n,),
+            int64 in 0..classes-1, where ``classes`` is positive. Data of another kind may give any context, one row
+            of it per point, or None.
 
         Raises:
-            DataError: the data has fewer than n training rows, or a row cannot be read.
+            DataError: the data has fewer than n training rows, n is not positive, or a row cannot be read.
         """
 
-    def batches(
-        self,
-        n: int,
-        seeds: Sequence[int],
-        index: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        r"""Return ``batch(n, seed, index)`` of several seeds, shape (len(seeds), n, \*E)."""
-        return torch.stack([self.batch(n, seed, index, device, dtype) for seed in seeds])
+    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
+        r"""Return ``batch(start, n, seed)`` of several seeds: x of shape (len(seeds), n, \*E), context likewise."""
+        found = [self.batch(start, n, seed, device) for seed in seeds]
+        contexts = [p.context for p in found if p.context is not None]
+        return Particles(torch.stack([p.x for p in found]), context=torch.stack(contexts) if contexts else None)
 
     @abstractmethod
-    def held_out(
-        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Return points that are never trained on, in model space: at most n rows, shape (m, \*E) with m <= n.
+    def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
+        r"""Return points that are never trained on, in model space, with their context as in :meth:`batch`.
 
         Args:
             n: how many are wanted.
-            seed: selects the draw (a sampler) or the subset (a tensor with more than n held-out rows).
+            seed: selects the draw (a sampler) or the subset (data with more than n held-out rows).
             device: where the points are put.
-            dtype: their type; torch's default type if None.
-        """
-
-    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of exactly the rows of ``batch(n, seed, index)``.
 
         Returns:
-            Labels in 0..classes-1, shape (n,), int64; None where ``classes`` is 0.
+            At most n rows: x of shape (m, \*E) with m <= n.
         """
-        return None
-
-    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of exactly the rows of ``held_out(n, seed)``, shape (m,), int64, or None as above."""
-        return None
 
     def prefetch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu"
+        self, start: int, n: int, seed: int, device: torch.device | str = "cpu"
     ) -> AbstractContextManager[None]:
-        """Return a context within which the batches ``batch(n, seed, i)`` from i = index on are prepared ahead.
+        """Return a context within which ``batch(start, n, seed)``, ``batch(start + n, n, seed)``, ... come sooner.
 
         Batches are the same within and outside, and any of them may be asked for; only their price differs.
         """
@@ -154,10 +144,14 @@ class Data(ABC):
 
     def to_user(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""
+        if self._keeps(x):
+            return x.clone()
         return (x.double() * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
 
     def to_model(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from user units to model space; the inverse of :meth:`to_user`."""
+        if self._keeps(x):
+            return x.clone()
         return ((x.double() - _double(self.loc, x)) / _double(self.scale, x)).to(x.dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -168,39 +162,22 @@ class Data(ABC):
         """
         raise NotImplementedError(f"the density of {self.name} is not known: it has no log_prob, only samples")
 
+    def _keeps(self, x: Tensor) -> bool:
+        """Whether x are whole numbers in user units already: float64 would cost those beyond 2^53 their last digits."""
+        return not x.is_floating_point() and plain_units(self)
+
     def __repr__(self) -> str:
         rows = "sampler" if self.train_size is None else f"{self.train_size} training rows"
         return f"{type(self).__name__}(name={self.name!r}, event_shape={self.event_shape}, {rows})"
 
 
-class Sampler(Data):
-    """A law that can be sampled without end: a subclass sets ``event_shape`` and writes :meth:`draw`."""
-
-    @abstractmethod
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        r"""Draw n points in model space with the given CPU generator, shape (n, \*E), in float64."""
-
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Draw batch ``index`` from its own stream, shape (n, \*E)."""
-        # float64 before the cast: a run in float32 and one in float64 see the same points.
-        return self.draw(n, generator(seed, index, "data")).to(device, dtype or torch.get_default_dtype())
-
-    def held_out(
-        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Draw n fresh points from a stream that no batch uses, shape (n, \*E)."""
-        return self.draw(n, generator(seed, 0, "held_out")).to(device, dtype or torch.get_default_dtype())
-
-
-def epoch_slices(n: int, index: int, rows: int) -> list[tuple[int, int, int]]:
-    """Split batch ``index`` into (epoch, start, stop): one slice, or the tail of an epoch and the head of the next.
+def epoch_slices(start: int, n: int, rows: int) -> list[tuple[int, int, int]]:
+    """Split rows start .. start + n - 1 of the endless sequence into (epoch, first, last + 1).
 
     Args:
-        n: batch size, at most ``rows``.
-        index: which batch.
-        rows: number of training rows.
+        start: number of the first row, over all epochs.
+        n: number of rows, at most ``rows``, so that two slices suffice.
+        rows: number of training rows, the length of an epoch.
 
     Raises:
         DataError: n exceeds the number of rows, or is not positive.
@@ -209,11 +186,27 @@ def epoch_slices(n: int, index: int, rows: int) -> list[tuple[int, int, int]]:
         raise DataError(
             f"loop.batch_size is {n} but the data has {rows} training rows: set loop.batch_size between 1 and {rows}"
         )
-    epoch, start = divmod(index * n, rows)
-    stop = start + n
+    epoch, first = divmod(start, rows)
+    stop = first + n
     if stop <= rows:
-        return [(epoch, start, stop)]
-    return [(epoch, start, rows), (epoch + 1, 0, stop - rows)]
+        return [(epoch, first, stop)]
+    return [(epoch, first, rows), (epoch + 1, 0, stop - rows)]
+
+
+def at_least_one(n: int) -> None:
+    """Refuse a batch of no rows with a DataError."""
+    if n < 1:
+        raise DataError(f"loop.batch_size must be at least 1, got {n}")
+
+
+def point_type(stored: Tensor) -> torch.dtype:
+    """Return the type in which a batch gives stored points: torch's default for floats, int64 for whole numbers."""
+    return torch.get_default_dtype() if stored.is_floating_point() else torch.int64
+
+
+def plain_units(data: Data) -> bool:
+    """Return whether model space is user space: loc 0 and scale 1 by number."""
+    return not any(isinstance(t, Tensor) for t in (data.loc, data.scale)) and (data.loc, data.scale) == (0, 1)
 
 
 def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,7 +26,7 @@ class StreamedData(StreamedRows):
 
     Args:
         dataset: items are tensors of one shape, or tuples that begin with one; in a configuration the dotted path of
-            what returns it (``data.dataset=my_module.my_dataset``). Integers and booleans become floats.
+            what returns it (``data.dataset=my_module.my_dataset``). Integers and booleans come as int64.
         workers: processes that read ahead; 0 reads in this process.
         held_out_fraction: share of the rows that is never trained on, in (0, 1).
         standardize: bring every feature to mean 0 and standard deviation 1 over the training rows: reads them all once
@@ -58,19 +57,6 @@ class StreamedData(StreamedRows):
         self.name, self.classes = source.name.lower(), classes
         if standardize:
             self.loc, self.scale = self._moments()
-
-    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``batch(n, seed, index)``, shape (n,), or None where ``classes`` is 0."""
-        labels = self._stored(n, seed, index)[1] if self.classes else None
-        return None if labels is None else labels.to(device)
-
-    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``held_out(n, seed)``, shape (m,), or None where ``classes`` is 0."""
-        if not self.classes:
-            return None
-        rows = self._index["rest"][self._chosen_rest(n, seed)].numpy()
-        labels = self._read(Request(SPLIT_SEED, ((0, rows),)))[1]
-        return None if labels is None else labels.to(device)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         moments, train = Moments(), np.sort(self._index["train"].numpy())

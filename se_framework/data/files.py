@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from se_framework.data import fingerprint
-from se_framework.data.images import files_of, in_unit_range, kept
+from se_framework.data.images import files_of, kept
 from se_framework.data.moments import Finite, Moments, chunks
+from se_framework.data.pixels import in_unit_range
 from se_framework.data.readers import read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, check_labels, split
 from se_framework.data.sources import ImageFiles, MappedRows, ReadableFiles, Request
@@ -40,7 +41,7 @@ class StreamedArray(StreamedRows):
         held_out_fraction: float = 0.1,
         labels: str | Path | None = None,
     ) -> None:
-        source = MappedRows(path)
+        source = MappedRows(path, floats=standardize)
         super().__init__(source, held_out_fraction, workers)
         self.name = source.path.stem
         self._files = [source.path, *([] if labels is None else [Path(labels).expanduser()])]
@@ -65,7 +66,8 @@ class StreamedArray(StreamedRows):
         held[self._index["rest"]] = True
         for start, stop in chunks(len(source), self.event_shape):
             x = source.gather(slice(start, stop))[0]
-            finite.add(x, start)
+            if x.is_floating_point():
+                finite.add(x, start)
             if standardize:
                 moments.add(x[~held[start:stop]])
         finite.refuse(source.name, len(source))
@@ -124,9 +126,9 @@ class StreamedImages(StreamedRows):
             self.classes = len(self.class_names)
             self.train_labels, self.rest_labels = found.labels[self._index["train"]], found.labels[self._index["rest"]]
 
-    def in_model_space(self, stored: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    def in_model_space(self, stored: Tensor, device: torch.device | str) -> Tensor:
         """Return images in [-1, 1]; they cross to the device as bytes."""
-        return in_unit_range(stored, device, dtype)
+        return in_unit_range(stored, device)
 
     @property
     def origin(self) -> str:

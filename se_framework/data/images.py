@@ -1,7 +1,4 @@
-"""Images from a folder: a byte per number in memory, floats for the batch only.
-
-User units are the grey values 0..255; model space is [-1, 1].
-"""
+"""Images from a folder, and how a file becomes the bytes of an image."""
 
 from __future__ import annotations
 
@@ -17,7 +14,8 @@ import torch
 from torch import Tensor
 
 from se_framework.data import fingerprint
-from se_framework.data.rows import MIN_ROWS, Part, RowData, split
+from se_framework.data.pixels import PixelData
+from se_framework.data.rows import MIN_ROWS, split
 from se_framework.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,49 +26,6 @@ LARGEST = 16384
 """Pixels on a side: an image of that size takes 0.8 GB."""
 # Pillow's other readers are never tried, whatever a file holds.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-
-
-class PixelData(RowData):
-    r"""Images of one shape, stored as bytes.
-
-    Args:
-        pixels: shape (N, C, H, W), uint8.
-        train_index: which images are trained on, shape (train_size,).
-        rest_index: which are held out, shape (rest_size,).
-        name: name for tables and file names.
-        labels: labels of all images, shape (N,), int64; None for no labels.
-        classes: number of classes that the models are given; 0 for no labels.
-    """
-
-    loc = 127.5
-    scale = 127.5
-
-    def __init__(
-        self,
-        pixels: Tensor,
-        train_index: Tensor,
-        rest_index: Tensor,
-        name: str,
-        labels: Tensor | None = None,
-        classes: int = 0,
-    ) -> None:
-        self.pixels, self.name, self.classes = pixels, name, classes
-        self._index: dict[Part, Tensor] = {"train": train_index, "rest": rest_index}
-        self.train_size, self.rest_size = len(train_index), len(rest_index)
-        self.event_shape = self.image_shape = tuple(pixels.shape[1:])
-        if labels is not None:
-            self.train_labels, self.rest_labels = labels[train_index], labels[rest_index]
-
-    def rows(
-        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Return images in [-1, 1], shape (n, C, H, W); they cross to the device as bytes."""
-        return in_unit_range(self.pixels[self._index[part][index]], device, dtype)
-
-    def fingerprint(self) -> str:
-        """Return a hash of the images and their labels."""
-        labels = [t for t in (self.train_labels, self.rest_labels) if t is not None]
-        return fingerprint.of_tensors([self.pixels, self._index["train"], self._index["rest"], *labels])
 
 
 class ImageFolder(PixelData):
@@ -110,11 +65,9 @@ class ImageFolder(PixelData):
         folder, files = files_of(path, size)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
-        count = 0
         for file in files:
             try:
-                pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
-                count += 1
+                pixels[readable.count(True)] = torch.from_numpy(read_image(folder / file, size, grey))
                 readable.append(True)
             except DataError:
                 if not skip_broken:
@@ -173,7 +126,8 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     read = tuple(file for file, good in zip(files, readable, strict=True) if good)
     skipped = tuple(str(file) for file, good in zip(files, readable, strict=True) if not good)
     if len(read) < MIN_ROWS:
-        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
+        count = f"{len(read) or 'no'} image{'' if len(read) == 1 else 's'}"
+        raise DataError(f"data.path: {str(folder)!r} holds {count}; give at least {MIN_ROWS}")
     if skipped:
         warnings.warn(
             f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
@@ -184,13 +138,6 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
     names = tuple(sorted(set(owners) - {""}))
     return Images(folder, read, skipped, names, _class_numbers(folder, read, owners, names) if labels else None)
-
-
-def in_unit_range(pixels: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
-    """Return bytes as numbers in [-1, 1]; they cross to the device as bytes."""
-    x = pixels.to(device, non_blocking=True).to(dtype or torch.get_default_dtype())
-    # By a tensor, not by a number: CUDA would multiply by the rounded reciprocal of a number.
-    return x.sub_(127.5).div_(torch.tensor(127.5, dtype=x.dtype, device=x.device))
 
 
 def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:
@@ -265,9 +212,7 @@ def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
 
     def visit(where: Path) -> None:
         with os.scandir(where) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
-                if entry.name.startswith("."):
-                    continue
+            for entry in sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name):
                 # Symbolic links, pipes and devices are neither.
                 if entry.is_dir(follow_symlinks=False):
                     visit(Path(entry.path))
@@ -300,7 +245,3 @@ def _class_numbers(folder: Path, files: Sequence[Path], owners: Sequence[str], n
         )
     place = {name: i for i, name in enumerate(names)}
     return torch.tensor([place[owner] for owner in owners])
-
-
-def _images(count: int) -> str:
-    return f"{count or 'no'} image{'' if count == 1 else 's'}"

@@ -18,6 +18,8 @@ from se_framework.errors import DataError, nearest
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
 # float32 holds every integer of 16 bits; wider ones need float64.
 _NARROW = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
+# The types of whole numbers that torch can index, join and compare.
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def read_array(path: str | Path, key: str | None = None, option: str = "data.path") -> Tensor:
@@ -77,6 +79,26 @@ def map_array(path: str | Path) -> np.ndarray:
 def as_floats(rows: Tensor) -> Tensor:
     """Return numbers as float32 where that holds every value of their type, else as float64."""
     return rows.to(torch.float32 if rows.dtype in _NARROW else torch.float64)
+
+
+def as_numbers(rows: Tensor, what: str) -> Tensor:
+    """Return floats as :func:`as_floats` does, and whole numbers and booleans as whole numbers of at most 64 bits.
+
+    Args:
+        rows: real numbers of any type.
+        what: how an error names them.
+
+    Raises:
+        DataError: an unsigned number does not fit into int64.
+    """
+    if rows.is_floating_point():
+        return as_floats(rows)
+    if rows.dtype in _WHOLE:
+        return rows
+    whole = rows.to(torch.int64)
+    if rows.dtype == torch.uint64 and bool((whole < 0).any()):
+        raise DataError(f"{what} holds whole numbers of 2^63 and more; give them as floats, or standardise them")
+    return whole
 
 
 def _existing(path: str | Path, option: str) -> tuple[Path, str]:

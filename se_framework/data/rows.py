@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.laws import Particles
 from se_framework.data.base import Data, epoch_slices
 from se_framework.data.readers import as_tensor
 from se_framework.errors import DataError
@@ -45,63 +46,47 @@ class RowData(Data):
     _orders_kept: int = 2
 
     @abstractmethod
-    def rows(
-        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         r"""Return a copy of the rows of a part in model space.
 
         Args:
             part: "train" or "rest".
             index: which rows, shape (n,), int64.
             device: where they are put.
-            dtype: their type; torch's default type if None.
 
         Returns:
-            Points of shape (n, \*E).
+            Points of shape (n, \*E), of type :attr:`dtype`.
         """
 
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Return batch ``index`` without replacement within an epoch, shape (n, \*E)."""
-        return self.rows("train", self._chosen(n, seed, index), device, dtype)
+    def points(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Particles:
+        r"""Return a copy of rows as :meth:`rows` does, with their labels where the models are given some."""
+        return Particles(self.rows(part, index, device), context=self._context(part, index, device))
 
-    def batches(
-        self,
-        n: int,
-        seeds: Sequence[int],
-        index: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        r"""Return ``batch(n, seed, index)`` of several seeds, shape (len(seeds), n, \*E), gathered at once."""
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return rows start .. start + n - 1 without replacement within an epoch, shape (n, \*E), with labels."""
+        return self.points("train", self._chosen(start, n, seed), device)
+
+    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
+        r"""Return ``batch(start, n, seed)`` of several seeds, x of shape (len(seeds), n, \*E), gathered at once."""
         self._orders_kept = max(self._orders_kept, 2 * len(seeds))
         if type(self).batch is not RowData.batch:
-            return super().batches(n, seeds, index, device, dtype)
-        chosen = torch.cat([self._chosen(n, seed, index) for seed in seeds])
-        return self.rows("train", chosen, device, dtype).unflatten(0, (len(seeds), n))
+            return super().batches(start, n, seeds, device)
+        found = self.points("train", torch.cat([self._chosen(start, n, seed) for seed in seeds]), device)
+        context = None if found.context is None else found.context.unflatten(0, (len(seeds), n))
+        return Particles(found.x.unflatten(0, (len(seeds), n)), context=context)
 
-    def held_out(
-        self, n: int, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
         r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
-        return self.rows("rest", self._chosen_rest(n, seed), device, dtype)
+        return self.points("rest", self._chosen_rest(n, seed), device)
 
-    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``batch(n, seed, index)``, shape (n,), or None where ``classes`` is 0."""
-        if not self.classes or self.train_labels is None:
-            return None
-        return self.train_labels[self._chosen(n, seed, index)].to(device)
+    def _context(self, part: Part, index: Tensor, device: torch.device | str) -> Tensor | None:
+        """Return a copy of the labels of rows of a part; None where the models are given none."""
+        labels = self.train_labels if part == "train" else self.rest_labels
+        return labels[index].to(device) if self.classes and labels is not None else None
 
-    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the labels of ``held_out(n, seed)``, shape (m,), or None where ``classes`` is 0."""
-        if not self.classes or self.rest_labels is None:
-            return None
-        return self.rest_labels[self._chosen_rest(n, seed)].to(device)
-
-    def _chosen(self, n: int, seed: int, index: int) -> Tensor:
-        slices = epoch_slices(n, index, self.train_size)
-        return torch.cat([self._epoch(seed, epoch)[start:stop] for epoch, start, stop in slices])
+    def _chosen(self, start: int, n: int, seed: int) -> Tensor:
+        slices = epoch_slices(start, n, self.train_size)
+        return torch.cat([self._epoch(seed, epoch)[first:stop] for epoch, first, stop in slices])
 
     def _chosen_rest(self, n: int, seed: int) -> Tensor:
         if n < self.rest_size:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.base import Sampler
+from se_framework.data.sampler import Sampler
 from se_framework.errors import DataError
 
 # The curve parameter of the roll runs over one turn and a half; its coordinates are divided by five.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from se_framework.data.images import read_image
-from se_framework.data.readers import as_floats, as_tensor, map_array
+from se_framework.data.readers import as_floats, as_numbers, as_tensor, map_array
 from se_framework.errors import DataError
 from se_framework.randomness import stream_seed
 
@@ -41,10 +41,12 @@ class Source(ABC):
     Attributes:
         name: how an error names the data.
         event_shape: E, the shape of one row.
+        whole: whether rows are whole numbers or booleans.
     """
 
     name: str
     event_shape: tuple[int, ...]
+    whole: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ class DatasetRows(Source):
             _seed_all(stream_seed(0, 0, "row 0"))
             first = self._item(0)[0]
         self._shape, self._dtype = first.shape, first.dtype
-        self.event_shape = tuple(first.shape) or (1,)
+        self.event_shape, self.whole = tuple(first.shape) or (1,), not first.is_floating_point()
         if first.is_complex():
             raise DataError(f"the {self.name} holds complex numbers; give real ones, e.g. as two columns")
         zero = np.zeros(1, np.int64)
@@ -165,12 +167,13 @@ class MappedRows(Source):
 
     Args:
         path: the file; ``~`` is expanded.
+        floats: give whole numbers and booleans as floats, too.
 
     Raises:
         DataError: there is no such file, or it is no .npy file of numbers.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, floats: bool) -> None:
         self.path, self.name = Path(path).expanduser(), f"data.path: {str(path)!r}"
         array = map_array(self.path)
         self._layout = array.shape, array.dtype
@@ -182,17 +185,19 @@ class MappedRows(Source):
         if first.is_complex():
             raise DataError(f"{self.name} holds complex numbers; give real ones, e.g. as two columns")
         self.event_shape = tuple(first.shape[1:]) or (1,)
+        self.floats, self.whole = floats, not (floats or first.is_floating_point())
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self._layout[0][0]
 
     def gather(self, rows: np.ndarray | slice, seed: int = 0, epoch: int = 0) -> Stored:
-        """Return rows in float32 or float64; they are the same under every seed."""
+        """Return rows as floats of 32 or 64 bits, or as whole numbers; they are the same under every seed."""
         array = map_array(self.path)
         if (array.shape, array.dtype) != self._layout:
             raise DataError(f"{self.name} was replaced by an array of shape {array.shape} while it was read; restart")
-        return as_floats(as_tensor(array[rows], self.name)).view(-1, *self.event_shape), None
+        x = as_tensor(array[rows], self.name)
+        return (as_floats(x) if self.floats else as_numbers(x, self.name)).view(-1, *self.event_shape), None
 
 
 class ImageFiles(Source):

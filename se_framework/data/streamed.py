@@ -1,6 +1,6 @@
 r"""Data that is read when it is needed, by this process or by workers, in place of being kept in memory.
 
-Batches are those of the same data in memory, bit for bit: functions of (seed, index), however many workers there are
+Batches are those of the same data in memory, bit for bit: functions of (start, n, seed), however many workers there are
 and wherever a run was resumed. What stays in memory is a batch, two more per worker, and three permutations of the
 rows: 24 bytes per row.
 """
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.laws import Particles
 from se_framework.data import fingerprint
-from se_framework.data.base import epoch_slices, image_shape_of
-from se_framework.data.readers import as_floats
+from se_framework.data.base import epoch_slices, image_shape_of, plain_units
+from se_framework.data.readers import as_floats, as_numbers
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, split
 from se_framework.data.sources import Request, Source, Stored
 from se_framework.data.workers import ahead
@@ -58,37 +59,43 @@ class StreamedRows(RowData):
         self._served: _Served | None = None
         self._kept: tuple[tuple[int, int, int], Stored] | None = None
 
-    def rows(
-        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the points of a batch."""
+        return torch.int64 if self.source.whole and plain_units(self) else torch.get_default_dtype()
+
+    def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         r"""Read rows of a part, shape (n, \*E); where items are random, their draw is always the same here."""
+        return self.points(part, index, device).x
+
+    def points(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Particles:
+        """Read rows of a part as :meth:`rows` does, with the labels that they come with."""
         stored = self._read(Request(SPLIT_SEED, ((0, self._index[part][index].numpy()),)))
-        return self.in_model_space(stored[0], device, dtype)
+        return self._points(stored, part, index, device)
 
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        r"""Return batch ``index``, shape (n, \*E): what workers have read ahead where it is that, else read now."""
-        return self.in_model_space(self._stored(n, seed, index)[0], device, dtype)
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return a batch, x of shape (n, \*E): what workers have read ahead where it is that, else read now."""
+        return self._points(self._stored(start, n, seed), "train", self._chosen(start, n, seed), device)
 
-    def in_model_space(self, stored: Tensor, device: torch.device | str, dtype: torch.dtype | None) -> Tensor:
+    def in_model_space(self, stored: Tensor, device: torch.device | str) -> Tensor:
         """Return a copy of stored rows in model space; they cross to the device as they are stored."""
-        x = as_floats(stored.to(device, non_blocking=True))
-        plain = isinstance(self.loc, float) and (self.loc, self.scale) == (0.0, 1.0)
-        x = x if plain else self.to_model(x)
-        return x.to(dtype or torch.get_default_dtype(), copy=plain)
+        x, plain = stored.to(device, non_blocking=True), plain_units(self)
+        if plain and not x.is_floating_point():
+            return as_numbers(x, self.source.name).to(torch.int64, copy=True)
+        x = x if plain else self.to_model(as_floats(x))
+        return x.to(torch.get_default_dtype(), copy=plain)
 
     @contextmanager
-    def prefetch(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Iterator[None]:
-        """While active, workers read the batches from ``index`` on ahead of their use."""
+    def prefetch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+        """While active, workers read the batches of n from row ``start`` on ahead of their use."""
         if self.workers == 0:
             yield
             return
-        requests = (self._request(n, seed, i) for i in itertools.count(index))
+        requests = (self._request(first, n, seed) for first in itertools.count(start, n))
         outer = self._served
         try:
             with ahead(self.source, requests, self.workers, torch.device(device).type == "cuda") as stored:
-                self._served = _Served(n, seed, index, stored)
+                self._served = _Served(start, n, seed, stored)
                 yield
         finally:
             self._served = outer
@@ -100,16 +107,22 @@ class StreamedRows(RowData):
         x, labels = self._read(Request(SPLIT_SEED, ((0, rows),)))
         return fingerprint.of_tensors([torch.tensor(count), x, *([] if labels is None else [labels])])
 
-    def _stored(self, n: int, seed: int, index: int) -> Stored:
-        if self._served is not None and (found := self._served.take(n, seed, index)) is not None:
+    def _points(self, stored: Stored, part: Part, index: Tensor, device: torch.device | str) -> Particles:
+        x, labels = stored
+        if labels is None:  # known before rows are read
+            return Particles(self.in_model_space(x, device), context=self._context(part, index, device))
+        return Particles(self.in_model_space(x, device), context=labels.to(device, copy=True))
+
+    def _stored(self, start: int, n: int, seed: int) -> Stored:
+        if self._served is not None and (found := self._served.take(start, n, seed)) is not None:
             return found
-        # The last batch is kept: labels are asked for after their rows, and a logged round looks at the next batch.
-        if self._kept is None or self._kept[0] != (n, seed, index):
-            self._kept = (n, seed, index), self._read(self._request(n, seed, index))
+        # The last batch is kept: a logged round looks at the next batch.
+        if self._kept is None or self._kept[0] != (start, n, seed):
+            self._kept = (start, n, seed), self._read(self._request(start, n, seed))
         return self._kept[1]
 
-    def _request(self, n: int, seed: int, index: int) -> Request:
-        slices = epoch_slices(n, index, self.train_size)
+    def _request(self, start: int, n: int, seed: int) -> Request:
+        slices = epoch_slices(start, n, self.train_size)
         train = self._index["train"]
         return Request(seed, tuple((e, train[self._epoch(seed, e)[a:b]].numpy()) for e, a, b in slices))
 
@@ -127,16 +140,16 @@ class StreamedRows(RowData):
 class _Served:
     """Batches in the order in which workers deliver them; the last one can be asked for again."""
 
-    def __init__(self, n: int, seed: int, index: int, stored: Iterator[Stored]) -> None:
-        self._key, self._next, self._stored = (n, seed), index, stored
+    def __init__(self, start: int, n: int, seed: int, stored: Iterator[Stored]) -> None:
+        self._n, self._seed, self._next, self._stored = n, seed, start, stored
         self._last: Stored | None = None
 
-    def take(self, n: int, seed: int, index: int) -> Stored | None:
+    def take(self, start: int, n: int, seed: int) -> Stored | None:
         """Return a batch, or None where it is neither the next nor the last one."""
-        if (n, seed) != self._key or index not in (self._next, self._next - 1):
+        if (n, seed) != (self._n, self._seed) or start not in (self._next, self._next - n):
             return None
-        if index == self._next:
-            self._last, self._next = next(self._stored), self._next + 1
+        if start == self._next:
+            self._last, self._next = next(self._stored), self._next + n
         return self._last
 
 

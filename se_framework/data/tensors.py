@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.laws import Particles
 from se_framework.data import fingerprint
-from se_framework.data.base import Data, image_shape_of
+from se_framework.data.base import Data, image_shape_of, point_type
 from se_framework.data.datasets import StreamedData
 from se_framework.data.moments import Finite, Moments, chunks
-from se_framework.data.readers import as_floats, as_tensor, read_array
+from se_framework.data.readers import as_floats, as_numbers, as_tensor, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
+from se_framework.data.sampler import Blocks
 from se_framework.errors import DataError
 from se_framework.randomness import generator
 
@@ -26,7 +29,7 @@ class TensorData(RowData):
 
     Args:
         x: points in user units, shape (N, \*E), a tensor or an array; (N,) is read as (N, 1). Integers and booleans
-            become floats.
+            come as int64, unless they are standardised.
         held_out_fraction: share of the rows that is never trained on, in (0, 1); at least one row.
         standardize: bring every feature to mean 0 and standard deviation 1 over the training rows; ``to_user`` undoes
             it. A feature that is constant over the training rows is only shifted.
@@ -37,7 +40,7 @@ class TensorData(RowData):
             rows.
 
     Attributes:
-        train: training rows in model space, shape (train_size, \*E).
+        train: training rows in model space, shape (train_size, \*E), in the type in which they are stored.
         rest: held-out rows in model space.
 
     Raises:
@@ -54,6 +57,7 @@ class TensorData(RowData):
         labels: Tensor | np.ndarray | None = None,
     ) -> None:
         rows = check_rows(x, "the data")
+        rows = as_floats(rows) if standardize else as_numbers(rows, "the data")
         train_index, rest_index = split(len(rows), held_out_fraction)
         if labels is not None:
             checked, self.classes = check_labels(labels, len(rows), "data.labels")
@@ -82,12 +86,15 @@ class TensorData(RowData):
             raise DataError(f"data.image_shape {tuple(image_shape)} must hold {size} numbers, the size of one point")
         self.image_shape = tuple(image_shape) if image_shape is not None else image_shape_of(self.event_shape)
 
-    def rows(
-        self, part: Part, index: Tensor, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the points of a batch."""
+        return point_type(self.train)
+
+    def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
-        return stored[index].to(device, dtype or torch.get_default_dtype())
+        return stored[index].to(device, self.dtype)
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and their labels."""
@@ -159,7 +166,7 @@ class Digits(TensorData):
 
 
 class DequantizedDigits(TensorData):
-    r"""The digits as a law with a density: :math:`(x+u)/17`, x in 0..16 a pixel, :math:`u\sim U[0,1)` fresh per batch.
+    r"""The digits as a law with a density: :math:`(x+u)/17`, x in 0..16 a pixel, :math:`u\sim U[0,1)` fresh per epoch.
 
     Without u, pixels lie on 17 values and the likelihood of a flow is unbounded. The split is that of :class:`Digits`;
     held-out rows carry one fixed draw of u, so likelihoods of different models and seeds compare.
@@ -181,15 +188,20 @@ class DequantizedDigits(TensorData):
     def __init__(self, labels: bool = False) -> None:
         train, rest, self.train_labels, self.rest_labels = _split_digits()
         self.classes = 10 if labels else 0
-        noise = _uniform(rest, SPLIT_SEED, 0, "dequantize/held_out")
+        noise = _uniform(rest.shape, generator(SPLIT_SEED, 0, "dequantize/held_out"))
         self._set(train / _LEVELS, rest / _LEVELS + noise, 0.0, 1.0, "digits_dequantized", (8, 8))
+        self._noise = Blocks(lambda n, draw: _uniform((n, *self.event_shape), draw), "dequantize")
 
-    def batch(
-        self, n: int, seed: int, index: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Return batch ``index`` with its own noise, shape (n, 64)."""
-        rows = super().batch(n, seed, index, dtype=torch.float64)
-        return (rows + _uniform(rows, seed, index, "dequantize")).to(device, dtype or torch.get_default_dtype())
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
+        """Return rows with noise of their own in every epoch, shape (n, 64), with their labels."""
+        chosen = self._chosen(start, n, seed)
+        rows = self.train[chosen] + self._noise.rows(start, n, seed).x
+        return Particles(rows.to(device, self.dtype), context=self._context("train", chosen, device))
+
+    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
+        """Return ``batch(start, n, seed)`` of several seeds, stacked."""
+        self._noise.keep(len(seeds))
+        return super().batches(start, n, seeds, device)
 
 
 def as_data(source: Any, workers: int = 0) -> Data:
@@ -219,7 +231,7 @@ def as_data(source: Any, workers: int = 0) -> Data:
 
 
 def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
-    r"""Return x as finite real rows (N, \*E) with N >= 4, in float32 or float64 (integers without loss).
+    r"""Return x as finite real rows (N, \*E) with N >= 4, floats in float32 or float64.
 
     Args:
         x: a tensor or an array.
@@ -235,13 +247,14 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
         raise DataError(f"{what} is a single number; give an array of shape (rows, ...)")
     if rows.is_complex():
         raise DataError(f"{what} holds complex numbers; give real ones, e.g. real and imaginary parts as two columns")
-    rows = as_floats(rows)
+    rows = as_floats(rows) if rows.is_floating_point() else rows
     rows = rows[:, None] if rows.ndim == 1 else rows
     if len(rows) < MIN_ROWS:
         raise DataError(f"{what} has {len(rows)} rows of shape {tuple(rows.shape[1:])}; give at least {MIN_ROWS} rows")
-    finite = Finite()
-    finite.add(rows, 0)
-    finite.refuse(what, len(rows))
+    if rows.is_floating_point():
+        finite = Finite()
+        finite.add(rows, 0)
+        finite.refuse(what, len(rows))
     return rows
 
 
@@ -264,6 +277,6 @@ def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tuple(torch.as_tensor(part) for part in (train, rest, *labels))  # type: ignore[return-value]
 
 
-def _uniform(rows: Tensor, seed: int, index: int, purpose: str) -> Tensor:
-    """Draw the noise that fills the step between two pixel values, of the shape of ``rows``."""
-    return torch.rand(rows.shape, generator=generator(seed, index, purpose), dtype=torch.float64) / _LEVELS
+def _uniform(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """Draw the noise that fills the step between two pixel values, in float64."""
+    return torch.rand(shape, generator=draw, dtype=torch.float64) / _LEVELS

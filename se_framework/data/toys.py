@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.base import Sampler
+from models.laws import Particles
+from se_framework.data.sampler import Sampler
 from se_framework.errors import DataError
-from se_framework.randomness import generator as stream
 
 # A quadrature of the entropy on a plane costs (160 * ratio of the widths)^2 points per component.
 _MAX_WIDTH_RATIO = 8.0
@@ -75,26 +75,15 @@ class GaussianMixture(Sampler):
         self.modes = centres
         self.mode_sigma = float(widths.flatten()[0]) if len(set(self.sigmas.tolist())) == 1 else None
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        r"""Draw n points, shape (n, \*E), in float64."""
-        k = self._components(n, generator)
-        noise = torch.randn((n, *self.event_shape), generator=generator, dtype=torch.float64)
-        return self.means[k] + self.sigmas[k].view(-1, *[1] * len(self.event_shape)) * noise
-
-    def labels(self, n: int, seed: int, index: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the components that batch ``index`` was drawn from, shape (n,), or None."""
-        return self._components(n, stream(seed, index, "data")).to(device) if self.classes else None
-
-    def held_out_labels(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor | None:
-        """Return the components that ``held_out(n, seed)`` was drawn from, shape (n,), or None."""
-        return self._components(n, stream(seed, 0, "held_out")).to(device) if self.classes else None
-
-    def _components(self, n: int, generator: torch.Generator) -> Tensor:
-        # The first thing drawn from a stream, so that labels can be drawn again without their points.
+    def draw(self, n: int, generator: torch.Generator) -> Particles:
+        r"""Draw n points, shape (n, \*E), in float64, with their components where the models are given labels."""
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
         edges = self.weights.cumsum(0)
         # The last edge may fall short of 1 by rounding; the index must not.
-        return torch.searchsorted(edges / edges[-1], uniform, right=True).clamp(max=len(edges) - 1)
+        k = torch.searchsorted(edges / edges[-1], uniform, right=True).clamp(max=len(edges) - 1)
+        noise = torch.randn((n, *self.event_shape), generator=generator, dtype=torch.float64)
+        x = self.means[k] + self.sigmas[k].view(-1, *[1] * len(self.event_shape)) * noise
+        return Particles(x, context=k if self.classes else None)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return :math:`\log p(x)`, (n, \*E) to (n,), in float64."""

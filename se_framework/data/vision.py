@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.images import PixelData, to_pixels
+from se_framework.data.images import to_pixels
+from se_framework.data.pixels import PixelData
 from se_framework.data.rows import MIN_ROWS, check_labels
 from se_framework.errors import DataError, nearest
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from se_framework.ensemble.playing import averaged  # the import teaches the loop to play an ensemble
+from se_framework.ensemble.members import Ensemble
 from se_framework.ensemble.settings import member_config, members_of
-from se_framework.ensemble.stack import Ensemble
 
-__all__ = ["Ensemble", "averaged", "member_config", "members_of"]
+__all__ = ["Ensemble", "member_config", "members_of"]

@@ -13,7 +13,7 @@ from se_framework.config.schema import validate
 from se_framework.errors import ConfigError, nearest
 
 SCALARS = (
-    "seed", "equation.alpha", "equation.beta", "optimizer.lr", "players.theta.lr", "players.phi.lr",
+    "seed", "equation.alpha", "equation.beta", "optimizer.lr", "players.NAME.lr",
     "metric.penalty.weight", "plus.NAME.weight", "plus.NAME.alpha", "plus.NAME.beta", "plus.NAME.metric.penalty.weight",
 )  # fmt: skip
 """What may differ between members: numbers that weigh a term, learning rates, the seed."""

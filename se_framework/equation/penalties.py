@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from se_framework.errors import ConfigError
+from se_framework.randomness import Stream
 
 Critic = Callable[[Tensor], Tensor]
 
@@ -41,6 +42,10 @@ class Penalty(nn.Module):
     def extra_repr(self) -> str:
         """Show weight and clock."""
         return f"weight={self.weight:g}" + (f", every={self.every}" if self.every > 1 else "")
+
+    def draws(self, n: int, stream: Stream) -> dict[str, Tensor]:
+        """Return what is random in the penalty of n examples: ``mix``, uniform numbers in [0, 1), shape (n,)."""
+        return {"mix": stream.uniform("mix", (n,))}
 
     def forward(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
         r"""Return weight times the penalty, shape ().

@@ -31,10 +31,10 @@ def cost_factor(equation: StandardEquation, data: Data) -> float | None:
 def total_shift(equation: StandardEquation, data: Data) -> float:
     r"""Return what the total gains: :math:`(-\alpha + \beta(1-c))\log|s|`, with c = 1 unless D = CE - c H.
 
-    Where q is the data alpha H(q) is no part of the total.
+    Where q is the data alpha H(q) is no part of the total (``counts_entropy``).
     """
     c = equation.divergence.entropy_weight
-    alpha = 0.0 if equation.auxiliary.uses == "primal" else equation.alpha
+    alpha = equation.alpha if equation.auxiliary.counts_entropy else 0.0
     return (-alpha + (0.0 if c is None else equation.beta * (1 - c))) * data.log_scale
 
 
@@ -43,8 +43,7 @@ def metric_shift(equation: StandardEquation, data: Data) -> float:
 
     Over probability q a constant in f changes nothing, and f is left as it is.
     """
-    free = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
-    return -equation.alpha * data.log_scale if free else 0.0
+    return -equation.alpha * data.log_scale if equation.auxiliary.free_mass else 0.0
 
 
 def in_user_units(terms: Terms, equation: StandardEquation, data: Data) -> dict[str, float]:

@@ -15,7 +15,6 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-import torch
 
 from se_framework.data.tensors import SPLIT_SEED, DequantizedDigits
 
@@ -37,7 +36,7 @@ def references() -> dict[str, float]:
         ``gaussian`` and ``gaussian_logit``: full covariance; ``mixture`` and ``mixture_logit``: the best of the grid.
     """
     data = DequantizedDigits()
-    draws = [data.batch(len(data.train), SPLIT_SEED, i, dtype=torch.float64).numpy() for i in range(DRAWS)]
+    draws = [data.batch(i * len(data.train), len(data.train), SPLIT_SEED).x.double().numpy() for i in range(DRAWS)]
     train = np.concatenate(draws)
     rest = data.rest.numpy()
     found = {

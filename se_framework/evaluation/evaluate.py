@@ -6,23 +6,26 @@ lower bound of :math:`\beta D(p_d, p_\theta)`, tight at the optimal critic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from models.laws import Particles
 from se_framework.assembly import Assembly, EnsembleAssembly
-from se_framework.ensemble import averaged
 from se_framework.equation.equation import StandardEquation
-from se_framework.equation.legality import show
+from se_framework.equation.modes import evaluating
 from se_framework.equation.units import cost_factor, total_shift
-from se_framework.errors import ConfigError, nearest
+from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.evaluation.scores import scores
-from se_framework.randomness import generator
+from se_framework.randomness import Stream
 from se_framework.runs.directory import LOSS
+from se_framework.training.draws import Draws, in_type, like
+from se_framework.training.state import TrainState
 
+Result = TypeVar("Result")
 CHUNKS = 10
 """Parts of the sample whose spread gives a standard error where T is not a sum over examples."""
 SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
@@ -34,106 +37,107 @@ PAIRWISE = 2000
 def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return every score of the trained model, and the held-out value of T.
 
+    What a part cannot compute is an entry without a value that says why; the others stand.
+
     Args:
         assembly: trained objects.
         n: model samples, and held-out examples at most.
         seed: of the evaluation, independent of training.
     """
-    samples = assembly.sample(n, seed)
-    log_prob = None
-    if assembly.state.equation.model.has_log_prob:
-        log_prob = partial(log_density, assembly)
-    found = scores(assembly.data, samples, seed=seed, model_log_prob=log_prob)
-    return found | {"held_out_value": held_out_value(assembly, n, seed)}
+    found: dict[str, dict[str, Any]] = {}
+    samples, why = attempt(lambda: assembly.sample(n, seed))
+    if samples is not None:
+        log_prob = partial(log_density, assembly) if assembly.state.equation.model.has_log_prob else None
+        of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed, model_log_prob=log_prob))
+        found |= of_samples or {}
+    if why:
+        found["samples"] = {"why": why, "n": n, "seed": seed}
+    value, why = attempt(lambda: held_out_value(assembly, n, seed))
+    found["held_out_value"] = {"why": why, "n": n, "seed": seed} if value is None else value
+    return found
+
+
+def attempt(compute: Callable[[], Result]) -> tuple[Result | None, str]:
+    """Return what a computation gives, or None and why a part does not give it.
+
+    Parts are users' code: what one of them does not have shall not take the rest of a finished run with it.
+    """
+    try:
+        return compute(), ""
+    except SEError:
+        raise
+    except Exception as error:  # noqa: BLE001  parts may raise anything
+        kind = "" if isinstance(error, (ValueError, NotImplementedError)) else f"{type(error).__name__}: "
+        return None, kind + (" ".join(str(error).split()) or type(error).__name__)
 
 
 def log_density(assembly: Assembly, x: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the trained model's log-density at points x of model space (given their labels), shape (N,), in nats."""
-    like = next(assembly.state.equation.model.parameters())
-    with torch.no_grad():
-        labels = None if context is None else context.to(like.device)
-        return assembly.model(labels).log_prob(x.to(like.device, like.dtype)).double().cpu()
+    model, kind = assembly.model, like(assembly.state.equation)
+    points = x if model.discrete and not x.is_floating_point() else x.to(kind.dtype)
+    labels = None if context is None else context.to(kind.device)
+    with torch.no_grad(), evaluating(model):
+        return model(labels).log_prob(points.to(kind.device)).double().cpu()
 
 
 def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
-    """Return T on held-out data and fresh samples, with standard error, direction of the bound, n and seed."""
+    """Return T on held-out data and fresh samples, with standard error, what it is, n and seed."""
     equation, data = assembly.equation, assembly.data
-    like = next(equation.model.parameters())
-    n = min(n, PAIRWISE) if equation.auxiliary.uses in ("primal", "transport") and equation.uses_samples else n
-    held_out = data.held_out(n, seed=seed).to(like.device, like.dtype)
-    x = Particles(held_out, context=data.held_out_labels(n, seed, like.device) if data.classes else None)
-    p = equation.sample(len(held_out), generator(seed, 1, "held-out noise", like.device), x.context)
+    n = min(n, PAIRWISE) if any(compares_pairs(own) for _, own in equation.equations()) else n
+    kind = like(equation)
+    x = in_type(data.held_out(n, seed, kind.device), equation, kind)
+    stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
     factor = cost_factor(equation, data)
-    with torch.no_grad():
-        value, error = _value_and_error(equation, x, p)
+    with torch.no_grad(), evaluating(equation, seed=seed):
+        draws = equation.draws(len(x.x), stream, x.context)
+        value, error = _value_and_error(equation, x, equation.particles(draws, x.context), draws)
     scale = 1.0 if factor is None else factor
-    entry = {"value": value * scale + total_shift(equation, data), "n": len(held_out), "seed": seed}
+    entry = {"value": value * scale + total_shift(equation, data), "n": len(x.x), "seed": seed}
     if error is not None:
         entry["se"] = error * scale
-    return entry | {"bound": bound(equation), "unit": _unit(equation) + (", standardised" if factor is None else "")}
+    unit = equation.auxiliary.unit(equation.divergence)
+    return entry | {"bound": bound(equation), "unit": unit + (", standardised" if factor is None else "")}
+
+
+def compares_pairs(equation: StandardEquation) -> bool:
+    """Whether every particle is compared with every example, so that time and memory grow with the square."""
+    auxiliary = equation.auxiliary
+    return auxiliary.moves_points or (auxiliary.evaluates_primal and auxiliary.needs_samples(equation.divergence))
 
 
 def bound(equation: StandardEquation) -> str:
-    """Return what the held-out value of T is, in words, summand by summand."""
-    d = type(equation.divergence).__name__
-    more = "".join(f" + {w:g} x ({bound(other)})" for _, w, other in equation.summands())
-    if equation.divergence.surrogate:
-        return f"phi's side of the surrogate {equation.divergence.extra_repr().partition(',')[0]}, no divergence{more}"
-    if equation.auxiliary.uses == "primal":
-        sampled = equation.divergence.primal_needs == "samples" and not getattr(equation.divergence, "unbiased", False)
-        return f"estimate of beta {d}(p_d, p_theta)" + ", biased upward by sampling" * sampled + more
-    target = f"{'-alpha H(p_d) + ' if equation.alpha > 0 else ''}beta {d}(p_d, p_theta)"
-    if equation.auxiliary.uses == "transport":
-        return f"not a bound: beta {d}(p_d, p_theta) by a dual that what the search for sup_y misses raises{more}"
-    metric = equation.metric
-    assert metric is not None
-    if equation.divergence.needs_lipschitz and metric.function_class != "1-Lipschitz by construction":
-        detail = "" if metric.penalty is None else f" ({show(metric.penalty)}; see its docstring for the bias)"
-        return f"not a bound: {target} with a metric {metric.function_class}{detail}{more}"
-    return f"lower bound of {target}" + ("" if _exact(equation) else ", biased upward by sampling") + more
+    """Return what the held-out value of T is, in words, summand by summand: each auxiliary says it of its own."""
+    own = equation.auxiliary.meaning(equation.divergence, equation.metric, equation.alpha)
+    more = "".join(f" + {weight:g} x ({bound(other)})" for _, weight, other in equation.summands())
+    return own + more
 
 
-def _unit(equation: StandardEquation) -> str:
-    degree = equation.divergence.cost_degree
-    return equation.divergence.unit if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
-
-
-def _exact(equation: StandardEquation) -> bool:
-    """Whether the minimum over q is a mean over examples, so that a sample's is unbiased."""
-    additive = equation.divergence.additive_dual and not equation.auxiliary.needs_mass_one
-    return equation.auxiliary.uses == "dual" and additive
-
-
-def _additive(equation: StandardEquation) -> bool:
-    """Whether T is a sum over examples, so that their spread gives its standard error."""
-    return not equation.weights and _exact(equation)
-
-
-def _value_and_error(equation: StandardEquation, data: Particles, p: Particles | None) -> tuple[float, float | None]:
-    """Return T and its standard error: by the spread of examples where T is additive, else by that of chunks.
+def _value_and_error(
+    equation: StandardEquation, data: Particles, p: Particles | None, draws: Draws
+) -> tuple[float, float | None]:
+    """Return T and its standard error: by the spread of examples where T is a mean over them, else by that of chunks.
 
     The error is None where there are too few examples to tell.
     """
-    total, x = equation.terms(data, p).total, data.x
+    total, n = equation.terms(data, p, draws).total, len(data.x)
     weighted = p is not None and p.log_weights is not None
-    if _additive(equation) and equation.metric is not None and p is not None and not weighted and len(x) > 1:
-        f = equation.f(equation.metric(x, data.context).double())
-        conjugate = equation.beta * equation.divergence.conjugate(equation.metric(p.x, p.context).double())
-        return total, float((f.var() / len(f) + conjugate.var() / len(conjugate)).sqrt())
-    chunks = min(CHUNKS, len(x) // 2)
+    if not equation.weights and not weighted and n > 1:
+        problem = equation.inner_problem(data, p, draws=draws)
+        if problem.v is not None and problem.v_data is not None:
+            problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
+            values = equation.auxiliary.values(problem)
+            if values is not None:
+                f = equation.f(problem.v_data)  # type: ignore[arg-type]
+                return total, float((f.var() / len(f) + values.var() / len(values)).sqrt())
+    chunks = min(CHUNKS, n // 2)
     if weighted or chunks < 2:
         return total, None
-    values = []
+    found = []
     for i in range(chunks):
-        part = None if p is None else _every(p, i, chunks)
-        values.append(equation.terms(_every(data, i, chunks), part).total)
-    return total, float(torch.tensor(values, dtype=torch.float64).std() / chunks**0.5)
-
-
-def _every(p: Particles, start: int, step: int) -> Particles:
-    """Return each step-th of equally weighted particles."""
-    log_prob, context = (None if t is None else t[start::step] for t in (p.log_prob, p.context))
-    return Particles(p.x[start::step], log_prob=log_prob, context=context)
+        part = None if p is None else p.rows(slice(i, None, chunks))
+        share = {name: t[i::chunks] if t.dim() and len(t) == n else t for name, t in draws.items()}
+        found.append(equation.terms(data.rows(slice(i, None, chunks)), part, share).total)
+    return total, float(torch.tensor(found, dtype=torch.float64).std() / chunks**0.5)
 
 
 def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:
@@ -149,17 +153,18 @@ def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:
     return name
 
 
-def score_row(assembly: Assembly) -> dict[str, float | str]:
-    """Return the scores at this round, and beside them the one that ranks checkpoints, least first.
+def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:
+    """Return the scores of a run at this round, and beside them the one that ranks checkpoints, least first.
+
+    Args:
+        assembly: of the run, or of the ensemble that it is a member of.
+        state: of the run.
 
     Raises:
         ConfigError: the score the configuration names is none of this run's.
     """
-    if isinstance(assembly, EnsembleAssembly):
-        rows = [score_row(assembly.members[k]) for k in assembly.ensemble.alive]
-        assembly.ensemble.score_rows = dict(zip(assembly.ensemble.alive, rows, strict=True))
-        return averaged(rows)
-    found = evaluate(assembly)
+    own = next((member for member in getattr(assembly, "members", ()) if member.state is state), assembly)
+    found = {name: entry for name, entry in evaluate(own).items() if "value" in entry}
     name = chosen_name(found, assembly.config.score)
     loss = float(found[name]["value"]) * (-1 if found[name].get("better") == "higher" else 1)
     return {LOSS: loss, **{key: float(entry["value"]) for key, entry in found.items()}}
@@ -167,9 +172,12 @@ def score_row(assembly: Assembly) -> dict[str, float | str]:
 
 def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
     """Return every score as mean and standard deviation over the living members, with each one's own."""
-    found = {k: evaluate(assembly.members[k]) for k in assembly.ensemble.alive}
+    found = {k: evaluate(assembly.members[k]) for k in assembly.ensemble.living}
     summary: dict[str, dict[str, Any]] = {}
     for name, entry in next(iter(found.values())).items():
+        if "value" not in entry:
+            summary[name] = entry
+            continue
         values = torch.tensor([own[name]["value"] for own in found.values()], dtype=torch.float64)
         same: dict[str, Any] = {
             key: entry[key] for key in ("n", "seed", "better", "bound", "unit", "references") if key in entry
@@ -184,6 +192,9 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
     """Return one line per score, with standard error, references, n and seed beside it."""
     lines = []
     for name, entry in found.items():
+        if "value" not in entry:
+            lines.append(f"{name:18} not computed  ({entry['why']})")
+            continue
         error = f" +- {entry['se']:.2g}" if "se" in entry else ""
         error = f" +- {entry['sd']:.2g} (sd of {len(entry['members'])} members)" if "sd" in entry else error
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]

@@ -142,7 +142,7 @@ def _equal(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
     assert data.modes is not None and data.mode_sigma is not None
     count, share = modes(samples, data.modes, data.mode_sigma)
-    real = data.to_user(data.held_out(POINTS, seed, dtype=torch.float64))
+    real = data.to_user(data.held_out(POINTS, seed).x.double())
     references = {"real": modes(real, data.modes, data.mode_sigma)[1]}
     flat = data.modes.double().flatten(1)
     if len(flat) < 2 or float(torch.pdist(flat).min()) >= _SEPARATED_SIGMAS * data.mode_sigma:
@@ -160,7 +160,7 @@ def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, 
 def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
     dim = torch.Size(data.event_shape).numel()
     available = POINTS if data.train_size is None else min(POINTS, data.train_size)
-    held_out = data.to_user(data.held_out(min(available, len(samples)), seed, dtype=torch.float64))
+    held_out = data.to_user(data.held_out(min(available, len(samples)), seed).x.double())
     n = len(held_out)
     samples = samples[torch.randperm(len(samples), generator=generator(seed, 0, "scores/subset"))[:n]]
     m = n if dim == 1 else min(n, ASSIGNMENT_POINTS)
@@ -169,8 +169,8 @@ def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[
     real_w2, real_sliced = [], []
     for i in range(REFERENCE_DRAWS):
         # Training points are real points disjoint from the held-out ones.
-        real = data.to_user(data.batch(n, seed, i, dtype=torch.float64))
-        other = data.to_user(data.held_out(n, seed + i, dtype=torch.float64))
+        real = data.to_user(data.batch(i * n, n, seed).x.double())
+        other = data.to_user(data.held_out(n, seed + i).x.double())
         real_w2.append(w2(real[:m], other[:m]))
         if dim > 1:
             real_sliced.append(sliced_w2(real, other, few))
@@ -187,8 +187,8 @@ def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[
 
 
 def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
-    x = data.held_out(POINTS, seed)
-    labels = data.held_out_labels(POINTS, seed) if data.classes else None
+    held_out = data.held_out(POINTS, seed)
+    x, labels = held_out.x, held_out.context
     pieces = [x.split(2_000)] if labels is None else [x.split(2_000), labels.split(2_000)]
     log_prob = (
         torch.cat([model_log_prob(*piece).detach().cpu().double() for piece in zip(*pieces, strict=True)])

@@ -7,7 +7,6 @@ On a line: the density of the data, that of the model, the critic's log-ratio (o
 from __future__ import annotations
 
 import io
-from functools import singledispatch
 from pathlib import Path
 
 import torch
@@ -15,12 +14,13 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
+from se_framework.equation.modes import evaluating
 from se_framework.errors import RunDirectoryError
 from se_framework.pictures.plots import Critic, picture
-from se_framework.randomness import generator
+from se_framework.randomness import Stream, generator
 from se_framework.runs.files import write_atomically
+from se_framework.training.draws import draw_batch, like
 from se_framework.training.state import TrainState
-from se_framework.training.step import draw
 
 PIXELS = 2**22
 """Pixels of a frame that is joined: ours have less than one million."""
@@ -28,7 +28,6 @@ SAMPLES = 20_000
 """Points drawn of the model, and of the data to normalise q."""
 
 
-@singledispatch
 def frame(state: TrainState, data: Data, path: Path) -> None:
     """Draw the players as they stand (not their averages) and write a PNG file.
 
@@ -38,17 +37,18 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
         path: the file; its directory is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    like = next(state.equation.model.parameters())
+    equation, kind = state.equation, like(state.equation)
     wanted = SAMPLES if data.resident else SAMPLES // 10
     rows = min(wanted, data.train_size or wanted)
-    batch = draw(data, rows, 0, 0, like)
-    with torch.no_grad():
-        law = state.equation.model(batch.context)
-        p = state.equation.particles(law.noise(rows, generator(0, 0, "picture", like.device)), batch.context)
-        samples = law.sample((rows,), generator=generator(0, 1, "picture", like.device))
+    batch = draw_batch(data, 0, rows, 0, equation)
+    with torch.no_grad(), evaluating(equation):
+        drawn = equation.model.draws(rows, Stream(0, 0, "picture", kind.device, kind.dtype), batch.context)
+        p = equation.model.particles(drawn, batch.context)
+        law = equation.model(batch.context)
+        samples = law.sample((rows,), generator=generator(0, 1, "picture", kind.device))
     density = None
-    if state.equation.model.has_log_prob and not data.classes:
-        density = lambda x: law.log_prob(x.to(like.device, like.dtype)).detach()  # noqa: E731
+    if equation.model.has_log_prob and not data.classes:
+        density = lambda x: law.log_prob(x.to(kind.device, kind.dtype)).detach()  # noqa: E731
     critic = reading(state, batch, p) if data.kind == "curve" else None
     title = f"{data.name}, round {state.round}"
     picture(data, data.to_user(samples), path, model_log_prob=density, title=title, note=state.note, critic=critic)
@@ -56,15 +56,16 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
 
 def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
     """Return the critic's name and values on points of model space: a log-ratio where it reads one, else f."""
-    equation, like = state.equation, p.x
-    if equation.metric is None or equation.metric.outputs is not None or batch.context is not None:
+    equation, points = state.equation, p.x
+    if equation.metric is None or not equation.auxiliary.has_scores or batch.context is not None:
         return None
     readable = equation.divergence.critic_reads == "log_ratio" and equation.metric.function_class == "unrestricted"
 
     @torch.no_grad()
     def values(x: Tensor) -> Tensor:
-        x = x.to(like.device, like.dtype)
-        return equation.log_ratio(x, batch, p) if readable else equation.f(equation.metric(x))  # type: ignore[misc]
+        x = x.to(points.device, points.dtype)
+        with evaluating(equation):
+            return equation.log_ratio(x, batch, p) if readable else equation.f(equation.metric(x))  # type: ignore[misc]
 
     return Critic("critic's log p_d/p" if readable else "critic's f", values, readable)
 

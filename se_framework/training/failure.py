@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
@@ -17,27 +16,18 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import Data
-from se_framework.errors import NonFiniteError, Offence, RunDirectoryError, StepError
+from se_framework.errors import NonFiniteError, RunDirectoryError, StepError, StepRecord
 from se_framework.runs.directory import RunDirectory
+from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
+from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
+from se_framework.training.game import Game
+from se_framework.training.objective import penalties, terms_of
 from se_framework.training.players import Player
 from se_framework.training.state import TrainState
-from se_framework.training.step import (
-    ADVICE,
-    draw,
-    located,
-    mixing,
-    non_finite,
-    penalties,
-    penalties_due,
-    play_step,
-    read,
-    sample,
-    terms_of,
-)
 
 
 @contextmanager
-def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | None) -> Iterator[None]:
+def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -> Iterator[None]:
     """Let a failure within say what was not finite first, and leave a dump of the step in the run.
 
     A part that refuses what is not finite (a StepError) has failed for that reason.
@@ -51,45 +41,19 @@ def explained(state: TrainState, data: Data, horizon: int, run: RunDirectory | N
     try:
         yield
     except (NonFiniteError, StepError) as error:
-        offence = error.offence
-        if offence is None:
+        record = error.record
+        if record is None or not isinstance(state, TrainState):  # of several runs each has said its own
             raise
-        batch, p, source, advice, again = diagnose(state, data, offence)
+        batch, p, source, advice, again = diagnose(state, data, record)
         if isinstance(error, StepError):
             if not source:
                 raise
-            offence = replace(offence, term=terms_of(state)[0], terms={})
+            record = replace(record, term=terms_of(state.equation)[0], terms={})
             source += f"; {' '.join(str(error.__cause__).split())}"
-        offence = replace(offence, source=source or f"evaluated again it {again}")
+        record = replace(record, source=source or f"evaluated again it {again}")
         if run is not None:
-            advice += f"; {dump(run, state, offence, horizon, batch, p)}"
-        raise non_finite(offence, advice) from error.__cause__
-
-
-@singledispatch
-def check_whole(state: TrainState) -> None:
-    """Refuse to save a state that holds what is not finite: weights, averages, buffers, moments.
-
-    An update may overflow, and a round reads its weights only in the next; a checkpoint must be good whatever comes.
-
-    Raises:
-        NonFiniteError: see above; nothing was saved.
-    """
-    for player in state.players:
-        names = {id(t): name for name, t in player.module.named_parameters()}
-        named = list(player.module.state_dict().items())
-        if player.average is not None:
-            named += [(f"average of {name}", t) for name, t in player.average.module.state_dict().items()]
-        named += [
-            (f"optimiser's {what} of {names[id(p)]}", value)
-            for p, moments in player.optimizer.state.items()
-            for what, value in moments.items()
-            if isinstance(value, Tensor)
-        ]
-        for name, value in named:
-            for found, _ in _rows(f"{player.name}'s {name}", value, of="entries"):
-                after = f"after {state.round} rounds: not saved, the last checkpoint stands"
-                raise NonFiniteError(f"{found}, {after}; {ADVICE}")
+            advice += f"; {dump(run, state, record, horizon, batch, p)}"
+        raise non_finite(record, advice) from error.__cause__
 
 
 # -- diagnosis --------------------------------------------------------------------------------------------------------
@@ -113,19 +77,19 @@ class Diagnosis(NamedTuple):
     again: str
 
 
-def diagnose(state: TrainState, data: Data, offence: Offence) -> Diagnosis:
+def diagnose(state: TrainState, data: Data, record: StepRecord) -> Diagnosis:
     """Evaluate a failed step again, piece by piece.
 
     Args:
         state: what the failing step saw; it is left as it is.
         data: p_d.
-        offence: which step.
+        record: which step.
     """
-    player, mark = _player(state, offence), state.mark()
+    player, mark = _player(state, record), state.mark()
     found: dict[str, Particles | None] = {"batch": None, "p": None}
     source, advice, again = "", ADVICE, "is finite: the step is no function of state, batch and streams"
     try:
-        for source, advice in _offences(state, player, data, offence, found):  # noqa: B007
+        for source, advice in _not_finite(state, player, data, record, found):  # noqa: B007
             break
     except Exception as error:  # noqa: BLE001  a part that cannot be evaluated is what a StepError names already
         again = f"raises {type(error).__name__}: {' '.join(str(error).split())}"
@@ -134,48 +98,58 @@ def diagnose(state: TrainState, data: Data, offence: Offence) -> Diagnosis:
     return Diagnosis(found["batch"], found["p"], source, advice, again)
 
 
-def _offences(
-    state: TrainState, player: Player, data: Data, offence: Offence, found: dict[str, Particles | None]
+def _not_finite(
+    state: TrainState, player: Player, data: Data, record: StepRecord, found: dict[str, Particles | None]
 ) -> Iterator[tuple[str, str]]:
     """Yield what is not finite and what to do about it, in the order in which a step evaluates."""
-    equation, k = state.played, offence.step
-    like = next(equation.model.parameters())
-    batch = found["batch"] = draw(data, offence.batch_size, state.seed, offence.batch, like)
-    yield from _rows("the batch of data", batch.x, f"clean the data: batch {offence.batch} holds these rows")
+    equation = state.played
+    batch = found["batch"] = draw_batch(data, record.start, record.batch_size, state.seed, equation)
+    yield from _rows("the batch of data", batch.x, f"clean the data: the batch of rows {record.start} on holds these")
     yield from _tensors("model", state)
-    p = found["p"] = sample(state, player, k, batch)
+    due = player.due() if equation.uses_samples else ()
+
+    def drawn() -> Draws:
+        stream = step_stream(state.seed, record.round, player.name, record.step, batch.x)
+        return draw_step(equation, due, batch, stream)
+
+    draws = drawn()
+    with torch.set_grad_enabled(player.role.moves_samples):
+        p = found["p"] = equation.particles(draws, batch.context)
     if p is not None:
         yield from _rows("the model's samples", p.x)
         yield from _rows("the model's log-density of its samples", p.log_prob)
     yield from _tensors("metric", state)
     yield from _tensors("plus", state)
     yield from _tensors("", state)
-    summands = [("", equation, player.view), *((f" of plus.{name}", e, None) for name, _, e in equation.summands())]
-    for name, part, view in summands:
-        problem = part.inner_problem(batch, p, view)
-        yield from _rows(f"the metric{name} on samples", problem.v)
-        yield from _rows(f"the metric{name} on data", problem.v_data)
-        if part.auxiliary.uses != "primal" and problem.v_data is not None:
+    if state.advances:
+        equation.advance(batch, p, player.role, draws)
+    for name, part in equation.equations():
+        view, where = (player.view, "") if part is equation else (None, f" of plus.{name}")
+        problem = part.inner_problem(batch, p, view, draws=draws, name=name)
+        yield from _rows(f"the metric{where} on samples", problem.v)
+        yield from _rows(f"the metric{where} on data", problem.v_data)
+        if part.auxiliary.has_scores and problem.v_data is not None:
             values = part.f(problem.v_data, view)
-            yield from _rows(f"f on data{name}, where the metric gives {_range(problem.v_data)}", values)
-        minimum = part.auxiliary.minimum(problem)
+            yield from _rows(f"f on data{where}, where the metric gives {_range(problem.v_data)}", values)
+        minimum = part.auxiliary.minimum(problem, player.role)
         reads = "" if problem.v is None else f", where the metric gives {_range(problem.v)} on samples,"
-        yield from _rows(f"{part.auxiliary.minimum_name}{name}{reads}", minimum)
+        yield from _rows(f"{part.auxiliary.minimum_name}{where}{reads}", minimum)
 
-    p = sample(state, player, k, batch)
-    minimum, f_data = equation.parts(batch, p, player.view)
+    draws = drawn()  # networks that draw on torch's own generators have moved them
+    with torch.set_grad_enabled(player.role.moves_samples):
+        p = equation.particles(draws, batch.context)
+    minimum, f_data = equation.parts(batch, p, player.view, player.role, draws)
     penalty = torch.zeros_like(minimum)
-    mix = mixing(state.seed, state.round, f"{player.name}/{k}", batch.x)
-    for due in penalties(penalties_due(state, player), batch, p, mix):
-        yield from _rows("the penalty", due)
-        penalty = penalty + due
-    player.optimizer.zero_grad(set_to_none=True)
-    (penalty - player.sign * (minimum + f_data)).backward(inputs=player.parameters)
+    for own in penalties(equation, due, batch, p, draws):
+        yield from _rows("the penalty", own)
+        penalty = penalty + own
+    player.clear()
+    player.accumulate(penalty - player.role.sign * (minimum + f_data))
     names = {id(t): name for name, t in player.module.named_parameters()}
     for parameter in player.parameters:
         yield from _rows(f"the gradient of {player.name}'s {names[id(parameter)]}", parameter.grad, of="entries")
     largest = max(float(t.grad.abs().max()) for t in player.parameters if t.grad is not None and t.numel())
-    if offence.term == "gradient":
+    if record.term == "gradient":
         yield f"no entry of the gradient, the largest is {largest:.3g}, but their norm overflows", ADVICE
 
 
@@ -190,17 +164,10 @@ def _tensors(start: str, state: TrainState) -> Iterator[tuple[str, str]]:
 
 
 def _rows(what: str, value: Tensor | None, advice: str = ADVICE, of: str = "rows") -> Iterator[tuple[str, str]]:
-    """Yield what a tensor holds that is not finite, if it does."""
-    if value is None or not value.is_floating_point() or bool(torch.isfinite(value).all()):
-        return
-    value = value.detach()
-    if value.dim() == 0:
-        yield f"{what} is {float(value)}", advice
-        return
-    kind, bad = "NaN" if bool(value.isnan().any()) else "inf", ~torch.isfinite(value)
-    bad = bad.reshape(len(bad), -1).any(1) if of == "rows" else bad.flatten()
-    first = int(bad.nonzero()[0])
-    yield f"{kind} in {int(bad.sum())} of {len(bad)} {of} of {what}, the first of them {first}", advice
+    """Yield which rows (or entries) are not finite, with advice."""
+    found = entries_not_finite(what, value, of)
+    if found is not None:
+        yield found, advice
 
 
 def _range(v: Tensor) -> str:
@@ -215,23 +182,21 @@ class Kept(Data):
 
     name = "the dumped batch"
 
-    def __init__(self, x: Tensor, labels: Tensor | None) -> None:
-        self.x, self.context, self.event_shape = x, labels, tuple(x.shape[1:])
-        self.classes = 0 if labels is None else int(labels.max()) + 1
+    def __init__(self, batch: Particles) -> None:
+        self.kept, self.event_shape = batch, tuple(batch.x.shape[1:])
+        self.classes = 0 if batch.context is None else int(batch.context.max()) + 1
 
-    def batch(self, n: int, seed: int, index: int, device: Any = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
         """Return the batch, whichever is asked for."""
-        return self.x
+        return self.kept
 
-    def labels(self, n: int, seed: int, index: int, device: Any = "cpu") -> Tensor | None:
-        """Return its labels."""
-        return self.context
-
-    held_out = batch  # type: ignore[assignment]
+    def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
+        """Return the batch."""
+        return self.kept
 
 
 def dump(
-    run: RunDirectory, state: TrainState, offence: Offence, horizon: int, batch: Particles | None, p: Particles | None
+    run: RunDirectory, state: TrainState, record: StepRecord, horizon: int, batch: Particles | None, p: Particles | None
 ) -> str:
     """Write the folder ``failure``: ``step`` (state, batch, labels, samples) and ``failure.json``; return what to do.
 
@@ -240,15 +205,16 @@ def dump(
     x, context = (None, None) if batch is None else (batch.x, batch.context)
     content = {"state": state.state_dict(), "x": x, "context": context, "samples": None if p is None else p.x.detach()}
     run.save_state(run.failure / "step", content)
-    values = {name: repr(value) for name, value in offence.terms.items()}  # JSON has no NaN
-    purpose = f"{offence.player}/{offence.step}"
-    report = asdict(offence) | {
-        "value": repr(offence.value),
+    values = {name: repr(value) for name, value in record.terms.items()}  # JSON has no NaN
+    purpose = f"{record.player}/{record.step}"
+    of_auxiliaries = [f"auxiliary/{name}" for name, own in state.equation.equations() if own.auxiliary.draws_itself]
+    report = asdict(record) | {
+        "value": repr(record.value),
         "terms": values,
         "seed": state.seed,
         "horizon": horizon,
         "threads": torch.get_num_threads(),
-        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix")],
+        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix", *of_auxiliaries)],
     }
     run.write_json("failure/failure.json", report)
     return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"
@@ -270,35 +236,34 @@ def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     if not file.is_file():
         raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite")
     report = json.loads(file.read_text())
-    kept = {name: report[name] for name in ("player", "round", "step", "batch", "batch_size", "term", "source")}
+    kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
     terms = {name: float(value) for name, value in report["terms"].items()}
-    offence, horizon = Offence(**kept, value=float(report["value"]), terms=terms), report["horizon"]
-    device, threads = next(state.equation.model.parameters()).device, torch.get_num_threads()
+    record, horizon = StepRecord(**kept, value=float(report["value"]), terms=terms), report["horizon"]
+    device, threads = like(state.equation).device, torch.get_num_threads()
     torch.set_num_threads(report["threads"])
     try:
         saved = run.load_state(run.failure / "step", device)
         state.load_state_dict(saved["state"])
-        _play_one(state, offence, saved, horizon)
+        _play_one(state, record, saved, horizon)
     except NonFiniteError as error:
         return error
     finally:
         torch.set_num_threads(threads)
     raise RunDirectoryError(
-        f"the failure in {run.path} ({offence.term}, {offence.place}) does not occur again: it came from something "
+        f"the failure in {run.path} ({record.term}, {record.place}) does not occur again: it came from something "
         "that the dump does not hold, as data or a part that is not a function of its arguments"
     )
 
 
-def _play_one(state: TrainState, offence: Offence, saved: Mapping[str, Any], horizon: int) -> None:
-    player, mark = _player(state, offence), state.mark()
-    player.set_rate(offence.round, horizon)
-    batch = Particles(saved["x"], context=saved["context"])
-    with explained(state, Kept(batch.x, batch.context), horizon, None):
-        with located(replace(offence, term="", terms={}, source="")):
-            whole = torch.zeros((), dtype=torch.bool, device=batch.x.device)
-            row, _ = play_step(state, player, offence.step, batch, whole)
-        read(state, [(offence, mark)], [row])
+def _play_one(state: TrainState, record: StepRecord, saved: Mapping[str, Any], horizon: int) -> None:
+    player, data = _player(state, record), Kept(Particles(saved["x"], context=saved["context"]))
+    player.set_rate(record.round, horizon)
+    turn = state.turn(data)
+    with explained(state, data, horizon, None):
+        with turn.step(replace(record, term="", terms={}, source="")):
+            turn.play(player, record, data.kept)
+        turn.read()
 
 
-def _player(state: TrainState, offence: Offence) -> Player:
-    return next(player for player in state.players if player.name == offence.player)
+def _player(state: TrainState, record: StepRecord) -> Player:
+    return next(player for player in state.players if player.name == record.player)

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.base import Model
 from se_framework.data import Data, as_data
+from se_framework.equation.modes import evaluating
 from se_framework.equation.units import in_user_units
 from se_framework.errors import ConfigError
-from se_framework.pictures.frames import frame
-from se_framework.randomness import generator
+from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.failure import check_whole, explained
+from se_framework.training.draws import draw_batch, like
+from se_framework.training.failure import explained
+from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
 from se_framework.training.monitors import watch
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
-from se_framework.training.step import draw, play_round
+from se_framework.training.step import play_round
+
+Row = dict[str, float | str]
+Picture = Callable[[TrainState, Data, Path], None]
 
 
 def train(
-    state: TrainState,
+    state: Game,
     data: Any,
     *,
     rounds: int = 1000,
@@ -34,14 +40,15 @@ def train(
     checkpoint_every: int = 0,
     picture_every: int = 0,
     evaluate_every: int = 0,
-    evaluate: Callable[[], dict[str, float | str]] | None = None,
+    evaluate: Callable[[TrainState], Row] | None = None,
+    picture: Picture | None = None,
     run: RunDirectory | None = None,
     progress: bool = True,
-) -> TrainState:
+) -> Game:
     """Play rounds until ``rounds`` are completed in all, or Ctrl-C: the round is finished and the state is intact.
 
     Args:
-        state: equation, players and counters; is advanced in place.
+        state: equation, players and counters, of one run or of several; is advanced in place.
         data: p_d: a :class:`Data`, a tensor (N, *E), or a Dataset of tensors.
         rounds: rounds to have been completed at the end, those of earlier calls included.
         batch_size: examples, and model samples, per step.
@@ -50,7 +57,8 @@ def train(
         checkpoint_every: rounds between checkpoints; 0 for only the last. Needs ``run``.
         picture_every: rounds between pictures in ``run``'s folder ``frames``, the first before any step; 0 for none.
         evaluate_every: rounds between calls of ``evaluate``; 0 for none.
-        evaluate: returns the scores of the state, a row of ``run``'s ``scores.csv``; must leave the state as it is.
+        evaluate: returns the scores of a run, a row of ``run``'s ``scores.csv``; must leave the state as it is.
+        picture: draws a run into a file; None draws nothing.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
         progress: show a bar (plain lines where there is no terminal).
 
@@ -65,13 +73,15 @@ def train(
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
-    data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.round
+    data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.samples
 
-    if run is not None and picture_every > 0 and state.round == 0:
-        frame(state, data, run.frame_file(0))
-    device = next(state.equation.model.parameters()).device
+    if state.round == 0:
+        prepare(state, data, batch_size)
+        if run is not None and picture is not None and picture_every > 0:
+            draw_pictures(state, data, picture, run)
+    device = like(state.equation).device
     devices = [device] if device.type == "cuda" else []
-    ahead = data.prefetch(batch_size, state.seed, state.batches, device)
+    ahead = data.prefetch(state.samples, batch_size, state.seed, device)
     with (
         Interrupts() as interrupt,
         ahead,
@@ -83,8 +93,8 @@ def train(
             with explained(state, data, horizon, run):
                 figures = play_round(state, data, batch_size, horizon)
             bar.advance(batch_size)
-            for line in state.performance.tell():
-                bar.say(f"performance: {line}")
+            for line in state.tell():
+                bar.say(line)
 
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
             last = state.round >= rounds or stop is not None
@@ -95,57 +105,54 @@ def train(
                 or (checkpoint_every > 0 and state.round % checkpoint_every == 0)
                 or (evaluate_due and run.keep_best > 0)
             )
-            picture_due = run is not None and picture_every > 0 and state.round % picture_every == 0
+            picture_due = picture is not None and picture_every > 0 and state.round % picture_every == 0
             if not (log_due or evaluate_due or checkpoint_due or picture_due):
                 continue
 
             if log_due:
-                row = measure(state, data, batch_size) | figures
                 seconds = time.monotonic() - started
-                row |= {"seconds": seconds, "samples_per_second": (state.round - first) * batch_size / seconds}
-                for warning in watch(state, data, row):
-                    bar.say(f"WARNING, {warning}")
-                keep(state, row, run)
-                bar.show(row)
+                clock = {"seconds": seconds, "samples_per_second": (state.samples - first) / seconds}
+                rows = {k: {**measure(own, data, batch_size), **figures[k], **clock} for k, own in state.living.items()}
+                for k, own in state.living.items():
+                    for warning in watch(own, data, rows[k]):
+                        bar.say(f"WARNING, {state.name_of(k)}{warning}")
+                bar.show(state.keep(rows, run))
             if evaluate_due and evaluate is not None:
-                found: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
-                found |= evaluate()
-                keep_scores(state, found, run)
-            if picture_due and run is not None:
-                frame(state, data, run.frame_file(state.round))
+                counted: Row = {"round": float(state.round), "samples": float(state.samples)}
+                state.keep_scores({k: counted | evaluate(own) for k, own in state.living.items()}, run)
+            if picture_due and picture is not None and run is not None:
+                draw_pictures(state, data, picture, run)
             if checkpoint_due and run is not None:
-                check_whole(state)
+                state.check_whole()
                 run.save_checkpoint(state.state_dict(), state.round)
         state.stopped_by = stop
     return state
 
 
-@singledispatch
-def keep(state: TrainState, row: dict[str, float | str], run: RunDirectory | None) -> None:
-    """Keep a row in the history and, where there is one, the run."""
-    state.history.append(row)
-    if run is not None:
-        run.append_row(row)
+def prepare(state: Game, data: Data, batch_size: int) -> None:
+    """Show every model the first batch, before anything moves: some set themselves up by it."""
+    state.schedule()
+    for own in state.living.values():
+        if type(own.equation.model).prepare is not Model.prepare:
+            with torch.no_grad():
+                own.equation.model.prepare(draw_batch(data, 0, batch_size, own.seed, own.equation))
 
 
-@singledispatch
-def keep_scores(state: TrainState, row: dict[str, float | str], run: RunDirectory | None) -> None:
-    """Keep a row of scores likewise."""
-    state.scores.append(row)
-    if run is not None:
-        run.append_scores(row)
+def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory) -> None:
+    """Draw every run, in a folder of its own where there are several."""
+    for k, own in state.living.items():
+        picture(own, data, state.file_of(k, run.frame_file(state.round)))
 
 
-@singledispatch
-def measure(state: TrainState, data: Data, batch_size: int) -> dict[str, float | str]:
+def measure(state: TrainState, data: Data, batch_size: int) -> Row:
     """Return the row of terms after this round, on a fresh draw of the model and the next batch of data."""
-    like = next(state.equation.model.parameters())
-    batch = draw(data, batch_size, state.seed, state.batches, like)
-    with torch.no_grad():
-        draws = generator(state.seed, state.round, "log/noise", like.device)
-        p = state.equation.sample(batch_size, draws, batch.context)
-    terms = state.equation.terms(batch, p)
-    row: dict[str, float | str] = {"round": float(state.round), "samples": float(state.samples)}
+    batch = draw_batch(data, state.samples, batch_size, state.seed, state.equation)
+    dtype = batch.x.dtype if batch.x.is_floating_point() else None
+    stream = Stream(state.seed, state.round, "log", batch.x.device, dtype)
+    with torch.no_grad(), evaluating(state.equation):
+        draws = state.equation.draws(batch_size, stream, batch.context)
+        terms = state.equation.terms(batch, state.equation.particles(draws, batch.context), draws)
+    row: Row = {"round": float(state.round), "samples": float(state.samples)}
     row |= in_user_units(terms, state.equation, data)
     missing = terms.unrepresentable()
     return row | {"note": f"not representable: {' '.join(missing)}" if missing else ""}

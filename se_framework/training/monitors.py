@@ -7,8 +7,7 @@ the only memory: a resumed run knows from them what has been said, and rows that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import partial, singledispatch
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +18,11 @@ from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import gradient_norm_squared
-from se_framework.randomness import generator
+from se_framework.equation.roles import is_trainable
+from se_framework.equation.terms import OWN
+from se_framework.randomness import Stream
+from se_framework.training.draws import draw_batch
 from se_framework.training.state import TrainState
-from se_framework.training.step import draw
 
 POINTS = 64
 """Samples, and examples of data, that are looked at."""
@@ -39,9 +40,6 @@ COUPLING = 0.1
 """Relative difference of an example's slope with and without the effect on the other examples' scores."""
 SEPARATOR, PREFIX = " | ", "WARNING, "
 
-VIEW = "divergence@players.theta.view=softened_reverse_kl"
-"""Whose slope in v does not vanish where v is low."""
-
 Row = dict[str, Any]
 
 
@@ -52,9 +50,10 @@ class Finding(NamedTuple):
     text: str
 
 
-@singledispatch
 def watch(state: TrainState, data: Data, row: Row) -> list[str]:
     """Return what the monitors newly find in this round, and add it to the note of the row.
+
+    A monitor that cannot look (a network that takes whole batches only) says so once, and the run goes on.
 
     Args:
         state: the run after the round; is left as it is. Its history holds the rows before.
@@ -63,14 +62,17 @@ def watch(state: TrainState, data: Data, row: Row) -> list[str]:
     """
     found: dict[str, str] = {}
     mark = state.mark()
-    # What a monitor cannot look at (a network that takes whole batches only) is not looked at: the run goes on.
-    with suppress(Exception):
+    try:
         for name, text in findings(state, data, [*state.history[1 - ROWS :], row]):
-            if not any(sentence.startswith(name) for sentence in warnings_in(state.history)):
-                found.setdefault(name, f"{name} in round {state.round}: {text}")
+            found.setdefault(name, f"{name} in round {state.round}: {text}")
+    except Exception as error:  # noqa: BLE001  parts are users' code, and may raise anything
+        reason = " ".join(str(error).split())[:200]
+        found["unwatched"] = f"unwatched since round {state.round}: a monitor met {type(error).__name__}: {reason}"
     state.rewind(mark)
-    row["note"] = SEPARATOR.join([*filter(None, [row.get("note", "")]), *(PREFIX + text for text in found.values())])
-    return list(found.values())
+    said = warnings_in(state.history)
+    new = [text for name, text in found.items() if not any(sentence.startswith(name) for sentence in said)]
+    row["note"] = SEPARATOR.join([*filter(None, [row.get("note", "")]), *(PREFIX + text for text in new)])
+    return new
 
 
 def warnings_in(rows: Sequence[Row]) -> list[str]:
@@ -82,15 +84,16 @@ def warnings_in(rows: Sequence[Row]) -> list[str]:
 def findings(state: TrainState, data: Data, rows: Sequence[Row]) -> Iterator[Finding]:
     """Yield the name of each pathology that is there, with its numbers and a hint."""
     yield from frozen(state, rows)
-    like = next(state.equation.model.parameters())
     n = min(POINTS, data.train_size or POINTS)
-    batch = draw(data, n, state.seed, state.batches, like)
+    batch = draw_batch(data, state.samples, n, state.seed, state.equation)
     with torch.no_grad():
-        law = state.equation.model(batch.context)
-        noise = law.noise(n, generator(state.seed, state.round, "monitors/noise", like.device))
-        p = state.equation.particles(noise, batch.context)
+        drawn = state.equation.model.draws(
+            n, Stream(state.seed, state.round, "monitors", batch.x.device), batch.context
+        )
+        p = state.equation.model.particles(drawn, batch.context)
     if state.round >= START:
-        yield from collapsed(batch.x, p.x)
+        if p.log_weights is None and p.x.shape[1:] == batch.x.shape[1:]:
+            yield from collapsed(batch.x, p.x)
         yield from saturated(state, batch, p)
     for metric in state.equation.metrics().values():
         yield from coupled(metric, batch)
@@ -103,8 +106,14 @@ def frozen(state: TrainState, rows: Sequence[Row]) -> Iterator[Finding]:
         return
     last = rows[-ROWS:]
     # H(q) and D may be constants by theory (under W1's dual q is p, so D = 0); what players differentiate is none.
-    watched = ("E_q_f", "E_pd_f", "total", "phi_gradient", "theta_gradient")
-    names = [name for name in last[-1] if name.rpartition("/")[2].startswith(watched)]
+    # A metric without parameters may be a constant by choice: its means say nothing.
+    moving = {name for name, metric in state.equation.metrics().items() if is_trainable(metric)}
+    gradients = [f"{player.name}_gradient" for player in state.players]
+    names = []
+    for name in last[-1]:
+        summand, _, term = name.rpartition("/")
+        if name in gradients or (term.startswith(("E_q_f", "E_pd_f", "total")) and (summand or OWN) in moving):
+            names.append(name)
     still = [name for name in names if len({row.get(name) for row in last}) == 1]
     if still:
         since = f"since round {last[0]['round']:.0f}"
@@ -137,23 +146,24 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
     nothing where v is far below zero; for W1 a constant, so a potential does not saturate. Its mean over samples is
     compared with the mean where v = 0 everywhere, and the critic must tell data from samples at that.
     """
-    theta = state.player("theta")
-    summands = [("", state.equation, None if theta is None else theta.view)]
-    summands += [(f" of plus.{name}", other, None) for name, _, other in state.equation.summands()]
-    for name, equation, view in summands:
-        if equation.auxiliary.uses != "dual" or equation.metric is None:
+    mover = next((player for player in state.players if player.role.moves_samples), None)
+    for key, equation in state.equation.equations():
+        name, view = ("", mover.view if mover else None) if key == OWN else (f" of plus.{key}", None)
+        if mover is None or equation.metric is None or not equation.auxiliary.has_scores:
             continue
         with torch.no_grad():
             problem = equation.inner_problem(batch, p, view)
         v, v_data = problem.v, problem.v_data
-        assert v is not None and v_data is not None
+        if v is None or v_data is None:
+            continue
         slopes = [_slope(equation, problem, at) for at in (v, torch.zeros_like(v))]
         told = float((v_data[:, None] > v[None]).double().mean())
         if told > 0.99 and slopes[0] < REACH * slopes[1]:
             text = f"the metric{name} reads {float(v.mean()):.3g} on samples and {float(v_data.mean()):.3g} on data"
-            text += f", where theta's slope in it is {slopes[0] / slopes[1]:.1g} of that at zero"
-            hint = "penalise the metric (metric=mlp_r1), slow phi down, or let theta see another divergence "
-            yield Finding("saturated critic", f"{text}: {hint}({VIEW})")
+            text += f", where the slope of player {mover.name} in it is {slopes[0] / slopes[1]:.1g} of that at zero"
+            hint = "penalise the metric (metric=mlp_r1), slow it down, or let the player see another divergence "
+            view_of = f"divergence@players.{mover.name}.view=softened_reverse_kl"  # its slope stays where v is low
+            yield Finding("saturated critic", f"{text}: {hint}({view_of})")
 
 
 def _slope(equation: StandardEquation, problem: Any, v: Tensor) -> float:
@@ -161,7 +171,9 @@ def _slope(equation: StandardEquation, problem: Any, v: Tensor) -> float:
     with torch.enable_grad():
         v = v.detach().double().requires_grad_()
         problem = problem._replace(v=v, v_data=problem.v_data.double(), p=problem.p.double())
-        return float(torch.autograd.grad(equation.auxiliary.minimum(problem), v)[0].abs().sum())
+        minimum = equation.auxiliary.minimum(problem)
+        (slope,) = torch.autograd.grad(minimum, v, allow_unused=True, materialize_grads=True)
+        return float(slope.abs().sum())
 
 
 def coupled(metric: Metric, batch: Particles) -> Iterator[Finding]:

@@ -1,14 +1,14 @@
 r"""Players: who differentiates the scalar, in which direction, how often.
 
-theta descends and phi ascends on the **same** scalar. Each calls ``backward(inputs=its parameters)``, so no gradient
-can leak into another player, and nothing needs detaching or freezing.
+All move on the **same** scalar, each up or down as its role says. Each calls ``backward(inputs=its parameters)``, so no
+gradient can leak into another player, and nothing needs detaching or freezing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from divergences.base import Divergence
+from models.base import Part
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
-from se_framework.errors import ConfigError
-from se_framework.training.optimizers import make_step
+from se_framework.equation.roles import NAMES, Role
+from se_framework.errors import ConfigError, nearest
 
 Decay = Literal["constant", "linear", "cosine"]
 _DECAYS: dict[Decay, Callable[[float], float]] = {
@@ -29,34 +30,32 @@ _DECAYS: dict[Decay, Callable[[float], float]] = {
 }
 Broken = Tensor | bool | None
 """Whether a step of the round was not finite: on the device, shape (), or known."""
+GUARDED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+"""Optimisers whose fused kernels move nothing where ``found_inf`` is set; a subclass may do more than they."""
 Figures = Tensor | list[float]
 """What is checked in a step: on the device, in one tensor, or as numbers."""
 
 
 @dataclass
 class Player:
-    """One player of the game.
+    """One player of the game: a role, and how it is played.
 
     Attributes:
-        name: ``"theta"`` or ``"phi"``.
-        module: its parameters.
-        sign: -1 descends on the scalar, +1 ascends.
-        optimizer: over exactly the trainable parameters of the module.
+        role: what it moves, in which direction, and what of the scalar moves with it.
+        optimizer: over exactly the trainable parameters of the role's module.
         steps: steps per round.
         view: the divergence through which it sees the critic's output; None: the equation's own.
-        penalised: metrics whose penalties are added to its loss.
+        penalised: summands whose metric has a penalty that is added to its loss.
         decay: course of the learning rate over the horizon.
         warmup: rounds over which the learning rate rises linearly from zero.
         average: exponential moving average of the module, None for none.
     """
 
-    name: str
-    module: nn.Module
-    sign: int
+    role: Role
     optimizer: torch.optim.Optimizer
     steps: int = 1
     view: Divergence | None = None
-    penalised: tuple[Metric, ...] = ()
+    penalised: Mapping[str, Metric] = field(default_factory=dict)
     decay: Decay = "constant"
     warmup: int = 0
     average: AveragedModel | None = None
@@ -68,21 +67,50 @@ class Player:
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
         self._settle = settlers(self.module)
-        saved = self.module.state_dict(keep_vars=True)
-        self.buffers: list[Tensor] = [b for name, b in self.module.named_buffers() if name in saved]
-        fixed = [*(p for p in self.module.parameters() if not p.requires_grad), *self.buffers]
+        self._settle_average = settlers(self.average) if self.average is not None else []
+        fixed = [*(p for p in self.module.parameters() if not p.requires_grad), *self.module.buffers()]
         self._fixed = [t for t in fixed if t.is_floating_point()]
+
+    @property
+    def name(self) -> str:
+        """The name of the role."""
+        return self.role.name
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that moves."""
+        return self.role.module
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the optimiser itself can be told on the device to move nothing."""
+        fused = all(group.get("fused") for group in self.optimizer.param_groups)
+        return fused and type(self.optimizer) in GUARDED
 
     @property
     def averaged(self) -> nn.Module:
         """Return the averaged module where there is one, else the module."""
         return self.module if self.average is None else self.average.module
 
+    def averaged_parts(self) -> dict[int, nn.Module]:
+        """Return the averaged parts by the id of the part that each follows; nothing without an average."""
+        if self.average is None:
+            return {}
+        if len(self.role.parts) == 1:
+            return {id(part): self.average.module for part in self.role.parts.values()}
+        averages = dict(self.average.module.named_children())
+        return {id(part): averages[name] for name, part in self.role.parts.items()}
+
+    def due(self) -> tuple[str, ...]:
+        """Return the summands whose metric's penalty is due in the next step, by its clock."""
+        clocks = ((name, metric.penalty) for name, metric in self.penalised.items())
+        return tuple(name for name, penalty in clocks if penalty and self.steps_taken % penalty.every == 0)
+
     def update_average(self) -> None:
         """Let the average follow the module, and settle as the module does after a step."""
         if self.average is not None:
             self.average.update_parameters(self.module)
-            for settle in settlers(self.average.module):
+            for settle in self._settle_average:
                 settle()
 
     def set_rate(self, round_index: int, horizon: int) -> None:
@@ -94,7 +122,7 @@ class Player:
             group["lr"] = lr * factor
 
     def apply(self, loss: Tensor, checked: Iterable[Tensor], broken: Broken = None) -> tuple[Figures, Broken]:
-        """Back-propagate into this player's parameters and step, unless something is or was not finite.
+        """Back-propagate into this player's parameters alone and step, unless something is or was not finite.
 
         Args:
             loss: what the player minimises, shape ().
@@ -102,15 +130,33 @@ class Player:
             broken: whether an earlier step of the round was not finite; None for no.
 
         Returns:
-            The scalars with the norms of the parameters' gradients after them, n + P numbers, and ``broken`` with
-            this step's offence.
+            The scalars and the norm of the gradient after them, and ``broken`` with what this step found.
         """
-        if not loss.is_cpu or isinstance(broken, Tensor):
-            return self.apply_queued(loss, checked, broken)
-        figures = [t.item() for t in (*checked, *self._backward(loss))]  # a CPU has done its work: looking is free
+        self.clear()
+        self.accumulate(loss)
+        return self.step(checked, broken)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:  # the optimiser's own zero_grad takes 20 us
+            parameter.grad = None
+
+    def accumulate(self, loss: Tensor) -> None:
+        """Add the gradient of a loss, shape (), to this player's gradients, and to nobody else's."""
+        loss.backward(inputs=self.parameters)
+
+    def step(self, checked: Iterable[Tensor], broken: Broken = None) -> tuple[Figures, Broken]:
+        """Step along what was accumulated, unless something is or was not finite; see :meth:`apply`.
+
+        A CPU has done its work by now, so its figures are looked at. Elsewhere the decision is taken on the device,
+        without waiting for it: see :meth:`step_queued`.
+        """
+        if isinstance(broken, Tensor) or not self.parameters[0].is_cpu:
+            return self.step_queued(checked, broken)
+        figures = [t.item() for t in (*checked, self._gradient_norm())]
         broken = bool(broken) or not all(map(math.isfinite, figures))
         if not broken:
-            make_step(self.optimizer)
+            self.optimizer.step()
             if self._settle:  # parts that keep to a set by themselves: clipping, spectral norms
                 with torch.no_grad():
                     for settle in self._settle:
@@ -118,15 +164,15 @@ class Player:
         self.steps_taken += 1
         return figures, broken
 
-    def apply_queued(self, loss: Tensor, checked: Iterable[Tensor], broken: Broken = None) -> tuple[Tensor, Tensor]:
-        """Do what :meth:`apply` does, and take the decision on the device, without waiting for it.
+    def step_queued(self, checked: Iterable[Tensor], broken: Broken = None) -> tuple[Tensor, Tensor]:
+        """Do what :meth:`step` does without reading the device.
 
-        Only an optimiser that is not fused is waited for. What is returned are tensors, of shapes (n + P,) and ().
+        Only an optimiser that is not guarded is waited for. What is returned are tensors, of shapes (n + 1,) and ().
         """
-        figures = torch.stack([*(t.detach() for t in checked), *self._backward(loss)])
-        offence = (figures * 0).sum().isnan()  # 0 times inf is NaN: half as many kernels as isfinite
-        broken = offence if broken is None else offence | broken
-        if all(group.get("fused") for group in self.optimizer.param_groups):
+        figures = torch.stack([t.detach() for t in (*checked, self._gradient_norm())])
+        failed = (figures * 0).sum().isnan()  # 0 times inf is NaN: half as many kernels as isfinite
+        broken = failed if broken is None else failed | broken
+        if self.guarded:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, broken.float()  # type: ignore[attr-defined]
             self.optimizer.step()
             self.optimizer.found_inf = None  # type: ignore[attr-defined]
@@ -137,13 +183,12 @@ class Player:
         self.steps_taken += 1
         return figures, broken
 
-    def _backward(self, loss: Tensor) -> Sequence[Tensor]:
-        """Fill in this player's gradients alone, and return their norms, parameter by parameter."""
-        for parameter in self.parameters:  # the optimiser's own zero_grad takes 20 us
-            parameter.grad = None
-        torch.autograd.backward(loss, torch.ones_like(loss), inputs=self.parameters)  # 10 us less than loss.backward
+    def _gradient_norm(self) -> Tensor:
+        """Return the norm of all gradients together, shape ()."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return torch._foreach_norm(gradients) if gradients else ()
+        if not gradients:
+            return self.parameters[0].new_zeros(())
+        return torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))  # half of get_total_norm's time
 
     @torch.no_grad()
     def _settle_unless(self, broken: Tensor) -> None:
@@ -165,54 +210,52 @@ def settlers(module: nn.Module) -> list[Callable[[], None]]:
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
+def schedules(module: nn.Module) -> list[Callable[[int], None]]:
+    """Return what the parts of a module are told before each round: how many examples have been seen."""
+    parts = [(part, getattr(type(part), "at", None)) for part in module.modules()]
+    return [part.at for part, own in parts if own is not None and own is not Part.at]  # type: ignore[misc]
+
+
 def make_players(
-    equation: StandardEquation,
-    optimizer: OptimizerFactory | None = None,
-    *,
-    theta: dict | None = None,
-    phi: dict | None = None,
+    equation: StandardEquation, optimizer: OptimizerFactory | None = None, **options: Mapping[str, Any]
 ) -> list[Player]:
-    """Return the players the equation has, phi first: theta moves the model, phi the metric where there is one.
+    """Return the players the equation has, in the order in which they move (``equation.roles()``).
 
     Args:
         equation: the equation.
         optimizer: from parameters to an optimiser; by default Adam at 1e-3 without momentum, which games dislike.
-        theta: further arguments of theta's :class:`Player`, with ``ema`` (decay of the average, 0 for none) and
-            ``optimizer`` (its own factory).
-        phi: the same for phi.
+        options: for each player by name further arguments of its :class:`Player`, with ``ema`` (decay of the average, 0
+            for none) and ``optimizer`` (its own factory). Players that this equation does not have are passed over.
 
     Raises:
-        ConfigError: two players share a parameter, or a player has none.
+        ConfigError: a name that no player has, two players share a parameter, or a parameter belongs to none.
     """
+    for name in options:
+        if name not in NAMES:
+            raise ConfigError(f"players.{name}: there is no such player; {nearest(name, NAMES)}")
     chosen = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=1e-3, betas=(0.0, 0.99), fused=True))
-    players = []
-    metrics = equation.metrics()
-    experience = nn.ModuleDict(metrics) if len(metrics) > 1 else next(iter(metrics.values()), None)
-    seats: list[tuple[str, nn.Module | None, int, dict]] = [
-        ("phi", experience, +1, phi or {}),
-        ("theta", equation.model, -1, theta or {}),
-    ]
-    for name, module, sign, options in seats:
-        if module is None:
-            continue
-        options = dict(options)
-        ema, factory = options.pop("ema", 0.0), options.pop("optimizer", None) or chosen
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        if not parameters:
-            raise ConfigError(f"player {name}: {type(module).__name__} has no trainable parameter")
+    players, metrics = [], equation.metrics()
+    for role in equation.roles():
+        own = dict(options.get(role.name) or {})
+        ema, factory = own.pop("ema", 0.0), own.pop("optimizer", None) or chosen
         if not 0 <= ema < 1:
-            raise ConfigError(f"players.{name}.ema must lie in [0, 1), got {ema}")
-        average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
-        if name == "phi":
-            options["penalised"] = tuple(metric for metric in metrics.values() if metric.penalty is not None)
-            unnormalised = equation.auxiliary.uses == "dual" and not equation.auxiliary.needs_mass_one
-            # Two duals share their optimal critic only at alpha = 0, and if the metric may be any function.
-            free = equation.metric is not None and equation.metric.function_class == "unrestricted"
-            if options.get("view") is None and unnormalised and free and equation.alpha == 0:
-                options["view"] = equation.divergence.phi_view()
-        elif options.get("view") is None:
-            options["view"] = equation.divergence.theta_view()
-        players.append(Player(name, module, sign, factory(parameters), average=average, **options))
+            raise ConfigError(f"players.{role.name}.ema must lie in [0, 1), got {ema}")
+        if own.get("view") is None:
+            own["view"] = equation.view(role)
+        moved = {name: m for name, m in metrics.items() if role.parts.get(name) is m and m.penalty is not None}
+        average = AveragedModel(role.module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        parameters = [p for p in role.module.parameters() if p.requires_grad]
+        players.append(Player(role, factory(parameters), penalised=moved, average=average, **own))
+    check_shares(equation, players)
+    return players
+
+
+def check_shares(equation: StandardEquation, players: Sequence[Player]) -> None:
+    """Refuse players that share a parameter, and trainable parameters that no player moves.
+
+    Raises:
+        ConfigError: see above.
+    """
     seen: set[int] = set()
     for player in players:
         ids = {id(p) for p in player.parameters}
@@ -221,4 +264,17 @@ def make_players(
                 f"player {player.name} shares a parameter with another player: two optimisers would fight over it"
             )
         seen |= ids
-    return players
+    held = [(name, p) for name, p in equation.named_parameters() if p.requires_grad]
+    held += [
+        (f"{player.name}'s view.{name}", p)
+        for player in players
+        if player.view is not None
+        for name, p in player.view.named_parameters()
+        if p.requires_grad
+    ]
+    for name, parameter in held:
+        if id(parameter) not in seen:
+            raise ConfigError(
+                f"parameter {name} belongs to no player and would never be trained: give it to the model, the metric, "
+                "the auxiliary or the divergence, or set its requires_grad to False"
+            )

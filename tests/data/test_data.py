@@ -82,7 +82,8 @@ def test_one_dimensional_mixture():
 
 @pytest.mark.parametrize("law", [Ring8(), Gaussians8(), GaussianMixture1d(), Moons()], ids=lambda law: law.name)
 def test_sampler_agrees_with_density(law):
-    x = law.held_out(50_000, seed=3, dtype=F64)
+    torch.set_default_dtype(F64)
+    x = law.held_out(50_000, seed=3).x
     # E[-log p] is the entropy; it is finite only if the samples lie where the density says.
     surprise = -law.log_prob(x)
     assert abs(float(surprise.mean()) - law.entropy) < Z * float(surprise.std()) / 50_000**0.5
@@ -116,7 +117,7 @@ def test_mixture_parameters():
     assert law.weights.tolist() == [0.25, 0.75] and law.mode_sigma is None and law.modes.shape == (2, 2)
     assert GaussianMixture([0.0], 1.0).entropy == pytest.approx(0.5 * math.log(2 * math.pi * math.e), abs=1e-12)
     assert GaussianMixture(torch.zeros(1, 5), 1.0).entropy is None
-    assert GaussianMixture(torch.zeros(2, 3, 4), 1.0).held_out(7).shape == (7, 3, 4)
+    assert GaussianMixture(torch.zeros(2, 3, 4), 1.0).held_out(7).x.shape == (7, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -146,28 +147,32 @@ def test_moons_refuse_no_noise():
 
 @pytest.mark.parametrize("data", [Ring8(), TensorData(torch.arange(50.0))], ids=["sampler", "tensor"])
 def test_batch_is_a_pure_function(data):
-    first = data.batch(7, 1, 5)
-    for index in (0, 12, 30, 3):
-        data.batch(7, 1, index)
+    first = data.batch(35, 7, 1).x
+    for start in (0, 2000, 4500, 21):
+        data.batch(start, 7, 1)
     data.held_out(3)
     torch.rand(10)
-    assert torch.equal(first, data.batch(7, 1, 5))
-    assert first.shape == (7, *data.event_shape) and first.dtype == torch.get_default_dtype()
-    assert not torch.equal(first, data.batch(7, 2, 5)) and not torch.equal(first, data.batch(7, 1, 6))
+    assert torch.equal(first, data.batch(35, 7, 1).x)
+    assert first.shape == (7, *data.event_shape) and first.dtype == data.dtype == torch.get_default_dtype()
+    assert not torch.equal(first, data.batch(35, 7, 2).x) and not torch.equal(first, data.batch(42, 7, 1).x)
+    # What was given away cannot change what comes later.
+    data.batch(35, 7, 1).x.zero_()
+    assert torch.equal(first, data.batch(35, 7, 1).x)
     # The same points at another precision.
-    assert torch.equal(data.batch(7, 1, 5, dtype=F64).float(), first.float())
+    torch.set_default_dtype(F64)
+    assert data.batch(35, 7, 1).x.dtype == data.dtype == F64 and torch.equal(data.batch(35, 7, 1).x.float(), first)
 
 
 def test_held_out_is_independent_of_batches():
     law = Ring8()
-    assert not torch.equal(law.held_out(9, 0), law.batch(9, 0, 0))
-    assert torch.equal(law.held_out(9, 4), law.held_out(9, 4))
+    assert not torch.equal(law.held_out(9, 0).x, law.batch(0, 9, 0).x)
+    assert torch.equal(law.held_out(9, 4).x, law.held_out(9, 4).x)
 
 
 @pytest.mark.parametrize("n", [1, 7, 10, 45])
 def test_epoch_covers_every_row_once(n):
     data = TensorData(torch.arange(50))  # 45 training rows
-    drawn = torch.cat([data.batch(n, 3, i) for i in range(2 * 45)]).flatten()
+    drawn = torch.cat([data.batch(n * i, n, 3).x for i in range(2 * 45)]).flatten()
     for epoch in range(2 * n):
         assert sorted(drawn[45 * epoch : 45 * (epoch + 1)].tolist()) == sorted(data.train.flatten().tolist())
     if n > 1:
@@ -179,17 +184,19 @@ def test_split_is_fixed_and_disjoint():
     one, two = TensorData(x), TensorData(x)
     assert torch.equal(one.train, two.train) and torch.equal(one.rest, two.rest)
     assert sorted(torch.cat([one.train, one.rest]).flatten().tolist()) == x.tolist()
-    assert one.held_out(1000).shape == (5, 1) and one.held_out(3).shape == (3, 1)
+    assert one.held_out(1000).x.shape == (5, 1) and one.held_out(3).x.shape == (3, 1)
     assert len(TensorData(torch.arange(4), held_out_fraction=0.01).rest) == 1
-    one.held_out(5).zero_()
+    one.held_out(5).x.zero_()
     assert torch.equal(one.rest, two.rest)
 
 
 def test_batch_larger_than_the_data():
     with pytest.raises(DataError, match="loop.batch_size is 46 but the data has 45 training rows"):
-        TensorData(torch.arange(50)).batch(46, 0, 0)
+        TensorData(torch.arange(50)).batch(0, 46, 0)
     with pytest.raises(DataError, match="loop.batch_size is 0"):
         epoch_slices(0, 0, 45)
+    with pytest.raises(DataError, match="loop.batch_size must be at least 1, got 0"):
+        Ring8().batch(0, 0, 0)
 
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
@@ -244,8 +251,8 @@ def test_constant_feature_is_only_shifted():
 )
 def test_shapes_and_kinds(x, shape, kind):
     data = TensorData(x)
-    assert data.event_shape == shape and data.kind == kind and data.train.is_floating_point()
-    assert data.batch(2, 0, 0).shape == (2, *shape)
+    assert data.event_shape == shape and data.kind == kind
+    assert data.batch(0, 2, 0).x.shape == (2, *shape) and data.batch(0, 2, 0).x.dtype == data.dtype
     with pytest.raises(NotImplementedError, match="density of tensor is not known"):
         data.log_prob(data.rest)
 
@@ -294,7 +301,7 @@ def test_as_data():
     same = [x, x.numpy(), torch.utils.data.TensorDataset(x, torch.zeros(9)), Pairs(list(x)), Pairs([(r, 0) for r in x])]
     for source in same:
         data = as_data(source)
-        assert isinstance(data, Data) and torch.equal(data.batch(8, 0, 1), TensorData(x).batch(8, 0, 1))
+        assert isinstance(data, Data) and torch.equal(data.batch(8, 8, 0).x, TensorData(x).batch(8, 8, 0).x)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +318,7 @@ def test_as_data_refuses(source, message):
 
 
 def test_digits(digits):
-    assert digits.train_size == 1257 and digits.held_out(9999).shape == (540, 64)
+    assert digits.train_size == 1257 and digits.held_out(9999).x.shape == (540, 64)
     assert digits.kind == "image" and digits.image_shape == (8, 8) and digits.event_shape == (64,)
     assert float(digits.train.min()) == -1 and float(digits.train.max()) == 1
     pixels = digits.to_user(digits.train)
@@ -322,14 +329,21 @@ def test_digits(digits):
     assert float((torch.bincount(digits.rest_labels) - share).abs().max()) <= 1
 
 
+def digits_order(digits, epoch):
+    """Return where in an epoch of the digits each training row comes."""
+    place = {tuple(row): i for i, row in enumerate(digits.batch(epoch * 1257, 1257, 3).x.tolist())}
+    return torch.tensor([place[tuple(row)] for row in digits.train.tolist()])
+
+
 def test_dequantized_digits(digits):
-    data = DequantizedDigits()
+    torch.set_default_dtype(F64)
+    data, epoch = DequantizedDigits(), 1257
     assert data.train_size == 1257 and data.kind == "image" and data.event_shape == (64,) and data.log_scale == 0
     assert torch.equal(data.train_labels, digits.train_labels) and torch.equal(data.rest_labels, digits.rest_labels)
-    x = data.batch(1257, 3, 2, dtype=F64)
-    assert 0 <= float(x.min()) and float(x.max()) < 1 and data.batch(9, 3, 2).dtype == torch.get_default_dtype()
+    x = data.batch(2 * epoch, epoch, 3).x
+    assert 0 <= float(x.min()) and float(x.max()) < 1 and x.dtype == data.dtype == F64
     # The pixels are those of the digits in the same order, the noise is uniform and independent of them.
-    pixels = digits.to_user(digits.batch(1257, 3, 2, dtype=F64))
+    pixels = digits.to_user(digits.batch(2 * epoch, epoch, 3).x)
     noise = 17 * x - pixels
     assert 0 <= float(noise.min()) + 1e-13 and float(noise.max()) < 1 + 1e-13
     assert torch.equal((17 * x + 1e-12).floor(), pixels)
@@ -337,13 +351,16 @@ def test_dequantized_digits(digits):
     assert abs(float(noise.mean()) - 0.5) < Z / (12 * count) ** 0.5
     assert abs(float(noise.var()) - 1 / 12) < Z / (180 * count) ** 0.5
     assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), pixels.flatten()]))[0, 1])) < Z / count**0.5
-    # A pure function of (seed, index); every batch has its own noise, the held-out rows always the same.
-    data.batch(5, 0, 0)
-    assert torch.equal(data.batch(1257, 3, 2, dtype=F64), x)
-    other = 17 * data.batch(1257, 3, 3, dtype=F64) - digits.to_user(digits.batch(1257, 3, 3, dtype=F64))
+    # A pure function of (start, n, seed); a row has its own noise in every epoch, a held-out row always the same.
+    data.batch(0, 5, 0)
+    assert torch.equal(data.batch(2 * epoch, epoch, 3).x, x)
+    other = 17 * data.batch(3 * epoch, epoch, 3).x - digits.to_user(digits.batch(3 * epoch, epoch, 3).x)
     assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1])) < Z / count**0.5
-    rest = data.held_out(9999, 1, dtype=F64)
-    assert torch.equal(rest, DequantizedDigits().held_out(9999, 2, dtype=F64)) and rest.shape == (540, 64)
+    same_rows = (data.batch(k * epoch, epoch, 3).x[digits_order(digits, k)] for k in (2, 3))
+    first, second = (17 * rows - digits.to_user(digits.train) for rows in same_rows)
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < Z / count**0.5
+    rest = data.held_out(9999, 1).x
+    assert torch.equal(rest, DequantizedDigits().held_out(9999, 2).x) and rest.shape == (540, 64)
     assert torch.equal((17 * rest + 1e-12).floor(), digits.to_user(digits.rest))
 
 
@@ -477,5 +494,5 @@ def test_own_sampler_needs_only_draw():
         def draw(self, n, generator):
             return torch.rand((n, 3), generator=generator, dtype=F64)
 
-    assert Cube().batch(5, 0, 0).shape == (5, 3) and Cube().kind == "table" and Cube().entropy is None
+    assert Cube().batch(0, 5, 0).x.shape == (5, 3) and Cube().kind == "table" and Cube().entropy is None
     assert "sampler" in repr(Cube())

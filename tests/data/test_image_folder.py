@@ -169,22 +169,25 @@ def test_the_square_in_the_middle(wide):
 def test_units_split_and_memory(zoo):
     data = ImageFolder(zoo, size=8)
     assert data.event_shape == data.image_shape == (3, 8, 8) and data.kind == "image" and data.name == zoo.name
-    assert data.train_size == 22 and data.rest_size == 2 and data.classes == 0 and data.labels(4, 0, 0) is None
+    assert data.train_size == 22 and data.rest_size == 2 and data.classes == 0 and data.batch(0, 4, 0).context is None
     assert data.pixels.dtype == torch.uint8 and data.log_scale == pytest.approx(192 * np.log(127.5))
-    x = data.batch(22, 0, 0)
+    x = data.batch(0, 22, 0).x
     assert x.dtype == torch.get_default_dtype() and float(x.min()) >= -1 and float(x.max()) <= 1
     # Every byte goes to [-1, 1] and back exactly, in both types, and the float32 is the rounded float64.
     data.pixels[:4].view(-1)[:256] = torch.arange(256)
+    x = data.batch(0, 22, 0).x
+    torch.set_default_dtype(F64)
+    assert data.batch(0, 22, 0).x.dtype == F64 and torch.equal(data.batch(0, 22, 0).x.float(), x)
     for dtype in (torch.float32, F64):
-        user = data.to_user(data.rows("train", torch.arange(22), dtype=dtype))
+        torch.set_default_dtype(dtype)
+        user = data.to_user(data.rows("train", torch.arange(22)))
         assert torch.equal(user.round().to(torch.uint8), data.pixels[data._index["train"]])
         assert float((user - user.round()).abs().max()) < (2e-5 if dtype == torch.float32 else 1e-13)
-    assert torch.equal(data.batch(22, 0, 0, dtype=F64).float(), data.batch(22, 0, 0, dtype=torch.float32))
-    assert torch.equal(ImageFolder(zoo, size=8).held_out(9), ImageFolder(zoo, size=8).held_out(9))
-    everything = torch.cat([data.batch(22, 5, 0), data.held_out(2)]).flatten(1)
+    assert torch.equal(ImageFolder(zoo, size=8).held_out(9).x, ImageFolder(zoo, size=8).held_out(9).x)
+    everything = torch.cat([data.batch(0, 22, 5).x, data.held_out(2).x]).flatten(1)
     assert len(everything.unique(dim=0)) == 24
-    data.held_out(2).zero_()
-    assert float(data.held_out(2).abs().max()) > 0
+    data.held_out(2).x.zero_()
+    assert float(data.held_out(2).x.abs().max()) > 0
 
 
 def test_classes_are_sorted_sub_folders(zoo):
@@ -197,13 +200,15 @@ def test_classes_are_sorted_sub_folders(zoo):
     kind = {colours(seed).transpose(2, 0, 1).tobytes(): name for name, seed in [*files, ("cat", 99)]}
     seen = 0
     for index in range(6):
-        x = data.to_user(data.batch(9, 1, index)).round().to(torch.uint8)
+        batch = data.batch(9 * index, 9, 1)
+        x = data.to_user(batch.x).round().to(torch.uint8)
         names = [kind[image.numpy().tobytes()] for image in x]
-        assert [data.class_names[k] for k in data.labels(9, 1, index)] == names
+        assert [data.class_names[k] for k in batch.context] == names
         seen += len(set(names))
     assert seen > 6
-    x = data.to_user(data.held_out(2, 3)).round().to(torch.uint8)
-    assert [data.class_names[k] for k in data.held_out_labels(2, 3)] == [kind[i.numpy().tobytes()] for i in x]
+    rest = data.held_out(2, 3)
+    x = data.to_user(rest.x).round().to(torch.uint8)
+    assert [data.class_names[k] for k in rest.context] == [kind[i.numpy().tobytes()] for i in x]
 
 
 def test_flat_folder_and_what_is_not_read(tmp_path):
@@ -302,7 +307,7 @@ def test_picture_of_a_folder(zoo):
     from se_framework.pictures.plots import picture
 
     data = ImageFolder(zoo, size=8)
-    picture(data, data.to_user(data.batch(9, 0, 0)), zoo.parent / "picture.png")
+    picture(data, data.to_user(data.batch(0, 9, 0).x), zoo.parent / "picture.png")
     with Image.open(zoo.parent / "picture.png") as image:
         assert image.width == 1020  # three panels: the nearest training images are drawn, too
 
@@ -373,13 +378,10 @@ def test_torchvision_parts_and_labels(torchvision, tmp_path, name, channels):
     assert data.classes == 3 and data.train_size == 12 and data.rest_size == 6
     # Its own test part is held out: the images were drawn from seeds 12 to 17.
     seed = {colours(i).transpose(2, 0, 1)[:channels].tobytes(): i for i in range(18)}
-    for part, want, labels in (
-        (data.batch(12, 0, 1), range(12), data.labels(12, 0, 1)),
-        (data.held_out(99), range(12, 18), data.held_out_labels(99)),
-    ):
-        found = [seed[image.numpy().tobytes()] for image in data.to_user(part).round().to(torch.uint8)]
-        assert sorted(found) == list(want) and [i % 3 for i in found] == labels.tolist()
-    assert TorchvisionData(name, tmp_path).labels(3, 0, 0) is None
+    for part, want in ((data.batch(12, 12, 0), range(12)), (data.held_out(99), range(12, 18))):
+        found = [seed[image.numpy().tobytes()] for image in data.to_user(part.x).round().to(torch.uint8)]
+        assert sorted(found) == list(want) and [i % 3 for i in found] == part.context.tolist()
+    assert TorchvisionData(name, tmp_path).batch(0, 3, 0).context is None
 
 
 def test_torchvision_options(torchvision, tmp_path):

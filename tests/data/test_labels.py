@@ -23,6 +23,7 @@ from se_framework.data import (
 from se_framework.errors import DataError
 
 F64 = torch.float64
+DEFAULT_DTYPE = F64
 
 
 def marked(**options) -> TensorData:
@@ -38,24 +39,31 @@ def test_labels_follow_rows_over_epochs(n, standardize):
     assert data.classes == 3
     crossings = 0
     for index in range(2 * 45):
-        x = data.to_user(data.batch(n, 3, index, dtype=F64))[:, 0].round().long()
-        found = data.labels(n, 3, index)
+        batch = data.batch(n * index, n, 3)
+        x, found = data.to_user(batch.x)[:, 0].round().long(), batch.context
         assert found.dtype == torch.int64 and found.shape == (n,) and torch.equal(found, x % 3)
         crossings += (index * n) // 45 != ((index + 1) * n - 1) // 45
     assert crossings > 0 or 45 % n == 0
-    # Asked for alone and out of order, labels are the same: a pure function of (n, seed, index).
+    # Asked for out of order, and of new objects, labels are the same: a pure function of (start, n, seed).
     alone = marked(standardize=standardize)
-    assert torch.equal(alone.labels(n, 3, 31), data.labels(n, 3, 31))
+    assert torch.equal(alone.batch(31, n, 3).context, data.batch(31, n, 3).context)
+    # A label that is written over is written in a copy.
+    data.batch(31, n, 3).context.fill_(7)
+    assert torch.equal(alone.batch(31, n, 3).context, data.batch(31, n, 3).context)
+    several = data.batches(31, n, [3, 5])
+    for k, seed in enumerate((3, 5)):
+        assert torch.equal(several.context[k], data.batch(31, n, seed).context)
+        assert torch.equal(several.x[k], data.batch(31, n, seed).x)
 
 
 def test_held_out_labels_follow_the_chosen_rows():
     data = marked(held_out_fraction=0.4)
     for n in (1, 6, 19, 20, 99):
         for seed in (0, 1):
-            x = data.held_out(n, seed)[:, 0].long()
-            assert torch.equal(data.held_out_labels(n, seed), x % 3) and len(x) == min(n, 20)
-    assert not torch.equal(data.held_out(6, 0), data.held_out(6, 1))
-    assert torch.equal(data.held_out_labels(6, 1), data.held_out_labels(6, 1))
+            rest = data.held_out(n, seed)
+            assert torch.equal(rest.context, rest.x[:, 0] % 3) and len(rest.x) == min(n, 20)
+    assert not torch.equal(data.held_out(6, 0).x, data.held_out(6, 1).x)
+    assert torch.equal(data.held_out(6, 1).context, data.held_out(6, 1).context)
 
 
 def test_no_labels_where_none_are_given():
@@ -64,13 +72,14 @@ def test_no_labels_where_none_are_given():
     # The second tensor of a TensorDataset is left out.
     plain.append(as_data(torch.utils.data.TensorDataset(x, torch.arange(9) % 2)))
     for data in plain:
-        assert data.classes == 0 and data.labels(3, 0, 0) is None and data.held_out_labels(3) is None, data
+        assert data.classes == 0 and data.batch(0, 3, 0).context is None and data.held_out(3).context is None, data
+        assert data.batches(0, 3, [0, 1]).context is None, data
 
 
 def test_labels_do_not_change_the_points():
     for one, two in ((Ring8(), Ring8(labels=True)), (TensorData(torch.arange(50)), marked()), (Digits(), Digits(True))):
-        for a, b in ((one.batch(8, 1, 2), two.batch(8, 1, 2)), (one.held_out(4), two.held_out(4))):
-            assert torch.equal(a[:, 0], b[:, 0])
+        for a, b in ((one.batch(16, 8, 1), two.batch(16, 8, 1)), (one.held_out(4), two.held_out(4))):
+            assert torch.equal(a.x[:, 0], b.x[:, 0])
 
 
 def test_digits():
@@ -78,17 +87,17 @@ def test_digits():
     assert data.classes == 10 and known.classes == 0 and torch.equal(known.train_labels, data.train_labels)
     place = {tuple(row): i for i, row in enumerate(data.train.tolist())}
     for index in range(12):  # 1257 rows, batches of 200: two ends of epochs
-        x = data.batch(200, 5, index, dtype=F64)
-        rows = [place[tuple(row)] for row in x.tolist()]
-        assert torch.equal(data.labels(200, 5, index), data.train_labels[rows])
-    assert torch.equal(data.held_out_labels(9999), data.rest_labels)
+        batch = data.batch(200 * index, 200, 5)
+        rows = [place[tuple(row)] for row in batch.x.tolist()]
+        assert torch.equal(batch.context, data.train_labels[rows])
+    assert torch.equal(data.held_out(9999).context, data.rest_labels)
     # Against scikit-learn's own pairs of images and labels.
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)
     true = {tuple(row): label for row, label in zip(pixels.tolist(), target.tolist(), strict=True)}
-    user = data.to_user(data.batch(100, 0, 0, dtype=F64)).tolist()
-    assert [true[tuple(row)] for row in user] == data.labels(100, 0, 0).tolist()
+    batch = data.batch(0, 100, 0)
+    assert [true[tuple(row)] for row in data.to_user(batch.x).tolist()] == batch.context.tolist()
 
 
 @pytest.mark.parametrize(
@@ -96,17 +105,15 @@ def test_digits():
 )
 def test_labels_of_mixtures_are_the_components(law):
     assert law.classes == len(law.modes)
-    for x, k in (
-        (law.batch(500, 2, 7, dtype=F64), law.labels(500, 2, 7)),
-        (law.held_out(500, 4, dtype=F64), law.held_out_labels(500, 4)),
-    ):
+    for found in (law.batch(3500, 500, 2), law.held_out(500, 4)):
+        x, k = found.x, found.context
         assert k.dtype == torch.int64 and int(k.min()) >= 0 and int(k.max()) < law.classes
         # Noise in units of sigma around the labelled centre: 500 points lie within 6 (e^-18 each), and the mean of
         # their squares, chi-square with 1000 degrees, within 5 sqrt(2000) of 1000.
         square = ((x - law.modes[k]) / law.mode_sigma).square().sum(1)
         assert float(square.max()) < 36 and abs(float(square.sum()) - 1000) < 5 * 2000**0.5
-    assert torch.equal(law.labels(500, 2, 7), law.labels(500, 2, 7))
-    assert not torch.equal(law.labels(500, 2, 7), law.labels(500, 2, 8))
+    assert torch.equal(law.batch(3500, 500, 2).context, law.batch(3500, 500, 2).context)
+    assert not torch.equal(law.batch(3500, 500, 2).context, law.batch(4000, 500, 2).context)
 
 
 def test_a_mixture_of_one_has_no_labels():
@@ -164,11 +171,10 @@ def test_labels_from_a_second_file(tmp_path):
     data = ArrayData(tmp_path / "rows.npy", labels=str(tmp_path / "kinds.csv"))
     assert data.classes == 4
     for index in range(9):
-        x = data.to_user(data.batch(10, 0, index, dtype=F64)).flatten().round()
-        assert torch.equal(data.labels(10, 0, index), x.long() % 4)
-    assert torch.equal(
-        data.held_out_labels(99), data.to_user(data.held_out(99, dtype=F64)).flatten().round().long() % 4
-    )
+        batch = data.batch(10 * index, 10, 0)
+        assert torch.equal(batch.context, data.to_user(batch.x).flatten().round().long() % 4)
+    rest = data.held_out(99)
+    assert torch.equal(rest.context, data.to_user(rest.x).flatten().round().long() % 4)
 
 
 def test_malformed_label_files(tmp_path):

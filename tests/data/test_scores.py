@@ -37,7 +37,7 @@ def normal_quantiles(n: int) -> torch.Tensor:
 
 def test_perfect_ring_samples_reach_the_ceiling():
     law = Ring8()
-    found = scores(law, law.batch(20_000, 11, 0, dtype=F64), seed=0)
+    found = scores(law, law.batch(0, 20_000, 11).x, seed=0)
     quality = found["high_quality"]
     assert pytest.approx(0.98889, abs=1e-5) == CEILING
     assert quality["references"]["perfect"] == pytest.approx(CEILING, abs=1e-12)
@@ -57,13 +57,13 @@ def test_modes_by_hand():
 
 def test_no_mode_scores_without_common_width():
     law = GaussianMixture1d()
-    found = scores(law, law.held_out(100, 5), seed=0)
+    found = scores(law, law.held_out(100, 5).x, seed=0)
     assert set(found) == {"w2"}
     # Centres that overlap have no simple ceiling; the line has another one than the plane.
     near = GaussianMixture([0.0, 5.0], 1.0)
-    assert set(scores(near, near.held_out(100, 5), seed=0)["high_quality"]["references"]) == {"real"}
+    assert set(scores(near, near.held_out(100, 5).x, seed=0)["high_quality"]["references"]) == {"real"}
     far = GaussianMixture([0.0, 50.0], 1.0)
-    perfect = scores(far, far.held_out(100, 5), seed=0)["high_quality"]["references"]["perfect"]
+    perfect = scores(far, far.held_out(100, 5).x, seed=0)["high_quality"]["references"]["perfect"]
     assert perfect == pytest.approx(math.erf(3 / 2**0.5), abs=1e-12)
 
 
@@ -125,7 +125,7 @@ def test_unequal_sizes_refused():
 
 def test_nll_of_the_truth_is_the_entropy():
     law = GaussianMixture1d()
-    nll = scores(law, law.held_out(50, 1), seed=3, model_log_prob=law.log_prob)["nll"]
+    nll = scores(law, law.held_out(50, 1).x, seed=3, model_log_prob=law.log_prob)["nll"]
     assert nll["n"] == 10_000 and nll["seed"] == 3 and nll["better"] == "lower"
     assert abs(nll["value"] - law.entropy) < Z * nll["se"]
     assert nll["references"] == {"entropy": law.entropy}
@@ -143,7 +143,7 @@ def test_nll_in_user_units():
 
 def test_scores_are_a_function_of_the_seed():
     law = Moons()
-    x = law.held_out(300, 9)
+    x = law.held_out(300, 9).x
     state = torch.random.get_rng_state()
     one = scores(law, x, seed=1)
     assert torch.equal(state, torch.random.get_rng_state())
@@ -159,7 +159,7 @@ def test_scores_refuse():
     with pytest.raises(NonFiniteError, match="1 of 5 samples hold NaN"):
         scores(law, torch.tensor([[0.0, 1.0]] * 4 + [[0.0, math.nan]]), seed=0)
     with pytest.raises(ValueError, match=r"one number per point: \(10000,\), got \(10000, 2\)"):
-        scores(law, law.held_out(5), seed=0, model_log_prob=lambda x: x)
+        scores(law, law.held_out(5).x, seed=0, model_log_prob=lambda x: x)
 
 
 # -- Frechet ----------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_reference_densities_of_digits(few_densities):
     assert found["mixture"] < found["gaussian"] < 0 and found["mixture_logit"] < found["gaussian_logit"] < -75
     # The Gaussian of logits by hand: moments, Cholesky, change of variables.
     data = DequantizedDigits()
-    train, rest = data.batch(1257, 0, 0, dtype=F64), data.rest
+    train, rest = data.batch(0, 1257, 0).x.double(), data.rest
 
     def logit(x):
         return torch.logit(3e-3 + (1 - 6e-3) * x)
@@ -254,7 +254,7 @@ def test_reference_densities_of_digits(few_densities):
 
 def test_likelihood_of_digits_stands_beside_its_references(few_densities):
     data = DequantizedDigits()
-    entry = scores(data, data.held_out(50), seed=0, model_log_prob=lambda x: torch.zeros(len(x)))["nll"]
+    entry = scores(data, data.held_out(50).x, seed=0, model_log_prob=lambda x: torch.zeros(len(x)))["nll"]
     # The uniform law on the cube has density one.
     assert entry["value"] == 0 and entry["n"] == 540 and entry["references"] == few_densities
 
@@ -276,9 +276,9 @@ def no_pyplot(monkeypatch):
 def test_pictures(tmp_path, no_pyplot):
     file = tmp_path / "picture.png"
     line, plane = GaussianMixture1d(), Moons()
-    picture(line, line.held_out(5_000, 1), file, model_log_prob=line.log_prob, note="a warning")
+    picture(line, line.held_out(5_000, 1).x, file, model_log_prob=line.log_prob, note="a warning")
     check_png(file)
-    x = plane.held_out(5_000, 1)
+    x = plane.held_out(5_000, 1).x
     x[0], x[1, 0] = 1e9, math.nan
     picture(plane, x, file, title="moons")
     check_png(file)

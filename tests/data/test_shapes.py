@@ -17,6 +17,7 @@ from se_framework.errors import DataError
 from tests.support.oracles import FALSE_ALARM, z_score
 
 F64 = torch.float64
+DEFAULT_DTYPE = F64
 N = 50_000
 
 
@@ -44,7 +45,7 @@ def test_grid_has_the_centres_of_the_paper():
 
 def test_grid_sampler_agrees_with_density():
     law = Grid25()
-    x = law.held_out(N, seed=1, dtype=F64)
+    x = law.held_out(N, seed=1).x
     surprise = -law.log_prob(x)
     assert abs(float(surprise.mean()) - law.entropy) < z_score(2) * float(surprise.std()) / N**0.5
     # A chi-square over the 25 modes: the shares are equal.
@@ -78,7 +79,7 @@ def test_checkerboard_is_ffjords():
 
 def test_checkerboard_sampler_agrees_with_density():
     law = Checkerboard()
-    x = law.held_out(N, seed=1, dtype=F64)
+    x = law.held_out(N, seed=1).x
     cells = torch.floor((x + 4) / 0.5).long()  # 16 x 16 cells of side 0.5
     counts = torch.bincount(cells[:, 0] * 16 + cells[:, 1], minlength=256).double()
     expected = N * law.log_prob(plane(4, 0.5) + 0.25).exp() * 0.25
@@ -146,7 +147,7 @@ def test_swissroll_sampler_agrees_with_density_and_with_scikit_learn():
     mass = law.log_prob(grid := plane(4.6, 0.1)).exp() * 0.1**2
     theirs = torch.as_tensor(make_swiss_roll(N, noise=1.0, random_state=0)[0][:, [0, 2]] / 5)
     moments = [lambda t: t[:, 0], lambda t: t[:, 1], lambda t: t[:, 0] ** 2, lambda t: t[:, 0] * t[:, 1]]
-    for x in (law.held_out(N, seed=1, dtype=F64), theirs):
+    for x in (law.held_out(N, seed=1).x, theirs):
         surprise = -law.log_prob(x[:20_000])
         assert abs(float(surprise.mean()) - law.entropy) < z_score(10) * float(surprise.std()) / 20_000**0.5
         for moment in moments:

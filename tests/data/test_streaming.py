@@ -69,6 +69,12 @@ def the_pairs(array_file, image_files, workers):
     yield resident, StreamedData(Plain(), workers, standardize=True, classes=3)
 
 
+def alike(one, two):
+    """Whether two batches have the same points, of the same type, and the same labels."""
+    same_x = one.x.dtype == two.x.dtype and torch.equal(one.x, two.x)
+    return same_x and (one.context is two.context is None or torch.equal(one.context, two.context))
+
+
 # What a run asks for: batches in order, the next one twice (a logged round), and now and then another.
 ORDER = [0, 1, 2, 2, 3, 2, 1, 4, 5, 17, 6, 7, 7, 8, 9, 40, 41, 10, 11, 12]
 
@@ -81,38 +87,39 @@ def test_streamed_batches_are_those_of_memory(array_file, image_files, workers):
             streamed.train_size, streamed.classes, True
         )  # fmt: skip
         for dtype in (torch.float32, F64):
-            with streamed.prefetch(5, 3, 0):
+            torch.set_default_dtype(dtype)
+            assert resident.dtype == streamed.dtype == dtype
+            with streamed.prefetch(0, 5, 3):
                 for index in ORDER:
-                    assert torch.equal(
-                        resident.batch(5, 3, index, dtype=dtype), streamed.batch(5, 3, index, dtype=dtype)
-                    )
-                    if resident.classes:
-                        assert torch.equal(resident.labels(5, 3, index), streamed.labels(5, 3, index))
-                    assert torch.equal(resident.batch(8, 1, index), streamed.batch(8, 1, index))
-        with streamed.prefetch(5, 3, 7):  # resumed in the middle of an epoch
-            for index in (7, 8, 8, 9):
-                assert torch.equal(resident.batch(5, 3, index), streamed.batch(5, 3, index))
-        assert torch.equal(resident.held_out(2, 1), streamed.held_out(2, 1))
-        assert torch.equal(resident.held_out(99), streamed.held_out(99))
-        if resident.classes:
-            assert torch.equal(resident.held_out_labels(2, 1), streamed.held_out_labels(2, 1))
+                    assert alike(resident.batch(5 * index, 5, 3), streamed.batch(5 * index, 5, 3))
+                    assert alike(resident.batch(8 * index, 8, 1), streamed.batch(8 * index, 8, 1))
+        torch.set_default_dtype(torch.float32)
+        with streamed.prefetch(37, 5, 3):  # resumed in the middle of an epoch, after batches of other sizes
+            for start in (37, 42, 42, 47):
+                assert alike(resident.batch(start, 5, 3), streamed.batch(start, 5, 3))
+        assert alike(resident.batches(17, 5, [3, 4]), streamed.batches(17, 5, [3, 4]))
+        assert alike(resident.held_out(2, 1), streamed.held_out(2, 1))
+        assert alike(resident.held_out(99), streamed.held_out(99))
         assert torch.equal(resident.rows("train", torch.tensor([3, 1])), streamed.rows("train", torch.tensor([3, 1])))
-        streamed.batch(5, 3, 2).zero_()
-        assert torch.equal(resident.batch(5, 3, 2), streamed.batch(5, 3, 2))
-        user = resident.to_user(resident.batch(5, 3, 1))
-        assert torch.equal(user, streamed.to_user(streamed.batch(5, 3, 1)))
+        for _ in range(2):  # what was given away cannot change what is kept
+            given = streamed.batch(10, 5, 3)
+            assert alike(resident.batch(10, 5, 3), given)
+            for part in (given.x, given.context):
+                part is None or part.zero_()
+        user = resident.to_user(resident.batch(5, 5, 3).x)
+        assert torch.equal(user, streamed.to_user(streamed.batch(5, 5, 3).x))
 
 
 def test_workers_serve_what_is_asked_for_in_order(monkeypatch):
     """The main process reads nothing itself while batches come in order, the extra draw of a logged round included."""
     data = StreamedData(Plain(), workers=2)
-    with data.prefetch(5, 0, 3):
+    with data.prefetch(15, 5, 0):
         monkeypatch.setattr(data.source, "read", lambda request: pytest.fail("read in the main process"))
         for index in (3, 3, 4, 5, 5, 6):
-            data.batch(5, 0, index)
+            data.batch(5 * index, 5, 0)
         with pytest.raises(pytest.fail.Exception, match="read in the main process"):
-            data.batch(5, 0, 4)
-        data.batch(5, 0, 7)
+            data.batch(20, 5, 0)
+        data.batch(35, 5, 0)
 
 
 def test_the_loop_reads_ahead(monkeypatch):
@@ -126,7 +133,7 @@ def test_the_loop_reads_ahead(monkeypatch):
     )  # the monitors look at a few rows of their own
     compose("vanilla_gan", ["loop.rounds=6", "loop.batch_size=5", "loop.log_every=2", "progress=false"], data).train()
     assert not here
-    data.batch(5, 0, 0)
+    data.batch(0, 5, 0)
     assert len(here) == 1  # the count can fail
 
 
@@ -139,8 +146,8 @@ def test_augmentation_is_a_function_of_seed_epoch_and_row(workers):
     data = StreamedData(Augmented(), workers)
     torch.manual_seed(5), np.random.seed(6), random.seed(7)
     states = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    with data.prefetch(6, 11, 0):  # batch 3 crosses the end of the first epoch
-        epochs = torch.cat([data.batch(6, 11, i, dtype=F64) for i in range(7)]).split(21)
+    with data.prefetch(0, 6, 11):  # batch 3 crosses the end of the first epoch
+        epochs = torch.cat([data.batch(6 * i, 6, 11).x for i in range(7)]).split(21)
     assert torch.equal(states[0], torch.random.get_rng_state()) and states[2] == random.getstate()
     assert (states[1] == np.random.get_state()[1]).all()
     for epoch, rows in enumerate(epochs):
@@ -149,16 +156,16 @@ def test_augmentation_is_a_function_of_seed_epoch_and_row(workers):
             seed = stream_seed(11, epoch, f"row {row}")
             torch.manual_seed(seed), np.random.seed(seed % 2**32), random.seed(seed)
             want = torch.tensor([row, float(torch.rand(())), np.random.rand(), random.random()])
-            assert torch.equal(x[2:], want.double())  # the item is made in float32
+            assert torch.equal(x[2:], want)
     noise = [{tuple(x) for x in rows[:, 3:].tolist()} for rows in epochs]
     assert [len(part) for part in noise] == [21, 21] and not noise[0] & noise[1]
-    assert data.batch(6, 12, 0)[0, 3] != data.batch(6, 11, 0)[0, 3]
-    assert torch.equal(data.held_out(9), data.held_out(9))
+    assert data.batch(0, 6, 12).x[0, 3] != data.batch(0, 6, 11).x[0, 3]
+    assert torch.equal(data.held_out(9).x, data.held_out(9).x)
 
 
 def test_a_dataset_from_python_stays_random_and_one_with_a_generator_of_its_own_is_refused():
     data = as_data(Augmented())
-    assert not torch.equal(data.batch(21, 0, 0).sort(0).values, data.batch(21, 0, 1).sort(0).values)
+    assert not torch.equal(data.batch(0, 21, 0).x.sort(0).values, data.batch(21, 21, 0).x.sort(0).values)
 
     class Own(Plain):
         draws = torch.Generator()
@@ -173,9 +180,9 @@ def test_a_dataset_from_python_stays_random_and_one_with_a_generator_of_its_own_
 def test_workers_that_are_spawned_read_the_same(image_files, monkeypatch):
     monkeypatch.setattr(workers_module, "START", "spawn")  # where there is no safe fork
     resident, streamed = ImageFolder(image_files, size=4), StreamedImages(image_files, 1, size=4)
-    with streamed.prefetch(5, 3, 0):
+    with streamed.prefetch(0, 5, 3):
         for index in range(6):
-            assert torch.equal(resident.batch(5, 3, index), streamed.batch(5, 3, index))
+            assert alike(resident.batch(5 * index, 5, 3), streamed.batch(5 * index, 5, 3))
 
 
 class Sums(Plain):
@@ -193,8 +200,8 @@ def test_threads_of_the_main_process_neither_hang_nor_change_a_worker():
         batches = []
         for workers in (0, 2):
             data = StreamedData(Sums(), workers)
-            with data.prefetch(8, 0, 0):
-                batches.append(torch.cat([data.batch(8, 0, i) for i in range(3)]))
+            with data.prefetch(0, 8, 0):
+                batches.append(torch.cat([data.batch(8 * i, 8, 0).x for i in range(3)]))
         assert torch.equal(*batches) and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -260,9 +267,9 @@ class NotANumber(Plain):
 )
 def test_a_row_that_cannot_be_read_is_named(dataset, message, workers):
     data = StreamedData(dataset, workers)
-    with pytest.raises(DataError, match=f"^{message}") as caught, data.prefetch(5, 0, 0):
+    with pytest.raises(DataError, match=f"^{message}") as caught, data.prefetch(0, 5, 0):
         for index in range(6):
-            data.batch(5, 0, index)
+            data.batch(5 * index, 5, 0)
     assert "\n" not in str(caught.value)
 
 
@@ -297,39 +304,39 @@ def test_streams_refused(tmp_path, array_file, image_files):
     with pytest.raises(DataError, match="is a TensorData; give a map-style Dataset"):
         StreamedData(lambda: TensorData(torch.rand(9, 2)))
     with pytest.raises(DataError, match=r"item \d+ of the Plain has the label 2, data.classes is 2"):
-        StreamedData(Plain(), classes=2).batch(21, 0, 0)
+        StreamedData(Plain(), classes=2).batch(0, 21, 0)
     with pytest.raises(DataError, match="data.classes must be at least 2"):
         StreamedData(Plain(), classes=1)
     assert StreamedData(Plain).event_shape == (2,)
     data = StreamedArray(array_file)
     np.save(array_file, np.ones((9, 3)))
     with pytest.raises(DataError, match=r"was replaced by an array of shape \(9, 3\)"):
-        data.batch(5, 0, 0)
+        data.batch(0, 5, 0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_images(image_files, workers):
     (image_files / "a" / "bad.png").write_text("no image")
     data = StreamedImages(image_files, workers, size=4)
-    with pytest.raises(DataError, match="a/bad.png' cannot be read as an image"), data.prefetch(4, 0, 0):
+    with pytest.raises(DataError, match="a/bad.png' cannot be read as an image"), data.prefetch(0, 4, 0):
         for index in range(6):
-            data.batch(4, 0, index)
+            data.batch(4 * index, 4, 0)
     with pytest.warns(UserWarning, match="1 of 24 files in .* left out, the first is 'a/bad.png'"):
         data = StreamedImages(image_files, workers, size=4, skip_broken=True)
     with pytest.warns(UserWarning, match="1 of 24"):
         resident = ImageFolder(image_files, size=4, skip_broken=True)
-    assert data.skipped == ("a/bad.png",) and torch.equal(data.batch(9, 0, 4), resident.batch(9, 0, 4))
+    assert data.skipped == ("a/bad.png",) and alike(data.batch(36, 9, 0), resident.batch(36, 9, 0))
 
 
 def test_a_killed_worker_is_named_and_nothing_hangs():
     data = StreamedData(Slow(), workers=2)
     started = time.monotonic()
     with pytest.raises(DataError, match="^a process that reads Slow ended .*lower workers") as caught:
-        with data.prefetch(5, 0, 0):
-            data.batch(5, 0, 0)
+        with data.prefetch(0, 5, 0):
+            data.batch(0, 5, 0)
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             for index in range(1, 100):
-                data.batch(5, 0, index)
+                data.batch(5 * index, 5, 0)
     # torch looks after its workers every 5 seconds.
     assert time.monotonic() - started < 20 and "\n" not in str(caught.value)
 
@@ -352,11 +359,11 @@ def test_a_worker_that_ends_while_it_hands_over_is_named_and_other_errors_are_no
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_outlive_the_signals_of_their_group(number):
     data = StreamedData(Plain(), workers=2)
-    with data.prefetch(5, 0, 0):
+    with data.prefetch(0, 5, 0):
         for worker in multiprocessing.active_children():
             os.kill(worker.pid, number)
-        batches = [data.batch(5, 0, i) for i in range(20)]
-    assert all(torch.equal(x, data.batch(5, 0, i)) for i, x in enumerate(batches))
+        batches = [data.batch(5 * i, 5, 0) for i in range(20)]
+    assert all(alike(batch, data.batch(5 * i, 5, 0)) for i, batch in enumerate(batches))
 
 
 class Stuck(Plain):
@@ -369,15 +376,15 @@ class Stuck(Plain):
 def test_a_worker_stuck_in_a_row_does_not_keep_the_end_waiting():
     data = StreamedData(Stuck(), workers=2)
     started = time.monotonic()
-    with data.prefetch(5, 0, 0):
+    with data.prefetch(0, 5, 0):
         time.sleep(0.2)
     assert time.monotonic() - started < 2 * workers_module.GRACE + 1
 
 
 def test_an_error_in_the_loop_ends_the_workers():
     data = StreamedData(Plain(), workers=2)
-    with pytest.raises(RuntimeError, match="^in the loop$"), data.prefetch(5, 0, 0):
-        data.batch(5, 0, 0)
+    with pytest.raises(RuntimeError, match="^in the loop$"), data.prefetch(0, 5, 0):
+        data.batch(0, 5, 0)
         raise RuntimeError("in the loop")
 
 
@@ -498,7 +505,7 @@ data = StreamedArray(sys.argv[1])
 print(data.fingerprint())
 train(data)
 for i in range(450):  # every page is touched, and let go again
-    data.batch(200, 0, i)
+    data.batch(200 * i, 200, 0)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
@@ -520,10 +527,10 @@ def test_two_workers_are_faster_than_none():
     seconds = []
     for workers in (0, 2):
         data = StreamedData(Slow(200), workers)
-        with data.prefetch(50, 0, 0):
-            data.batch(50, 0, 0)
+        with data.prefetch(0, 50, 0):
+            data.batch(0, 50, 0)
             started = time.monotonic()
             for index in range(1, 9):
-                data.batch(50, 0, index)
+                data.batch(50 * index, 50, 0)
             seconds.append(time.monotonic() - started)
     assert seconds[1] < 0.8 * seconds[0]

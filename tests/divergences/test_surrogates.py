@@ -5,7 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divergences import GAN, KL, SURROGATES, CrossEntropy, SquaredHellinger, Surrogate
+import divergences
+from divergences import (
+    GAN,
+    KL,
+    SURROGATES,
+    Alpha,
+    CrossEntropy,
+    JensenShannon,
+    Neyman,
+    Pearson,
+    ReverseKL,
+    SquaredHellinger,
+    Surrogate,
+    TotalVariation,
+    Wasserstein1,
+)
+from divergences.base import Absent
+from divergences.checks.running import MODEL, Role
 from models import Particles, TabularCritic, TabularModel
 from se_framework import Dual, Metric, StandardEquation, TrainState, train
 from se_framework.training.players import make_players
@@ -58,7 +75,7 @@ def test_raised_link_leaves_phi_the_dual_and_theta_the_link(of):
     assert float(equation.scalar(data, equation.sample(1)).detach()) == float(
         plain.scalar(data, plain.sample(1)).detach()
     )
-    seen = equation.parts(data, equation.sample(1), surrogate.theta_view())[0]
+    seen = equation.parts(data, equation.sample(1), surrogate.view(MODEL))[0]
     assert float(seen.detach()) == pytest.approx(-float(p @ of().link(scores)), abs=1e-14)
 
 
@@ -71,7 +88,7 @@ def test_each_player_steps_on_its_own_loss(row, slope):
     equation, data, p = alphabet(Surrogate(row), scores)
     players = make_players(equation, lambda parameters: torch.optim.SGD(parameters, lr=1.0))
     phi, theta = players
-    assert phi.view is None and theta.view.for_theta and "theta's loss" in theta.view.extra_repr()
+    assert phi.view is None and theta.view.for_samples and "loss of the samples" in theta.view.extra_repr()
     logits = LOGITS.clone().requires_grad_()
     (want,) = torch.autograd.grad((logits.softmax(0) * slope(scores)).sum(), logits)
     loss = sum(equation.parts(data, equation.sample(1), theta.view))
@@ -103,3 +120,42 @@ def test_a_row_says_what_it_borrows():
     with pytest.raises(NotImplementedError, match="Surrogate has no dual over probability measures"):
         Surrogate("hinge").inner_normalised(torch.zeros(2), Particles(torch.zeros(2, 1)))
     assert all(row.borrows == (name == "raised_link") for name, row in SURROGATES.items())
+
+
+def test_a_view_depends_on_what_a_player_moves_and_where_to():
+    """A surrogate's own loss goes to who moves the samples; the dual of less variance to who ascends."""
+    for sign in (-1, +1):
+        for moves_samples in (False, True):
+            role = Role(sign, moves_samples)
+            assert (Surrogate("hinge").view(role) is not None) == moves_samples
+            for heavy in (KL(), Pearson(), Neyman(), Alpha(1), Alpha(-2.5)):
+                assert isinstance(heavy.view(role), GAN) if sign > 0 else heavy.view(role) is None
+            for light in (
+                GAN(),
+                ReverseKL(),
+                JensenShannon(),
+                Alpha(0.99),
+                Alpha(-0.99),
+                TotalVariation(),
+                Wasserstein1(),
+            ):
+                assert light.view(role) is None
+
+
+def test_an_absent_divergence_has_nothing():
+    absent = Absent()
+    assert not absent.has_dual and absent.primal_needs is None and not absent.surrogate and absent.cost_degree == 0
+    assert repr(absent) == "Absent(none)" and absent.view(MODEL) is None and not list(absent.parameters())
+    for method in (absent.link, absent.conjugate, absent.value):
+        with pytest.raises(NotImplementedError, match="no dual"):
+            method(torch.zeros(1))
+    with pytest.raises(NotImplementedError, match="no primal"):
+        absent.primal(Particles(torch.zeros(1, 1)), None, None)
+    assert not hasattr(divergences, "Absent")  # an equation's default, no choice
+
+
+def test_parameters_of_a_divergence_ascend_unless_it_says_otherwise():
+    class Infimum(Wasserstein1):
+        parameters_ascend = False
+
+    assert Wasserstein1().parameters_ascend and not Infimum().parameters_ascend

@@ -202,7 +202,7 @@ def test_terms_on_samples():
         model=Affine((2,)), divergence=TotalVariation(), auxiliary=Dual(), metric=Metric(MLPCritic((2,), width=8)),
         beta=3.0,
     )  # fmt: skip
-    p = equation.particles(z)
+    p = equation.particles({"model/noise": z})
     terms = equation.terms(Particles(x), p)
     exact = 1.5 * (torch.tanh(equation.metric(x)).mean() - torch.tanh(equation.metric(p.x)).mean())
     assert terms.divergence == 0 and terms.total == pytest.approx(float(exact.detach()), abs=16 * EPS)

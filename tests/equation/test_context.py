@@ -10,7 +10,6 @@ from models import MLPCritic, MLPGenerator, Particles
 from se_framework import R1, Dual, Metric, StandardEquation, TrainState, train
 from se_framework.data import Sampler
 from se_framework.errors import ConfigError, IncompatibleError
-from se_framework.randomness import generator
 
 DEFAULT_DTYPE = torch.float64
 
@@ -23,18 +22,8 @@ class Labelled(Sampler):
     def draw(self, n, generator):
         """Return points by their labels."""
         label = (torch.rand(n, generator=generator, dtype=torch.float64) < 0.25).long()
-        self.drawn = label
-        return (4.0 * label - 2)[:, None] + 0.3 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
-
-    def labels(self, n, seed, index, device="cpu"):
-        """Return the labels of a batch."""
-        self.draw(n, generator(seed, index, "data"))
-        return self.drawn.to(device)
-
-    def held_out_labels(self, n, seed=0, device="cpu"):
-        """Return the labels of the held-out points."""
-        self.draw(n, generator(seed, 0, "held_out"))
-        return self.drawn.to(device)
+        x = (4.0 * label - 2)[:, None] + 0.3 * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+        return Particles(x, context=label)
 
 
 def test_the_scalar_is_that_of_the_joint_law():

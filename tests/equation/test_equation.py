@@ -231,8 +231,8 @@ def test_tilted_on_samples_of_a_flow():
     )
     z = torch.special.ndtri((torch.arange(200_000) + 0.5) / 200_000)[:, None]
     data = Particles(torch.zeros(1, 1))
-    terms = equation.terms(data, equation.particles(z))
-    x = equation.particles(z).x
+    terms = equation.terms(data, equation.particles({"model/noise": z}))
+    x = equation.particles({"model/noise": z}).x
     exact = tilted_gaussian(float(x.mean()), float(x.std()), 0.5, 0.3, 0.4, 1.0, 1.0)
     for got, want in ((terms.entropy, exact.entropy), (terms.divergence, exact.divergence), (terms.f_q, exact.f_q)):
         assert got == pytest.approx(want, abs=2e-3)
@@ -328,7 +328,7 @@ def test_wasserstein_scalar_is_a_difference_of_means():
         model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(GroupSortCritic((2,), width=8)),
         beta=3.0,
     )  # fmt: skip
-    p = equation.particles(z)
+    p = equation.particles({"model/noise": z})
     exact = 3 * (equation.metric(x).mean() - equation.metric(p.x).mean())
     torch.testing.assert_close(equation(x, z), exact, rtol=0, atol=1e-14)
     terms = equation.terms(Particles(x), p)
@@ -351,9 +351,9 @@ def test_data_auxiliary_weighs_the_divergence_and_has_no_metric():
     }  # fmt: skip
     x, z = torch.randn(6, 2), torch.randn(4, 2)
     moved = StandardEquation(model=Affine((2,)), divergence=Sinkhorn(), auxiliary=Empirical(), beta=0.5)
-    got, direct = moved(x, z), Sinkhorn().primal(Particles(x), None, moved.particles(z))
+    got, direct = moved(x, z), Sinkhorn().primal(Particles(x), None, moved.particles({"model/noise": z}))
     torch.testing.assert_close(got, 0.5 * direct, rtol=1e-12, atol=0)
-    assert list(moved.terms(Particles(x), moved.particles(z)).as_dict()) == ["D", "total"]
+    assert list(moved.terms(Particles(x), moved.particles({"model/noise": z})).as_dict()) == ["D", "total"]
 
 
 # -- the record -------------------------------------------------------------------------------------------------------

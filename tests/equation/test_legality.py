@@ -20,6 +20,7 @@ from divergences import (
     Wasserstein1,
     Wasserstein1D,
 )
+from divergences.base import Absent
 from models import Affine, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
 from se_framework.equation.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
@@ -52,13 +53,21 @@ class Embedding(nn.Module):
         return self.layer(x)
 
 
-class Absent(MMD):
+class Unavailable(MMD):
     """A divergence whose primal needs a package that nobody has."""
 
     primal_extra = ("no_such_package", "nothing")
 
 
 PLAIN = {"alpha": 0.0, "beta": 1.0}
+
+
+class Curved(Dual):
+    """An auxiliary of one's own, for divergences that declare what ours do not."""
+
+    works_through = "curvature"
+
+
 BROKEN = {
     "metric_missing": (
         Choice(Affine, GAN(), Dual(), None, **PLAIN),
@@ -82,8 +91,8 @@ BROKEN = {
         "auxiliary Transported moves p at a ground cost, and GAN has none: add divergence=wasserstein1",
     ),
     "extra": (
-        Choice(Affine, Absent(), Empirical(), None, **PLAIN),
-        r"Absent is computed by the package no_such_package, which is not installed "
+        Choice(Affine, Unavailable(), Empirical(), None, **PLAIN),
+        r"Unavailable is computed by the package no_such_package, which is not installed "
         r"\(pip install 'se-framework\[nothing\]'\): add divergence=sinkhorn",
     ),
     "entropy_form": (
@@ -132,8 +141,16 @@ BROKEN = {
         Choice(Affine, GAN(), Dual(), Metric(TabularCritic()), **PLAIN, classes=3),
         "the data has labels, and Affine and TabularCritic cannot read any: add data.labels=false",
     ),
+    "divergence_missing": (
+        Choice(Affine, Absent(), Dual(), mlp(), **PLAIN),
+        "auxiliary Dual needs a divergence D, got none: add divergence=kl",
+    ),
+    "need": (
+        Choice(Affine, GAN(), Curved(), mlp(), **PLAIN),
+        "auxiliary Curved works through curvature of D, and GAN has none",
+    ),
     "view": (
-        Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(CrossEntropy(),)),
+        Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": CrossEntropy()}),
         "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
     ),
 }
@@ -187,7 +204,7 @@ def test_a_parameter_may_decide_whether_there_is_a_dual():
     with pytest.raises(IncompatibleError, match="neither that nor a dual: add divergence=kl auxiliary=dual metric=mlp"):
         check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
     with pytest.raises(IncompatibleError, match="a player's view Renyi"):
-        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Renyi(2.0),)))
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": Renyi(2.0)}))
 
 
 def test_surrogates_are_flagged():
@@ -216,7 +233,7 @@ def test_more_ways_to_break_the_rules():
     ):
         check(Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0))
     with pytest.raises(IncompatibleError, match="Wasserstein1 needs a 1-Lipschitz metric"):  # in a view as well
-        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views=(Wasserstein1(),)))
+        check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": Wasserstein1()}))
     with pytest.raises(ConfigError, match="'lipshitz' is no rule that can be allowed: did you mean 'lipschitz'"):
         check(BROKEN["lipschitz"][0], allow=["lipshitz"])
     with pytest.raises(IncompatibleError, match="needs a metric.*; .*alpha"):  # all faults at once

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from divergences import GAN, KL, Alpha, EnergyDistance, Neyman, Pearson, ReverseKL, Sinkhorn, Wasserstein1
+from divergences.checks.running import METRIC
 from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles, SpectralCritic
 from se_framework import Dual, Metric, StandardEquation, TrainState, train
 from se_framework.equation.auxiliary import Embedded
@@ -93,6 +94,6 @@ def test_heavy_duals_are_learnt_through_a_light_one_and_meet_at_the_same_critic(
     chosen, _ = make_players(equation(Metric(MLPCritic((2,))), heavy), phi={"view": heavy})
     assert chosen.view is heavy
     over_probabilities, _ = make_players(equation(Metric(MLPCritic((2,))), heavy, Dual(normalised=True)))
-    assert over_probabilities.view is None and ReverseKL().phi_view() is None and Alpha(0.5).phi_view() is None
+    assert over_probabilities.view is None and ReverseKL().view(METRIC) is None and Alpha(0.5).view(METRIC) is None
     constrained, _ = make_players(equation(Metric(GroupSortCritic((2,))), heavy))
     assert constrained.view is None  # among 1-Lipschitz functions the two duals have different optima

@@ -191,7 +191,7 @@ def test_ascent_reaches_the_c_transform_of_a_quadratic(shape):
         model=model, divergence=OptimalTransport(2.0), auxiliary=Transported(1, 1 / (b + 2)), metric=Metric(critic),
         beta=1.3,
     )  # fmt: skip
-    p = equation.particles(z)
+    p = equation.particles({"model/noise": z})
     minimum, _ = equation.parts(far, p)
     got = torch.autograd.grad(minimum, [*model.parameters(), critic.a, critic.b], retain_graph=True)
     y = (a + 2 * p.x.flatten(1)) / (b + 2)

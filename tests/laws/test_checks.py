@@ -231,8 +231,8 @@ class DetachedSlope(Plain):
 
 
 class WrongView(Plain):
-    def phi_view(self):
-        return TwiceTheLink()
+    def view(self, role):
+        return TwiceTheLink() if role.sign > 0 else None
 
 
 class NotUnderVmap(Plain):
@@ -339,9 +339,9 @@ WRONG = [
     (WrongEntropy, "entropy_weight: D against CE - 0 H"),
     (WrongClosedForm, "closed_form_is_the_quadrature: value by quadrature, normal laws"),
     (DetachedSlope, "second_derivatives: first derivative of link: got 0, expected 1"),
-    (WrongView, "views_read_the_same: slope of the bound of phi's view TwiceTheLink"),
+    (WrongView, "views_read_the_same: slope of the bound of the view TwiceTheLink"),
     (NotUnderVmap, "under_vmap: RuntimeError"),
-    (SteepTransport, "potential_is_the_linear_program: bound at the best potential against W1"),
+    (SteepTransport, "best_potential_attains_the_value: the largest bound over 1-Lipschitz critics against D"),
     (WideSign, r"sign_attains_the_value: bound at 40 sign\(q - p\) against D"),
     (NegativeKernel, r"non_negative: D\(q, p\) - D\(p, p\) = -"),
     (WrongDegree, "cost_degree: D of points times 3, "),
@@ -392,7 +392,7 @@ def test_what_is_no_divergence():
 def test_laws_have_names_and_depend_on_what_is_declared():
     names = {make: {name for name, _ in divergence_laws(make())} for make in (KL, MMD, Wasserstein1, CrossEntropy)}
     assert "fenchel_young" in names[KL] and "bias_and_variance_of_estimates" in names[MMD]
-    assert "potential_is_the_linear_program" in names[Wasserstein1] and "fenchel_young" not in names[Wasserstein1]
+    assert "best_potential_attains_the_value" in names[Wasserstein1] and "fenchel_young" not in names[Wasserstein1]
     assert "symmetric" in names[MMD] and "symmetric" not in names[KL] and "least_at_identity" in names[CrossEntropy]
     assert {"fenchel_young", "value_at_identity"}.isdisjoint(n for n, _ in divergence_laws(Surrogate("hinge")))
     assert len({name for name, _ in divergence_laws(ReverseKL())}) == len(list(divergence_laws(ReverseKL())))

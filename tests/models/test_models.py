@@ -229,7 +229,7 @@ def test_couplings_form_new_halves():
     model = RealNVP((4,), couplings=4, width=8).double()
     with torch.no_grad():
         for i in (0, 2):
-            model.conditioners[i][-1].bias[2:] = 0.5
+            model.conditioners[i].weights()[-1][1][2:] = 0.5
     law = model()
     jacobian = jacrev(lambda z: law.pull(z[None])[0][0])(torch.randn(4, dtype=F64))
     step = 2.0 * np.tanh(0.5)

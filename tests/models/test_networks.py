@@ -18,7 +18,7 @@ from models.base import Embedding
 from models.convolutional import ConvCritic, ConvGenerator, halvings
 from models.critics import GroupSortCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding
-from models.networks import bound_call, mlp
+from models.networks import Binding, Dense, mlp
 from models.spectral import SQUARINGS, SpectralConv2d, SpectralCritic, SpectralLinear
 from se_framework.equation.penalties import R1
 from tests.support.oracles import directional
@@ -53,7 +53,7 @@ def trained(module: nn.Module, steps: int = 30) -> nn.Module:
 
 NETS = {
     "perceptron": lambda: mlp(4, 3, 5, 2),
-    "spectral": lambda: mlp(4, 3, 5, 2, linear=SpectralLinear),
+    "spectral": lambda: mlp(4, 3, 5, 2, layer=SpectralLinear),
     "prelu": lambda: nn.Sequential(nn.Linear(4, 2), nn.PReLU()),
     "conv": lambda: ConvGenerator((2, 5, 9), latent_dim=4, width=2).net,
     "one layer": lambda: nn.Linear(4, 3),
@@ -69,7 +69,7 @@ def test_a_bound_call_keeps_the_tensors_it_was_made_with(make):
             self.net = make()
 
         def forward(self):
-            return bound_call(self.net)
+            return Binding(self)(self.net)
 
     own, other, z = Binder(), Binder(), torch.randn(6, 4)
     for state in other.buffers():
@@ -169,7 +169,7 @@ def test_spectral_critic_is_that_of_torch(make):
     critic = trained(make(), steps=5)
     theirs = copy.deepcopy(critic).train()
     for layer in [m for m in theirs.modules() if hasattr(m, "settle")]:
-        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else Dense
         layer.__class__ = plain
         parametrizations.spectral_norm(layer, n_power_iterations=500)
     x = torch.randn(7, *critic.event_shape)

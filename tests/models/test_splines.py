@@ -262,7 +262,7 @@ def test_every_coordinate_of_a_conditional_law_depends_on_the_label(make):
     assert (points[0] != points[1]).all()
     # Every conditioner reads it: the last two columns of its first layer are its weights.
     model(torch.tensor([0, 1])).log_prob(torch.randn(2, 2)).sum().backward()
-    assert all(net[1].weight.grad[:, -2:].any() for net in model.conditioners)
+    assert all(net.weights()[0][0].grad[:, -2:].any() for net in model.conditioners)
 
 
 @flow_case

@@ -103,7 +103,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_words(finished, tmp_path):
     run = tampered(finished, tmp_path / "run", "seed", 0)
     file = RunDirectory(run).checkpoints()[0]
     state = decode(file.read_bytes())
-    weights = state["players"]["theta"]["module"]
+    weights = state["equation"]
     for spoil in (
         lambda: weights.update({next(iter(weights)): torch.zeros(99, 99)}),
         lambda: state["players"].update(theta=3),
@@ -207,7 +207,7 @@ def test_links_in_a_run_directory_are_not_written_through(name, finished, tmp_pa
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(precious)
     typed = [f"resume={run}", "loop.rounds=4", "loop.log_every=1", "loop.evaluate_every=1"]
-    monkeypatch.setattr(train, "score_row", lambda assembly: {"to_minimise": 0.0})
+    monkeypatch.setattr(train, "score_row", lambda assembly, state: {"to_minimise": 0.0})
     try:
         train.train_run(compose(None, typed), run, typed)
     except RunDirectoryError as error:

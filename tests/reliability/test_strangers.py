@@ -26,10 +26,10 @@ import models
 import se_framework as se
 from divergences import FDivergence, Jeffreys
 from se_framework.__main__ import check
-from se_framework.api import saved_config
 from se_framework.assembly import assembly_of
 from se_framework.commands import evaluate, export, sample, train
 from se_framework.config.composing import compose
+from se_framework.config.saved import saved_config
 from se_framework.config.trust import LARGEST, Trust, packages, strings
 from se_framework.data import ImageFolder
 from se_framework.errors import ConfigError, DataError, RunDirectoryError, SEError

@@ -9,16 +9,16 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from models.base import Model
 from se_framework import compose
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import config_dir, groups
 from se_framework.data import Digits, Ring8
-from se_framework.ensemble.playing import draw
-from se_framework.ensemble.seat import Averages, stack
-from se_framework.ensemble.stack import Ensemble
-from se_framework.equation.equation import StandardEquation
+from se_framework.ensemble.members import Ensemble
+from se_framework.ensemble.stacked import Averages, stack
 from se_framework.equation.legality import ELEMENTWISE
 from se_framework.equation.penalties import GradientPenalty
+from se_framework.equation.roles import Role
 from se_framework.errors import StepError
 from se_framework.training.players import Player
 from se_framework.training.step import play_round
@@ -37,8 +37,7 @@ def test_members_follow_their_single_runs(experiment):
     rounds(together, alone, 2)
     together.state.scatter()
     for member, single in zip(together.members, alone, strict=True):
-        counters = single.state.batches, single.state.samples
-        assert (member.state.round, member.state.batches, member.state.samples) == (2, *counters)
+        assert (member.state.round, member.state.samples) == (2, single.state.samples)
         assert distance(member.state, single.state) < 1e-8
     first, second = (tensors(member.state) for member in together.members[:2])
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -50,28 +49,31 @@ def test_batches_and_noise_are_those_of_the_single_runs_bit_for_bit(monkeypatch)
     monkeypatch.setattr(Ensemble, "evaluate", lambda *a: seen.append(a[2]) or 1 / 0)
     with pytest.raises(StepError):
         play_round(together.state, together.data, 16, 50)
-    sample, mixed = StandardEquation.sample, GradientPenalty.penalty
-    generators = []
-    monkeypatch.setattr(
-        StandardEquation, "sample", lambda e, n, g, c: generators.append(g.clone_state()) or sample(e, n, g, c)
-    )
+    particles, mixed = Model.particles, GradientPenalty.penalty
+    noises = []
+    monkeypatch.setattr(Model, "particles", lambda m, draws, c: noises.append(draws["noise"]) or particles(m, draws, c))
     monkeypatch.setattr(
         GradientPenalty, "penalty", lambda p, f, x, y, mix: apart.append((x, mix)) or mixed(p, f, x, y, mix)
     )
     for k, single in enumerate(alone):
-        apart.clear(), generators.clear()
+        apart.clear(), noises.clear()
         play_round(single.state, single.data, 16, 50)
         x, mix = apart[0]
-        assert torch.equal(seen[0]["x"][k], x) and torch.equal(seen[0]["mix"][k], mix)
-        assert torch.equal(seen[0]["noise"][k], single.equation.model().noise(16, generators[0]))
+        assert torch.equal(seen[0]["x"][k], x) and torch.equal(seen[0]["penalty/own/mix"][k], mix)
+        assert torch.equal(seen[0]["model/noise"][k], noises[0])
 
 
 @pytest.mark.parametrize("data", [Digits(), Digits(labels=True), Ring8()], ids=["rows", "labels", "sampler"])
 def test_batches_of_several_seeds_are_stacked_batches(data):
     seeds = [4, 0, 7]
-    for index in (0, 30, 31):
-        want = torch.stack([data.batch(40, seed, index) for seed in seeds])
-        assert torch.equal(data.batches(40, seeds, index), want)
+    for start in (0, 1200, 1240):
+        alone = [data.batch(start, 40, seed) for seed in seeds]
+        found = data.batches(start, 40, seeds)
+        assert torch.equal(found.x, torch.stack([own.x for own in alone]))
+        if data.classes:
+            assert torch.equal(found.context, torch.stack([own.context for own in alone]))
+        else:
+            assert found.context is None
 
 
 def test_permutations_are_drawn_once_an_epoch(monkeypatch):
@@ -79,7 +81,7 @@ def test_permutations_are_drawn_once_an_epoch(monkeypatch):
     randperm = torch.randperm
     monkeypatch.setattr(torch, "randperm", lambda n, **k: drawn.append(n) or randperm(n, **k))
     for index in range(20):
-        data.batches(64, range(5), index)
+        data.batches(64 * index, 64, range(5))
     assert len(drawn) == 5 * 2  # 20 batches of 64 are more than the 1257 rows
 
 
@@ -87,9 +89,9 @@ def test_permutations_are_drawn_once_an_epoch(monkeypatch):
 def test_first_gradients_agree(experiment):
     together, alone = both(experiment, members=2)
     gradients = []
-    for seat in together.state.players:
-        step = seat.step
-        seat.step = lambda g, step=step, seat=seat: (gradients.append((seat.name, g)), step(g))
+    for stacked in together.state.players:
+        step = stacked.step
+        stacked.step = lambda g, step=step, own=stacked: (gradients.append((own.name, g)), step(g))
     play_round(together.state, together.data, 16, 50)
     name, first = gradients[0]
     for k, single in enumerate(alone):
@@ -193,15 +195,18 @@ def test_alpha_and_numbers_of_summands_may_differ(experiment, key, column):
 def test_the_batch_of_a_member_has_the_labels_of_its_rows():
     data = Digits(labels=True)
     together = compose("digits", [*BASE, "ensemble.size=2", "data.labels=true"])
-    batch = draw(together.state, data, 32)
+    batch = together.state.draw(data, 32)
     for k in range(2):
-        assert torch.equal(batch["context"][k], data.labels(32, k, 0))
-        assert torch.equal(batch["x"][k], data.batch(32, k, 0))
+        own = data.batch(0, 32, k)
+        assert torch.equal(batch.context[k], own.context) and torch.equal(batch.x[k], own.x)
 
 
 def test_averages_take_over_buffers_as_torchs_own_do():
     modules = [nn.BatchNorm1d(2) for _ in range(2)]  # any module with buffers
-    players = [Player("phi", m, 1, torch.optim.SGD(m.parameters()), average=AveragedModel(m)) for m in modules]
+    players = [
+        Player(Role("phi", {"own": m}, m, +1), torch.optim.SGD(m.parameters()), average=AveragedModel(m))
+        for m in modules
+    ]
     columns = zip(*(m.parameters() for m in modules), strict=True)
     averages = Averages(players, {id(same[0]): stack(same) for same in columns})
     for k, module in enumerate(modules):

@@ -10,7 +10,7 @@ from se_framework.config.composing import compose as compose_config
 from se_framework.data import Ring8
 from se_framework.describe import describe
 from se_framework.ensemble import member_config, members_of
-from se_framework.ensemble.stack import Ensemble
+from se_framework.ensemble.members import Ensemble
 from se_framework.equation.legality import ensemble
 from se_framework.errors import ConfigError, IncompatibleError, StepError
 from se_framework.training.loop import train as play

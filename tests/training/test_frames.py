@@ -11,8 +11,8 @@ from divergences import GAN, KL, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, Particles
 from se_framework import Dual, Metric, StandardEquation, TrainState, train
 from se_framework.data import GaussianMixture
-from se_framework.pictures.frames import animate, reading
-from se_framework.pictures.plots import _kernel_estimate
+from se_framework.pictures.frames import animate, frame, reading
+from se_framework.pictures.panels import kernel_estimate
 from se_framework.runs.directory import RunDirectory
 
 
@@ -32,6 +32,7 @@ def test_frames_are_written_at_their_rounds_and_joined(tmp_path):
         batch_size=16,
         log_every=0,
         picture_every=2,
+        picture=frame,
         run=run,
         progress=False,
     )
@@ -52,7 +53,11 @@ def test_pictures_leave_the_trajectory_alone(tmp_path):
         state = TrainState(on_a_line(GAN(), MLPCritic((1,), width=8)))
         run = RunDirectory(tmp_path / str(every))
         run.path.mkdir()
-        train(state, GaussianMixture([0.0], 1.0), rounds=3, batch_size=16, picture_every=every, run=run, progress=False)
+        train(
+            state, GaussianMixture([0.0], 1.0), rounds=3, batch_size=16, picture_every=every, picture=frame, run=run,
+            progress=False,
+        )  # fmt: skip
+        assert len(list(run.path.glob("frames/*.png"))) == 4 * every
         ends.append(torch.cat([p.flatten() for p in state.equation.parameters()]))
     assert torch.equal(*ends)
 
@@ -78,7 +83,7 @@ def test_the_critics_line_is_the_log_ratio_it_reads(normalised):
     assert not potential.is_log_ratio and potential.name == "critic's f"
 
 
-def test_the_kernel_estimate_is_the_smoothed_density():
+def test_thekernel_estimate_is_the_smoothed_density():
     """Of n normal draws with bandwidth w the expected estimate is the density of N(0, 1 + w^2)."""
     n = 50_000
     samples = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -86,4 +91,4 @@ def test_the_kernel_estimate_is_the_smoothed_density():
     width = 0.3 * n**-0.2
     want = torch.distributions.Normal(0.0, math.sqrt(1 + width**2)).log_prob(x).exp()
     error = (want / (2 * math.sqrt(math.pi) * n * width)).sqrt()  # of a kernel estimate, to first order
-    assert bool(((_kernel_estimate(samples, x) - want).abs() < 4.5 * error).all())
+    assert bool(((kernel_estimate(samples, x) - want).abs() < 4.5 * error).all())

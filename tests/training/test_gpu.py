@@ -42,7 +42,7 @@ SHORT = ["device=cuda", "loop.batch_size=64", "progress=false", "players.theta.e
 
 
 def rounds(assembly, n):
-    return [play_round(assembly.state, assembly.data, 64, 100) for _ in range(n)]
+    return [play_round(assembly.state, assembly.data, 64, 100)[0] for _ in range(n)]
 
 
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "wgan_gp", "sngan_hinge", "mle_flow"])
@@ -51,7 +51,7 @@ def test_graphs_play_the_plain_game(experiment):
     # compared at rounding; in 20, Adam may turn the sign of a gradient near zero, a step of 1e-3, a few times.
     plain, fast = (compose(experiment, [*SHORT, f"performance.graphs={use}"]) for use in ("never", "always"))
     first, again = rounds(plain, 1)[0], rounds(fast, 1)[0]
-    assert fast.state.performance.news == [] and fast.state.performance._steps
+    assert fast.state.execution.news == [] and fast.state.execution._steps
     for name, value in first.items():
         assert again[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
     rounds(plain, 19), rounds(fast, 19)
@@ -67,7 +67,7 @@ def test_graphs_resume_exactly():
     rounds(whole, 5)
     resumed.state.load_state_dict(half)
     rounds(resumed, 5)
-    assert resumed.state.performance.news == []
+    assert resumed.state.execution.news == []
     for a, b in zip(whole.state.equation.parameters(), resumed.state.equation.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -78,4 +78,4 @@ def test_convolutions_are_compiled_or_say_why(precision):
     assembly = compose("digits", [*SHORT, *images, "performance.compile=always"])
     rows = rounds(assembly, 3)
     assert all(abs(v) < float("inf") for row in rows for v in row.values())
-    assert assembly.state.performance.news == []
+    assert assembly.state.execution.news == []

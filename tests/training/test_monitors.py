@@ -15,6 +15,7 @@ from torch import nn
 import se_framework as se
 from divergences import GAN, KL, ReverseKL, Wasserstein1
 from models import GroupSortCritic, MLPCritic, MLPGenerator
+from models.laws import Particles
 from se_framework.api import restore
 from se_framework.config.composing import compose, config_dir, groups
 from se_framework.data import Moons, as_data
@@ -29,6 +30,7 @@ from se_framework.training.monitors import START, warnings_in, watch
 from se_framework.training.players import make_players
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
+from tests.support.comparing import same
 
 FROZEN, COLLAPSED, SATURATED = "frozen terms", "collapsed samples", "saturated critic"
 FIGHTS = "a penalty that fights the metric"
@@ -170,11 +172,10 @@ def test_a_penalty_that_fights_batch_normalisation_warns_once_with_both_slopes()
                  (("slopes of ", ", the"), ("own are ", ":")))  # fmt: skip
     assert text.startswith(f"{FIGHTS} in round 20: R1 sees") and seen < 0.9 * own
     # by definition: the Jacobian of the batch's scores, its column sums and its diagonal
-    metric, x = state.equation.metric, Moons().batch(64, 0, 3)
+    metric, x = state.equation.metric, Moons().batch(192, 64, 0).x
     jacobian = torch.autograd.functional.jacobian(metric, x)
     sums, diagonal = jacobian.sum(0).norm(dim=1)[:8], torch.stack([jacobian[i, i].norm() for i in range(8)])
-    batch = type("Batch", (), {"x": x, "context": None})
-    found = next(monitors.coupled(metric, batch)).text
+    found = next(monitors.coupled(metric, Particles(x))).text
     assert f"sees slopes of {float(sums.mean()):.2g}, the examples' own are {float(diagonal.mean()):.2g}:" in found
 
 
@@ -234,7 +235,7 @@ def test_two_warnings_and_a_note_share_a_row(monkeypatch):
     assert watch(state, Moons(), {"round": 1.0, "note": ""}) == [] and len(warnings_in([row])) == 2
 
 
-def test_a_monitor_that_cannot_look_does_not_stop_the_run():
+def test_a_monitor_that_cannot_look_says_so_once_and_does_not_stop_the_run():
     class Whole(MLPCritic):
         row_wise = False
 
@@ -243,7 +244,11 @@ def test_a_monitor_that_cannot_look_does_not_stop_the_run():
                 raise RuntimeError("whole batches only")
             return super().score(x)
 
-    assert play(game(Whole((2,), width=8)), START + 20) == []
+    state = game(Whole((2,), width=8))
+    play(state, START + 20)
+    (said,) = warnings_in(state.history)
+    assert said == f"unwatched since round {START}: a monitor met RuntimeError: whole batches only"
+    assert state.round == START + 20
 
 
 def test_watching_changes_no_trajectory():
@@ -259,8 +264,7 @@ def test_watching_changes_no_trajectory():
     with torch.random.fork_rng():
         watch(state, Moons(), {"round": 1.0})
     assert torch.equal(hidden, torch.random.get_rng_state())
-    for a, b in zip(before["players"].values(), state.state_dict()["players"].values(), strict=True):
-        assert all(torch.equal(a["module"][k], b["module"][k]) for k in a["module"])
+    assert same(before, state.state_dict())
     often, seldom = game(network()), game(network())
     play(often, START + 10, log_every=5)
     play(seldom, START + 10, log_every=START + 10)

@@ -11,6 +11,7 @@ from torch import nn
 import se_framework as se
 from divergences import GAN
 from models import MLPCritic, MLPGenerator
+from models.laws import Particles
 from se_framework import compose
 from se_framework.commands import train as command
 from se_framework.config.composing import compose as composed
@@ -18,11 +19,13 @@ from se_framework.config.schema import validate
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError, NonFiniteError
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.execution import Performance, choose
+from se_framework.training.draws import draw_batch, draw_step, step_stream
+from se_framework.training.execution import Execution, choose
 from se_framework.training.execution.graphs import StaticStep
 from se_framework.training.execution.proof import must_agree
 from se_framework.training.loop import measure, train
-from se_framework.training.step import draw, losses, penalties_due, play_round, sample
+from se_framework.training.objective import objective
+from se_framework.training.step import play_round
 from tests.support.tape import record
 
 DEFAULT_DTYPE = torch.float32
@@ -42,9 +45,9 @@ GAMES = {
 
 
 def make(experiment, overrides=(), **options):
-    """Return fresh state and data, the steps executed as the options of Performance say."""
+    """Return fresh state and data, the steps executed as the options of Execution say."""
     assembly = compose(experiment, [*SMALL, *overrides])
-    return replace(assembly.state, performance=Performance(**options)), assembly.data
+    return replace(assembly.state, execution=Execution(**options)), assembly.data
 
 
 def play(experiment, overrides=(), rounds=6, **options):
@@ -68,12 +71,16 @@ def tensors(node):
 # -- bf16 -------------------------------------------------------------------------------------------------------------
 
 
+def drawn(state, data, player):
+    """Return the first batch, which penalties are due, and all that a player's first step depends on."""
+    batch, due = draw_batch(data, 0, BATCH, 0, state.equation), player.due()
+    return batch, due, draw_step(state.played, due, batch, step_stream(0, 0, player.name, 0, batch.x))
+
+
 def gradients(state, data, player, penalty_only=False):
     """Return the scalars of one step and its gradients."""
-    batch = draw(data, BATCH, 0, 0, next(state.equation.model.parameters()))
-    due = penalties_due(state, player)
-    p = sample(state, player, 0, batch)
-    loss, checked = losses(state.played, player, due, batch, p, torch.linspace(0, 1, BATCH) if due else None)
+    _, due, draws = drawn(state, data, player)
+    loss, checked = objective(state.played, player, due, draws)
     loss = checked[2] if penalty_only else loss
     return checked, torch.autograd.grad(loss, player.parameters, materialize_grads=True)
 
@@ -86,8 +93,8 @@ def test_bf16_gradients_are_float32_and_near_the_plain_ones(game):
     experiment, overrides = GAMES[game]
     state, data = make(experiment, overrides)
     fast, _ = make(experiment, overrides, precision="bf16")
-    batch = draw(data, BATCH, 0, 0, next(state.equation.model.parameters()))
-    p, q = (sample(s, s.players[0], 0, batch).x for s in (state, fast))
+    batch, _, draws = drawn(state, data, state.players[0])
+    p, q = (s.played.particles(draws, batch.context).x for s in (state, fast))
     assert q.dtype == torch.float32 and 1e-5 < float((p - q).norm() / p.norm()) < 8 / 2**8
     for player, other in zip(state.players, fast.players, strict=True):
         for penalty_only in (False, True)[: 1 + bool(player.penalised)]:
@@ -178,14 +185,14 @@ def test_a_network_that_draws_or_moves_buffers_is_played_plainly(kind, options):
         equation = se.StandardEquation(
             model=MLPGenerator((2,), width=8), metric=se.Metric(Noisy(kind)), divergence=GAN(), auxiliary=se.Dual()
         )
-        state = se.TrainState(equation, performance=Performance(**chosen))
+        state = se.TrainState(equation, execution=Execution(**chosen))
         train(state, torch.randn(64, 2), rounds=3, batch_size=16, log_every=0, progress=False)
         states.append(state)
     assert same(*states)
-    state = se.TrainState(equation, performance=Performance(**options))
+    state = se.TrainState(equation, execution=Execution(**options))
     play_round(state, se.data.as_data(torch.randn(64, 2)), 16, 1)
     words = "draws random numbers" if kind == "draws" else "moves buffers"
-    assert state.performance.news == [f"plain steps for {name}: a forward pass {words}" for name in ("phi", "theta")]
+    assert state.execution.news == [f"plain steps for {name}: a forward pass {words}" for name in ("phi", "theta")]
 
 
 # -- compilation ------------------------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ def test_compiled_steps_are_the_plain_ones(game):
     experiment, overrides = GAMES[game]
     plain, _ = play(experiment, overrides)
     fast, _ = play(experiment, overrides, compiled=True, backend="aot_eager")
-    assert fast.performance.news == [] and len(fast.performance._steps) == 2
+    assert fast.execution.news == [] and len(fast.execution._steps) == 2
     assert list(fast.equation.state_dict()) == list(plain.equation.state_dict())
     for a, b in zip(tensors(plain.state_dict()), tensors(fast.state_dict()), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-7)
@@ -247,9 +254,9 @@ def test_a_wrong_compilation_is_rejected_with_the_reason(backend, why):
     plain, _ = play("vanilla_gan", TINY)
     fast, _ = play("vanilla_gan", TINY, compiled=True, backend=backend)
     assert same(plain, fast)
-    for name, line in zip(("phi", "theta"), fast.performance.tell(), strict=True):
+    for name, line in zip(("phi", "theta"), fast.execution.tell(), strict=True):
         assert line.startswith(f"{name} is not compiled: ") and why in line and "\n" not in line
-    assert fast.performance.tell() == []
+    assert fast.execution.tell() == []
 
 
 def test_a_compiled_function_that_fails_later_gives_way():
@@ -269,7 +276,7 @@ def test_a_compiled_function_that_fails_later_gives_way():
     news = []
     for _ in range(6):
         play_round(fast, data, BATCH, HORIZON)
-        news += fast.performance.tell()
+        news += fast.execution.tell()
     assert same(plain, fast) and news == ["theta is no longer compiled: RuntimeError: tired"]
 
 
@@ -296,7 +303,7 @@ def test_the_user_reads_why_in_one_line(capsys):
 def test_recorded_steps_are_the_plain_ones_bit_for_bit(experiment, overrides, kinds):
     plain, figures = play(experiment, overrides)
     fast, again = play(experiment, overrides, graphs=True, capture=record)
-    assert fast.performance.news == [] and len(fast.performance._steps) == kinds
+    assert fast.execution.news == [] and len(fast.execution._steps) == kinds
     assert figures == again and same(plain, fast)
 
 
@@ -309,10 +316,10 @@ def test_penalties_with_clocks_of_their_own_have_recordings_of_their_own():
         parts = {"model": model, "divergence": GAN(), "auxiliary": se.Dual()}
         other = se.StandardEquation(metric=two, **parts)
         equation = se.StandardEquation(metric=one, **parts, plus={"other": (0.5, other)})
-        states.append(se.TrainState(equation, performance=Performance(**options)))
+        states.append(se.TrainState(equation, execution=Execution(**options)))
         train(states[-1], torch.randn(64, 2), rounds=7, batch_size=16, log_every=0, progress=False)
     # In seven steps of phi both are due, the first, the second, or none.
-    assert same(*states) and len(states[1].performance._steps) == 1 + 4 and states[1].performance.news == []
+    assert same(*states) and len(states[1].execution._steps) == 1 + 4 and states[1].execution.news == []
 
 
 def test_recorded_steps_may_be_compiled_and_in_bf16():
@@ -323,7 +330,7 @@ def test_recorded_steps_may_be_compiled_and_in_bf16():
     options = {"precision": "bf16", "compiled": True, "backend": "eager"}
     plain, figures = play("vanilla_gan", TINY, precision="bf16")
     fast, same_figures = play("vanilla_gan", TINY, graphs=True, capture=again, **options)
-    assert fast.performance.news == [] and figures == same_figures and same(plain, fast)
+    assert fast.execution.news == [] and figures == same_figures and same(plain, fast)
 
 
 class Bad(se.data.Data):
@@ -331,11 +338,12 @@ class Bad(se.data.Data):
 
     name, event_shape, at = "bad", (2,), 5
 
-    def batch(self, n, seed, index, device="cpu", dtype=None):
-        x = torch.randn(n, 2, generator=torch.Generator().manual_seed(index), dtype=dtype)
-        return x * torch.nan if index == self.at else x
+    def batch(self, start, n, seed, device="cpu"):
+        x = torch.randn(n, 2, generator=torch.Generator().manual_seed(start))
+        return Particles(x * torch.nan if start // n == self.at else x)
 
-    held_out = batch
+    def held_out(self, n, seed=0, device="cpu"):
+        return self.batch(0, n, seed, device)
 
 
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "mle_flow"])
@@ -351,13 +359,12 @@ def test_a_nan_is_caught_at_the_same_step_and_training_goes_on(experiment, at):
         data.at = at
         with pytest.raises(NonFiniteError) as caught:
             [play_round(state, data, BATCH, HORIZON) for _ in range(9)]
-        offence = caught.value.offence
-        seen = (repr(offence), state.round, state.batches, [p.steps_taken for p in state.players])
+        seen = (repr(caught.value.record), state.round, state.samples, [p.steps_taken for p in state.players])
         data.at = None
         more = [play_round(state, data, BATCH, HORIZON) for _ in range(3)]
         found.append((seen, more, state))
     assert found[0][:2] == found[1][:2] and same(found[0][2], found[1][2])
-    fast = found[1][2].performance
+    fast = found[1][2].execution
     assert fast.news == [] and all(isinstance(step, StaticStep) for step in fast._steps.values())
 
 
@@ -368,14 +375,14 @@ def test_recorded_steps_follow_a_restored_optimiser():
     for _ in range(2):  # on from the same point twice, in the same objects
         fast.load_state_dict(copy.deepcopy(half))
         [play_round(fast, data, BATCH, HORIZON) for _ in range(3)]
-        assert same(plain, fast) and fast.performance.news == []
+        assert same(plain, fast) and fast.execution.news == []
 
 
 def test_what_reads_the_device_is_not_recorded():
     plain, _ = play("sinkhorn", ["data=ring8", "model.width=8"], rounds=2)
     fast, _ = play("sinkhorn", ["data=ring8", "model.width=8"], rounds=2, graphs=True, capture=record)
     assert same(plain, fast)
-    assert fast.performance.news[0].startswith("no CUDA graph for theta: RuntimeError: operation not permitted")
+    assert fast.execution.news[0].startswith("no CUDA graph for theta: RuntimeError: operation not permitted")
 
 
 def test_a_recording_that_replays_something_else_is_rejected():
@@ -385,7 +392,7 @@ def test_a_recording_that_replays_something_else_is_rejected():
 
     plain, _ = play("vanilla_gan", TINY)
     fast, _ = play("vanilla_gan", TINY, graphs=True, capture=stale)
-    assert same(plain, fast) and "no CUDA graph for phi: its value is off by" in fast.performance.news[0]
+    assert same(plain, fast) and "no CUDA graph for phi: its value is off by" in fast.execution.news[0]
 
 
 # -- the choice -------------------------------------------------------------------------------------------------------

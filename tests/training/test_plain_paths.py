@@ -1,4 +1,4 @@
-"""Flows and convolutions against the same maps written plainly: rows, modules, no in-place operation, no shared pass.
+"""Perceptrons, flows and convolutions against the same maps written plainly: rows, formulas, no shared pass.
 
 Values, gradients and second derivatives are compared in float64; both sides are the same sums in another order, so a
 difference is some roundings of numbers of order one: 1e-11 leaves room for sums over hundreds of terms.
@@ -7,17 +7,21 @@ difference is some roundings of numbers of order one: 1e-11 leaves room for sums
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.modules.module import register_module_forward_hook
 
+from models.base import Model
 from models.convolutional import ConvCritic, ConvGenerator, Images
-from models.critics import MLPCritic
+from models.critics import GroupSortCritic, MLPCritic
+from models.embeddings import MLPEmbedding
 from models.flows import CouplingFlow, RealNVP
-from models.networks import Perceptron, bound_call, bound_columns, mlp
+from models.generators import MLPGenerator
+from models.networks import Binding, ColumnPerceptron, Dense, mlp
+from models.spectral import SpectralCritic
 from models.splines import SplineFlow
 
 DEFAULT_DTYPE = torch.float64
@@ -48,74 +52,147 @@ def assert_same(ours, plain) -> None:
 # --- perceptrons -------------------------------------------------------------------------------------------------
 
 
-def plainly(net: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
-    """The layers' formulas; rectifiers by ``where``."""
-    for layer in net:
-        if isinstance(layer, nn.Linear):
-            x = x @ layer.weight.T + layer.bias
-        elif isinstance(layer, nn.ReLU):
-            x = torch.where(x > 0, x, 0.0)
-        else:
-            x = layer(x)
+FORMULAS = {
+    None: lambda y: y,
+    "relu": lambda y: torch.where(y > 0, y, 0.0),
+    "leaky_relu": lambda y: torch.where(y > 0, y, 0.2 * y),
+    "tanh": torch.tanh,
+    "silu": lambda y: y * torch.sigmoid(y),
+    "elu": lambda y: torch.where(y > 0, y, torch.expm1(y.clamp(max=0))),
+    "softplus": lambda y: torch.logaddexp(y, torch.zeros_like(y)),
+}
+
+
+def plainly(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The layers' formulas, on rows."""
+    layers = [layer for layer in net.children() if not isinstance(layer, nn.Flatten)]
+    kinks = [layer.activation if isinstance(layer, Dense) else net.activation for layer in layers[:-1]]
+    for layer, kink in zip(layers, [*kinks, None], strict=True):
+        x = FORMULAS[kink](x @ layer.weight.T + layer.bias)
     return x
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_bound_perceptrons(activation, depth):
-    net = perturbed(mlp(3, 4, 5, depth, activation))
+def test_perceptrons_on_rows_and_on_columns(activation, depth):
+    rows, columns = mlp(3, 4, 5, depth, activation), ColumnPerceptron(3, 4, 5, depth, activation)
+    assert not columns(torch.randn(3, 7)).any() and columns.state_dict().keys() == rows.state_dict().keys()
+    columns.load_state_dict(perturbed(rows).state_dict())
     x = torch.randn(7, 3, requires_grad=True)
-    inputs = [x, *net.parameters()]
-    for call in (net, bound_call(net), lambda x: bound_columns(net)(x.T).T):
-        assert_same([call(x)], [plainly(net, x)])
+    for net, call in ((rows, rows), (rows, Binding(rows)(rows)), (columns, lambda x: columns(x.T).T)):
+        inputs = [x, *net.parameters()]
+        assert_same([call(x)], [plainly(rows, x)])
         for twice in (False, True):
-            ours, plain = (slopes(f(x).square().sum(), inputs, twice) for f in (call, lambda x: plainly(net, x)))
+            ours, plain = (slopes(f(x).square().sum(), inputs, twice) for f in (call, partial(plainly, net)))
             assert_same(ours, plain)
 
 
-def test_a_bound_call_leaves_its_input_alone():
-    """ReLU and leaky ReLU work in place, but only on what a linear layer has made."""
-    for kink in (nn.ReLU(), nn.LeakyReLU(0.2)):
-        for layers in ((kink, nn.Linear(3, 2)), (nn.Identity(), kink), (nn.Flatten(1), kink), tuple(mlp(3, 2, 4, 1))):
-            x = torch.randn(6, 3)
-            before = x.clone()
-            bound_call(nn.Sequential(*layers))(x)
-            Perceptron(*layers)(x)
-            assert torch.equal(x, before)
+CRITICS = {
+    **{name: lambda name=name: MLPCritic((3,), 4, 2, name) for name in ACTIVATIONS},
+    "affine": lambda: MLPCritic((3,), depth=0),
+    "labelled": lambda: MLPCritic((3,), 4, 2, classes=2),
+    "other layers": lambda: replaced(nn.Flatten(1), nn.Linear(3, 4), nn.LeakyReLU(-0.5), nn.Linear(4, 1)),
+    "other last layer": lambda: replaced(nn.Flatten(1), Dense(3, 4, activation="relu"), Dense(4, 1, activation="tanh")),
+    "one layer": lambda: replaced(nn.Linear(3, 1)),
+}
 
 
-@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.2])
-def test_kinks_of_any_slope(slope):
-    """A leaky ReLU cannot be undone where its slope is not positive, so there it does not work in place."""
-    net = Perceptron(nn.Linear(3, 4), nn.LeakyReLU(slope), nn.Linear(4, 1))
+def replaced(*layers: nn.Module) -> MLPCritic:
+    """A critic whose network somebody has exchanged."""
+    critic = MLPCritic((3,))
+    critic.net = nn.Sequential(*layers)
+    return critic
+
+
+@pytest.mark.parametrize("make", CRITICS.values(), ids=CRITICS.keys())
+def test_the_gradient_of_a_perceptron_is_its_derivative(make):
+    """In closed form where the nonlinearities are rectifiers, else by differentiation."""
+    critic = perturbed(make())
     x = torch.randn(7, 3, requires_grad=True)
-    ours, plain = (slopes(f(x).square().sum(), [x, *net.parameters()]) for f in (net, lambda x: plainly(net, x)))
-    assert_same(ours, plain)
-    critic = MLPCritic((3,), width=4, depth=1)
-    critic.net = net
-    (want,) = torch.autograd.grad(critic(x).sum(), x)
-    assert_same([critic.gradient(x.detach())], [want])
+    labels = torch.arange(7) % 2 if critic.classes else None
+    (want,) = torch.autograd.grad(critic(x, labels).sum(), x, create_graph=True)
+    got = critic.gradient(x.detach(), labels)
+    assert_same([got], [want])
+    assert_same(*(slopes(g.square().sum(), critic.parameters()) for g in (got, want)))
 
 
-def test_who_listens_to_a_layer_hears_its_call():
-    """With a hook on a layer every layer is called as a module, and no output is written over."""
-    for register in ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"):
-        net, heard, x = mlp(3, 2, 4, 2, "leaky_relu"), [], torch.randn(5, 3, requires_grad=True)
-        want = net(x)
-        getattr(net[1], register)(lambda *_, heard=heard: heard.append(1))
-        for call in (net, bound_call(net)):
-            found = call(x)
-            found.sum().backward()
-            assert torch.equal(found, want)
-        assert len(heard) == 2
-    net, heard = mlp(3, 2, 4, 1, "leaky_relu"), []
-    net[1].register_forward_hook(lambda module, inputs, output: heard.append((output, output.clone())))
-    net(x)
-    assert torch.equal(*heard[0])
-    handle = register_module_forward_hook(lambda module, *_: heard.append(module))
-    mlp(3, 2, 4, 1)(x)
-    handle.remove()
-    assert len(heard) == 6  # four layers, and the stack of them
+# --- hooks -------------------------------------------------------------------------------------------------------
+
+LISTENED = {
+    "perceptron": lambda: MLPCritic((3,), width=4, depth=2),
+    "rectified": lambda: MLPCritic((3,), width=4, depth=2, activation="relu"),
+    "spectral": lambda: SpectralCritic((3,), width=4, depth=2),
+    "group_sort": lambda: GroupSortCritic((3,), width=4, depth=2),
+    "convolutional": lambda: ConvCritic((1, 5, 9), width=2),
+    "spectral convolutional": lambda: ConvCritic((1, 5, 9), width=2, spectral=True),
+    "embedding": lambda: MLPEmbedding((3,), 2, width=4, depth=1),
+    "generator": lambda: MLPGenerator((3,), latent_dim=2, width=4, depth=2),
+    "convolutional generator": lambda: ConvGenerator((1, 5, 9), latent_dim=2, width=2, output="tanh"),
+    "real nvp": lambda: RealNVP((3,), couplings=2, width=4),
+    "spline": lambda: SplineFlow((3,), couplings=2, width=4),
+}
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a module is called as one; a perceptron on columns is made of weights."""
+    return isinstance(module, ColumnPerceptron) or not (isinstance(module, nn.ParameterDict) or list(module.children()))
+
+
+def called(module: nn.Module) -> torch.Tensor:
+    """Scores, embedded points, or particles with their density, of fixed arguments."""
+    source = torch.Generator().manual_seed(3)
+    if not isinstance(module, Model):
+        return module(torch.randn(5, *module.event_shape, generator=source))
+    law = module()
+    p = law.particles(law.noise(5, source))
+    return p.x.flatten() if p.log_prob is None else torch.cat((p.x.flatten(), law.log_prob(p.x)))
+
+
+@pytest.mark.parametrize("make", LISTENED.values(), ids=LISTENED.keys())
+def test_who_listens_to_a_layer_hears_its_call_and_keeps_what_it_returned(make):
+    """Layers are called as modules, and no output is written over afterwards, in the backward pass neither."""
+    module, heard = make(), {}
+    want = called(module)
+    leaves = {name: m for name, m in module.named_modules() if name and is_leaf(m)}
+    for name, leaf in leaves.items():
+        leaf.register_forward_hook(
+            lambda _, __, output, name=name: heard.setdefault(name, []).append((output, output.clone()))
+        )
+    found = called(module)
+    found.square().sum().backward()
+    assert torch.equal(found, want) and heard.keys() == leaves.keys()
+    for name, outputs in heard.items():
+        for output, copy in outputs:
+            assert torch.equal(output, copy), f"{name} was overwritten"
+
+
+def test_the_closed_form_gradient_leaves_what_layers_returned():
+    critic, heard = MLPCritic((3,), width=4, depth=2), []
+    for layer in critic.net:
+        layer.register_forward_hook(lambda _, __, output: heard.append((output, output.clone())))
+    critic.gradient(torch.randn(5, 3))
+    assert len(heard) == 2 and all(torch.equal(*pair) for pair in heard)  # hidden layers: the last is a row of weights
+
+
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_full_backward_hook"])
+def test_who_listens_before_a_layer_or_to_its_gradient_is_called(register):
+    critic, heard = MLPCritic((3,), width=4, depth=2), []
+    x = torch.randn(5, 3, requires_grad=True)
+    want = critic(x)
+    for layer in critic.net:
+        getattr(layer, register)(lambda *_: heard.append(1))
+    found = critic(x)
+    found.sum().backward()
+    assert torch.equal(found, want) and len(heard) == len(critic.net)
+
+
+@pytest.mark.parametrize("make", LISTENED.values(), ids=LISTENED.keys())
+def test_arguments_are_left_alone(make):
+    module = make()
+    inputs = torch.randn(6, *(module().latent_shape if isinstance(module, Model) else module.event_shape))
+    before = inputs.clone()
+    module().particles(inputs) if isinstance(module, Model) else module(inputs)
+    assert torch.equal(inputs, before)
 
 
 # --- flows -------------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@ r"""The auxiliary of transport: q is the model's law, every particle of it moved
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from divergences.base import Divergence
 from models.laws import Particles
-from se_framework.equation.auxiliary import Auxiliary, InnerProblem, Solution
+from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, target
+from se_framework.equation.roles import Role
 from se_framework.errors import ConfigError, IncompatibleError
 
 
@@ -38,8 +39,9 @@ class Transported(Auxiliary):
         ConfigError: steps below 0 or a step size that is not positive.
     """
 
-    uses = "transport"
+    works_through = "has_ground_cost"
     needs_alpha = False
+    moves_points = True
     minimum_name = "-beta E_p sup_y f(y)/beta - c(x, y)"
 
     def __init__(self, steps: int = 0, step_size: float = 0.1) -> None:
@@ -55,11 +57,15 @@ class Transported(Auxiliary):
         ascent = f", then {self.steps} steps of {self.step_size:g}" if self.steps else ""
         return f"among the particles{ascent}"
 
+    def reads_context(self, divergence: Divergence) -> bool:
+        """Whether labels are seen: they are not."""
+        return False
+
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         r"""Return :math:`\beta v`."""
         return beta * v
 
-    def minimum(self, problem: InnerProblem) -> Tensor:
+    def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
         r"""Return :math:`-\beta\,\mathbb E_p f^c`."""
         scores, cost, p = self._move(problem)
         return -problem.beta * p.mean(scores - cost)
@@ -69,6 +75,14 @@ class Transported(Auxiliary):
         scores, cost, p = self._move(problem)
         divergence, f_q = p.mean(cost), problem.beta * p.mean(scores)
         return Solution(problem.beta * divergence - f_q, None, divergence, f_q)
+
+    def f_name(self, divergence: Divergence) -> str:
+        """Return that f is the critic's output, weighted."""
+        return "beta v"
+
+    def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
+        """Return that the value is no bound, and why."""
+        return f"not a bound: {target(divergence, alpha)} by a dual that what the search for sup_y misses raises"
 
     def _move(self, problem: InnerProblem) -> tuple[Tensor, Tensor, Particles]:
         """Return v at the new places and what it cost to get there, shape (N,), with p."""

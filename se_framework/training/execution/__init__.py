@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from se_framework.equation.equation import StandardEquation
 from se_framework.errors import ConfigError
+from se_framework.training.draws import Draws
 from se_framework.training.execution.compilation import Compiled
 from se_framework.training.execution.graphs import Capture, StaticStep, cuda_graph
 from se_framework.training.execution.precision import LowMetric, LowModel, Precision, check_precision
-from se_framework.training.execution.proof import Draws, Losses, evaluate, must_agree, reason
+from se_framework.training.execution.proof import Losses, evaluate, must_agree, reason
 from se_framework.training.players import Broken, Figures, Player
 
-__all__ = ["Draws", "Performance", "check_precision", "choose"]
+__all__ = ["Execution", "check_precision", "choose"]
 
 Use = Literal["auto", "always", "never"]
+CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 Step = Callable[[Draws, Broken], tuple[Figures, Broken]]
 """From draws, and whether the round is broken, to what :meth:`Player.apply` returns."""
 
@@ -35,8 +39,8 @@ def choose(
     players: Sequence[Player],
     device: torch.device,
     members: int = 1,
-) -> Performance:
-    """Return what is used of what is wanted on a device; :attr:`Performance.reasons` says why the rest is not.
+) -> Execution:
+    """Return what is used of what is wanted on a device; :attr:`Execution.reasons` says why the rest is not.
 
     Raises:
         ConfigError: something is wanted that the stacked steps of several members do not have.
@@ -49,9 +53,9 @@ def choose(
                     f"performance.{key}={value}: the members of an ensemble take plain steps, in float32; leave it "
                     "out, or add ensemble.size=1"
                 )
-        return Performance(reasons=dict.fromkeys(("graphs", "compile"), "members train together"))
-    convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in equation.modules())
-    fixed = [p.name for p in players if not all(g.get("fused") and "capturable" in g for g in p.optimizer.param_groups)]
+        return Execution(reasons=dict.fromkeys(("graphs", "compile"), "members train together"))
+    convolutional = any(isinstance(m, CONVOLUTIONS) for m in equation.modules())
+    fixed = [p.name for p in players if not (p.guarded and all("capturable" in g for g in p.optimizer.param_groups))]
     no_graphs = no_compile = ""
     if graphs == "never":
         no_graphs = "not wanted"
@@ -66,11 +70,11 @@ def choose(
     elif compiled == "auto" and not convolutional:
         no_compile = "there is no convolution"
     reasons = {"graphs": no_graphs, "compile": no_compile}
-    return Performance(not no_graphs, not no_compile, precision, reasons=reasons)
+    return Execution(not no_graphs, not no_compile, precision, reasons=reasons)
 
 
 @dataclass
-class Performance:
+class Execution:
     """How player steps are executed, and those that have been prepared.
 
     Attributes:
@@ -130,8 +134,9 @@ class Performance:
         """Return the equation that steps evaluate: the same weights, its networks in the chosen precision."""
         if self.precision == "float32":
             return equation
-        metrics = {name: LowMetric(metric) for name, metric in equation.metrics().items()}
-        return equation.with_modules(LowModel(equation.model), metrics)  # type: ignore[arg-type]
+        low: dict[int, nn.Module] = {id(equation.model): LowModel(equation.model)}
+        low |= {id(metric): LowMetric(metric) for metric in equation.metrics().values()}
+        return equation.with_parts(lambda part: low.get(id(part), part))
 
     def play(
         self, player: Player, kind: Hashable, losses: Losses, draws: Draws, broken: Broken, buffers: list[Tensor]
@@ -146,7 +151,7 @@ class Performance:
             broken: as in :meth:`Player.apply`.
             buffers: what forward passes may move.
         """
-        key = (player.name, kind, *((t.shape, t.dtype) if t is not None else None for t in draws))
+        key = (player.name, kind, *((name, t.shape, t.dtype) for name, t in draws.items()))
         step = self._steps.get(key)
         if step is None or (isinstance(step, StaticStep) and not step.is_current):
             step, final = self._prepared(player, losses, draws, buffers)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from se_framework.training.execution.proof import Draws, Losses, reason
+from se_framework.training.draws import Draws
+from se_framework.training.execution.proof import Losses, reason
 
 
 class Compiled:
@@ -23,8 +24,8 @@ class Compiled:
     """
 
     def __init__(self, losses: Losses, backend: str | Callable[..., Any], news: list[str], name: str) -> None:
-        def one(*tensors: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-            return losses(Draws(*tensors))  # type: ignore[arg-type]
+        def one(draws: Draws) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return losses(draws)
 
         # torch keeps what it compiled by code object, and few versions for each: every step has its own.
         own = FunctionType(one.__code__.replace(), one.__globals__, one.__name__, None, one.__closure__)
@@ -33,7 +34,7 @@ class Compiled:
 
     def compiled(self, draws: Draws) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the losses by the compiled function."""
-        return self._fast(*draws)
+        return self._fast(draws)
 
     def __call__(self, draws: Draws) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the losses, by the plain function if the compiled one fails."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from se_framework.training.execution.proof import Draws, Losses
+from se_framework.training.draws import Draws
+from se_framework.training.execution.proof import Losses
 from se_framework.training.players import Broken, Player
 
 Capture = Callable[[Callable[[], tuple[Tensor, Tensor]], torch.optim.Optimizer], tuple[Callable[[], Any], Any]]
@@ -30,8 +31,8 @@ class StaticStep:
 
     def __init__(self, player: Player, losses: Losses, draws: Draws, capture: Capture) -> None:
         self._player, self._losses = player, losses
-        self._draws = Draws(*(None if t is None else t.clone() for t in draws))  # type: ignore[arg-type]
-        device = draws.x.device
+        self._draws = {name: t.clone() for name, t in draws.items()}
+        device = draws["x"].device
         self._broken = torch.ones((), dtype=torch.bool, device=device)
         exact = torch.float64 if device.type == "cpu" else torch.float32  # what the fused kernels read
         groups = player.optimizer.param_groups
@@ -43,7 +44,9 @@ class StaticStep:
         with rates(self._player.optimizer, self._rates):
             loss, checked = self._losses(self._draws)
             self._values = len(checked)
-            return self._player.apply_queued(loss, checked, self._broken)
+            self._player.clear()
+            self._player.accumulate(loss)
+            return self._player.step_queued(checked, self._broken)
 
     def _state(self) -> Any:
         return self._player.optimizer.state.get(self._player.parameters[0])
@@ -66,9 +69,8 @@ class StaticStep:
     @torch.no_grad()
     def __call__(self, draws: Draws, broken: Broken) -> tuple[Tensor, Tensor]:
         """Play the step on other draws; what it returns is a copy."""
-        for static, new in zip(self._draws, draws, strict=True):
-            if static is not None and new is not None:
-                static.copy_(new)
+        for name, static in self._draws.items():
+            static.copy_(draws[name])
         for rate, group in zip(self._rates, self._player.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         self._broken.copy_(broken) if isinstance(broken, Tensor) else self._broken.fill_(bool(broken))

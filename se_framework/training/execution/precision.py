@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Law
+from models.base import Model, Stream
 from models.laws import Particles
 from se_framework.equation.metric import Metric
 from se_framework.errors import IncompatibleError
@@ -76,25 +76,22 @@ class LowModel(nn.Module):
         model: the model, which is shared.
     """
 
-    has_log_prob = False
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        self.has_log_prob, self.discrete, self.smallest_dimension = False, model.discrete, model.smallest_dimension
 
-    def forward(self, context: Tensor | None = None) -> Law:
-        """Return the law at the current parameters."""
-        return _LowLaw(self.model(context))
+    def forward(self, context: Tensor | None = None) -> Any:
+        """Return the law at the current parameters, whose particles are of the parameters' type."""
+        return self.model(context)
 
+    def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Return what the model draws."""
+        return self.model.draws(n, stream, context)
 
-class _LowLaw:
-    def __init__(self, law: Law) -> None:
-        self._law = law
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._law, name)
-
-    def particles(self, noise: Tensor) -> Particles:
-        with low(noise):
-            p = self._law.particles(noise)
-        return replace(p, x=p.x.to(noise.dtype))
+    def particles(self, draws: dict[str, Tensor], context: Tensor | None = None) -> Particles:
+        """Return the model's particles, computed in bf16."""
+        like = next(iter(draws.values()))
+        with low(like):
+            p = self.model.particles(draws, context)
+        return replace(p, x=p.x.to(like.dtype))

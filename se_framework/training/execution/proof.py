@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-class Draws(NamedTuple):
-    r"""All that a step depends on besides the weights.
-
-    Attributes:
-        x: data, shape (B, \*E).
-        context: labels, shape (B,); None without.
-        noise: latent noise of the model; None where no particle is needed.
-        mix: uniform numbers for penalties, shape (B,); None where none is due.
-    """
-
-    x: Tensor
-    context: Tensor | None = None
-    noise: Tensor | None = None
-    mix: Tensor | None = None
-
+from se_framework.training.draws import Draws
 
 Losses = Callable[[Draws], tuple[Tensor, tuple[Tensor, ...]]]
 """What a player minimises, and the scalars that are checked and recorded with it, all of shape ()."""
@@ -36,7 +20,7 @@ def evaluate(
 
     Buffers and torch's own generators are put back.
     """
-    device = draws.x.device
+    device = draws["x"].device
     generators = [torch.default_generator] + (
         [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
     )

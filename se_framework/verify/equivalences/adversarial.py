@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from divergences import GAN, KL, JensenShannon, ReverseKL, SoftenedReverseKL, Surrogate
+from divergences.checks.running import MODEL
 from models import Affine
 from se_framework.equation.auxiliary import Dual
 from se_framework.equation.equation import StandardEquation
@@ -132,7 +133,7 @@ def least_squares_is_le_cam() -> Iterator[Comparison]:
 def least_squares_generator() -> Iterator[Comparison]:
     of = equation(Surrogate("least_squares"), P)
     best = Q / (Q + P)
-    slope = theta_slope(of, Q, best, view=of.divergence.theta_view())
+    slope = theta_slope(of, Q, best, view=of.divergence.view(MODEL))
     yield equal("gradient", slope, ref.logit_slope(lambda p: (p * (best - 1) ** 2).sum() / 2, P))
 
 
@@ -147,7 +148,7 @@ def hinge_is_total_variation() -> Iterator[Comparison]:
 @claim("hinge: theta's gradient at that critic is that of 2 TV", "Lim and Ye 2017")
 def hinge_gradient() -> Iterator[Comparison]:
     of, sign = equation(Surrogate("hinge"), P), np.sign(Q - P)
-    slope = theta_slope(of, Q, sign, view=of.divergence.theta_view())
+    slope = theta_slope(of, Q, sign, view=of.divergence.view(MODEL))
     yield equal("gradient", slope, _slope(lambda q, p: 2 * ref.total_variation(q, p)))
 
 
@@ -157,7 +158,7 @@ def raised_link_generator() -> Iterator[Comparison]:
         ("gan", GAN(), -np.log1p(np.exp(-BEST))), ("kl", KL(), 1 + BEST), ("reverse_kl", ReverseKL(), -np.exp(-BEST)),
     ):  # fmt: skip
         of = equation(Surrogate("raised_link", of=d), P)
-        slope = theta_slope(of, Q, BEST, view=of.divergence.theta_view())
+        slope = theta_slope(of, Q, BEST, view=of.divergence.view(MODEL))
         yield equal(name, slope, ref.model_slope(lambda link, p: -(p * link).sum(), link, P))
     yield equal("phi has D's own dual", value(equation(Surrogate("raised_link", of=GAN()), P), Q, BEST),
                 value(_game(), Q, BEST))  # fmt: skip

@@ -226,7 +226,7 @@ def soft_value() -> Iterator[Comparison]:
     yield rate("rho -> inf", at, [_minimum(_teacher(t, t), F) + P @ F for t in at], -1.0)
     slope = ref.logit_slope(lambda p: -(p * F).sum(), P)
     gaps = [np.abs(theta_slope(_teacher(t, t), Q, F) - slope).max() for t in at]
-    yield rate("theta's gradient to the policy gradient", at, gaps, -1.0)
+    yield rate("gradient in theta to the policy gradient", at, gaps, -1.0)
 
 
 @claim("online rounds q <- q e^(f_t/rho)/Z are multiplicative weights", "Freund and Schapire 1997")

@@ -101,7 +101,7 @@ def fisher_is_le_cam() -> Iterator[Comparison]:
     yield equal("value", _primal(FisherIPM(ridge=0.0), points=np.eye(len(Q))), np.sqrt(2 * ref.le_cam(Q, P)))
 
 
-@claim("theta's gradient at the best 1-Lipschitz critic is that of W1", "Arjovsky et al. 2017, theorem 3")
+@claim("the gradient in theta at the best 1-Lipschitz critic is that of W1", "Arjovsky et al. 2017, theorem 3")
 def transport_gradient() -> Iterator[Comparison]:
     # Between changes of the sign of F - G, W1 = sum of sign(F - G) (F - G) is linear in p.
     def smooth(p: np.ndarray) -> np.ndarray:

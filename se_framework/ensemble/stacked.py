@@ -25,7 +25,7 @@ def stack(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-class Seat:
+class StackedPlayer:
     """One player of all members: its tensors stacked, one optimiser over them.
 
     Members of equal learning rate that stand side by side are a block, one parameter group of the optimiser.
@@ -39,15 +39,15 @@ class Seat:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def take(self, players: list[Player], tensors: dict[int, Tensor]) -> None:
-        """Sit down for these members.
+    def gather(self, players: list[Player], tensors: dict[int, Tensor]) -> None:
+        """Stack what these members move.
 
         Args:
             players: of the members.
             tensors: the stack that holds a tensor of the first member, by the tensor's id.
         """
         first = self.first = players[0]
-        self.players, self.sign, self.steps = players, first.sign, first.steps
+        self.players, self.role, self.steps, self.decay = players, first.role, first.steps, first.decay
         self.parameters = [tensors[id(p)] for p in first.parameters]
         self._settle = [settle for player in players for settle in settlers(player.module)]
         lr = [player.base_lr[0] for player in players]
@@ -65,7 +65,7 @@ class Seat:
         self.optimizer.state.update(state)
         self._averages = None if first.average is None else Averages(players, tensors)
 
-    def leave(self) -> None:
+    def scatter(self) -> None:
         """Hand the optimiser's state to the members' own optimisers: rows of moments, and copies of counters."""
         for block, group in zip(self._blocks, self.optimizer.param_groups, strict=True):
             for j, param in enumerate(group["params"]):
@@ -76,10 +76,11 @@ class Seat:
                     if moments:
                         own[parameter] = {what: _row(value, what, row) for what, value in moments.items()}
         if self._averages is not None:
-            self._averages.leave()
+            self._averages.scatter()
 
     def set_rate(self, round_index: int, horizon: int) -> None:
         """Set the learning rates of a round."""
+        self.horizon = horizon
         for block, group in zip(self._blocks, self.optimizer.param_groups, strict=True):
             player = self.players[block[0]]
             player.set_rate(round_index, horizon)
@@ -125,16 +126,17 @@ class Averages:
         """Do what ``AveragedModel.update_parameters`` does: the first time it copies."""
         follow = self._own[0].multi_avg_fn
         if self._taken == 0 or follow is None:
-            torch._foreach_copy_(self._parameters, self._followed)
+            for own, followed in zip(self._parameters, self._followed, strict=True):
+                own.copy_(followed)
         else:
             follow(self._parameters, self._followed, self._taken)
         self._taken += 1
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._followed_buffers)
+        for own, followed in zip(self._buffers, self._followed_buffers, strict=True):
+            own.copy_(followed)
         for settle in self._settle:
             settle()
 
-    def leave(self) -> None:
+    def scatter(self) -> None:
         """Hand the counters to the members."""
         for average in self._own:
             average.n_averaged.fill_(self._taken)

@@ -1,0 +1,222 @@
+r"""The auxiliary distribution q: how :math:`\min_q -\alpha H(q) + \beta D(q,p_\theta) - \mathbb E_q f` is taken.
+
+After an exact q-step the players treat q as a constant (Danskin): what they differentiate is the minimum's value. An
+auxiliary with trainable parameters is a player itself, which descends on the same value.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from divergences.base import Divergence
+from models.base import Model
+from models.laws import Particles
+from se_framework.equation.roles import Role
+from se_framework.errors import IncompatibleError
+from se_framework.randomness import Stream
+
+Draws = Mapping[str, Tensor]
+"""Random tensors by purpose."""
+
+
+class Solution(NamedTuple):
+    """The inner minimum with its three terms and the mass of q (None: one), float64 scalars.
+
+    None marks a constant or unknown term.
+    """
+
+    minimum: Tensor
+    entropy: Tensor | None
+    divergence: Tensor | None
+    f_q: Tensor | None
+    up_to_constant: bool = False
+    mass: Tensor | None = None
+
+
+class InnerProblem(NamedTuple):
+    """Everything the minimum over q depends on.
+
+    Attributes:
+        v: critic outputs at p's particles, shape (N,), or their embedding, shape (N, k); None without a metric.
+        v_data: critic outputs on data, shape (M,), or their embedding; None without a metric.
+        data: particles of p_d.
+        p: particles of p_theta; None where D asks for the law only.
+        model: p_theta itself.
+        divergence: D, or a player's view.
+        alpha: weight of H(q).
+        beta: weight of D.
+        metric: f_phi's network at further points, from (B, *E) to (B,); None without a metric.
+        draws: what the auxiliary has drawn for this step, by purpose (:meth:`Auxiliary.draws`).
+    """
+
+    v: Tensor | None
+    v_data: Tensor | None
+    data: Particles
+    p: Particles | None
+    model: Model
+    divergence: Divergence
+    alpha: float
+    beta: float
+    metric: Callable[[Tensor], Tensor] | None = None
+    draws: Draws = {}  # noqa: RUF012  never written to
+
+
+class Auxiliary(nn.Module, ABC):
+    """Base of every q-step: what it computes, what it needs, and what its value means.
+
+    What it needs of the other parts:
+
+    Attributes:
+        uses_metric: f_phi enters; otherwise the auxiliary gives a metric nothing to learn from.
+        embeds: f_phi is not a score but an embedding, in which D is computed.
+        works_through: the declaration of D that must be there (``"has_dual"``, ``"primal_needs"``,
+            ``"entropy_weight"``, ``"has_ground_cost"``, or one of a divergence of one's own); None if D may be absent.
+        needs_mass_one: q is a probability, so D must have its dual over those.
+        needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
+        keeps_function_class: what D asks of the function class of f_phi (1-Lipschitz) is asked here.
+        evaluates_primal: D's primal is computed, so its limits (dimensions, packages) apply.
+        moves_points: the metric is evaluated at points of the auxiliary's own, so its scores may not couple a batch.
+        takes_views: players may see the critic's output through other divergences.
+
+    What its scalar is:
+
+    Attributes:
+        minimum_reads_data: the minimum reads the critic on data (``problem.v_data``), which else only E_pd f does.
+        minimum_name: the minimum's formula, for messages and logs.
+        counts_entropy: alpha H(q) is a part of the total; not where q is the data, and it a constant.
+        free_mass: the minimum runs over q of any mass, so f has no free constant, and the optimal v of two duals agree.
+        advances: :meth:`advance` does something.
+    """
+
+    uses_metric: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
+    works_through: ClassVar[str | None] = None
+    needs_mass_one: bool = False
+    needs_alpha: ClassVar[bool | None] = None
+    keeps_function_class: ClassVar[bool] = False
+    evaluates_primal: ClassVar[bool] = False
+    moves_points: ClassVar[bool] = False
+    takes_views: ClassVar[bool] = False
+    minimum_reads_data: bool = True
+    minimum_name: ClassVar[str] = "min_q"
+    counts_entropy: ClassVar[bool] = True
+    free_mass: bool = False
+
+    @property
+    def advances(self) -> bool:
+        """Whether this auxiliary carries something from step to step that :meth:`advance` moves."""
+        return type(self).advance is not Auxiliary.advance
+
+    @property
+    def draws_itself(self) -> bool:
+        """Whether :meth:`draws` returns something."""
+        return type(self).draws is not Auxiliary.draws
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether f_phi is a score, so that its means under q and p_d are terms of the scalar."""
+        return self.uses_metric and not self.embeds
+
+    # -- what of the model it asks for ---------------------------------------------------------------------------------
+
+    def needs_samples(self, divergence: Divergence) -> bool:
+        """Whether p_theta enters through particles."""
+        return True
+
+    def needs_density(self, divergence: Divergence) -> bool:
+        """Whether p_theta enters through its log-density."""
+        return False
+
+    def reads_context(self, divergence: Divergence) -> bool:
+        """Whether labels of data and particles are seen."""
+        return True
+
+    # -- what it computes ----------------------------------------------------------------------------------------------
+
+    def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
+        """Return f from the critic's output v, shape (B,); v itself by default."""
+        return v
+
+    def draws(self, n: int, stream: Stream) -> dict[str, Tensor]:
+        """Return all that is random in a step, by purpose: drawn outside, for the whole batch; nothing by default.
+
+        Args:
+            n: examples of the batch.
+            stream: a generator for each purpose, with :meth:`~Stream.normal` and :meth:`~Stream.uniform`.
+        """
+        return {}
+
+    def advance(self, problem: InnerProblem, role: Role) -> None:
+        """Move what is carried from step to step (chains, an exact q) before a player's step, without a graph.
+
+        It must live in buffers, filled in place, so that checkpoints hold it and a failed step is taken back.
+        """
+
+    @abstractmethod
+    def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
+        """Return the minimum over q, a scalar the players differentiate.
+
+        Args:
+            problem: what it depends on.
+            role: whose step it is, for an auxiliary that gives players other losses (wake, sleep); None for nobody's.
+        """
+
+    @abstractmethod
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return the minimum with its terms, for the record; the problem is in float64."""
+
+    def values(self, problem: InnerProblem) -> Tensor | None:
+        """Return the minimum particle by particle, shape (N,), where it is their mean under p, else None."""
+        return None
+
+    def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
+        return v
+
+    # -- what its value means ------------------------------------------------------------------------------------------
+
+    @property
+    def scalar_name(self) -> str:
+        """Return the formula of the scalar with q at its minimum."""
+        return f"{self.minimum_name} + E_pd f" if self.has_scores else self.minimum_name
+
+    def f_name(self, divergence: Divergence) -> str:
+        """Return the formula of f in the critic's output v."""
+        return "v"
+
+    def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
+        """Return what the scalar's value on fresh data is: a bound of what, in which direction, or no bound."""
+        return f"{self.scalar_name}, of which {type(self).__name__} declares no bound"
+
+    def unit(self, divergence: Divergence) -> str:
+        """Return what the scalar is counted in: by default what D is."""
+        degree = divergence.cost_degree
+        return divergence.unit if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
+
+
+def target(divergence: Divergence, alpha: float) -> str:
+    """Return what the scalar is at the optimal metric, in words."""
+    return f"{'-alpha H(p_d) + ' if alpha > 0 else ''}beta {type(divergence).__name__}(p_d, p_theta)"
+
+
+def scaled(weight: float, value: Tensor) -> Tensor:
+    """Return the product; a weight of one, the usual one, costs no kernel and no node of the graph."""
+    return value if type(weight) is float and weight == 1.0 else weight * value
+
+
+def needed_scores(problem: InnerProblem) -> tuple[Tensor, Particles]:
+    """Return v and p, which must be there."""
+    if problem.v is None or problem.p is None:
+        raise IncompatibleError("this auxiliary needs a metric f_phi: add metric=mlp")
+    return problem.v, problem.p
+
+
+def needed_density(problem: InnerProblem) -> Tensor:
+    """Return log p_theta at its particles, which must be there."""
+    if problem.p is None or problem.p.log_prob is None:
+        raise IncompatibleError(f"{type(problem.model).__name__} has no density: add model=affine")
+    return problem.p.log_prob

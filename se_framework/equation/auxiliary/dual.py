@@ -1,0 +1,100 @@
+r"""The minimum over q as a convex conjugate: q = p e^v."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from divergences.base import Divergence, InnerSolution
+from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, needed_scores, scaled, target
+from se_framework.equation.roles import Role
+
+
+class Dual(Auxiliary):
+    r"""alpha = 0: :math:`\min_q \beta D(q,p) - \mathbb E_q f = -\beta D^*_p(f/\beta)`, with :math:`f=\beta\,\ell(v)`.
+
+    Args:
+        normalised: q ranges over probability measures (for KL: Donsker-Varadhan) instead of unnormalised q >= 0 (NWJ,
+            f-GAN). The bound is tighter and blind to constants in f, but not additive over a batch.
+    """
+
+    works_through = "has_dual"
+    needs_alpha = False
+    keeps_function_class = True
+    takes_views = True
+    minimum_name = "-beta D*_p(f/beta)"
+
+    def __init__(self, normalised: bool = False) -> None:
+        super().__init__()
+        self.normalised = self.needs_mass_one = self.minimum_reads_data = normalised
+        self.free_mass = not normalised
+
+    def extra_repr(self) -> str:
+        """Show over which q the minimum is taken."""
+        return "over probability q" if self.normalised else "over unnormalised q"
+
+    def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
+        r"""Return :math:`\beta\,\ell(v)`."""
+        return scaled(beta, divergence.link(v))
+
+    def _inner(self, problem: InnerProblem) -> InnerSolution:
+        v, p = needed_scores(problem)
+        return (
+            problem.divergence.inner_normalised(v, p, problem.v_data)
+            if self.normalised
+            else problem.divergence.inner(v, p)
+        )
+
+    def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
+        r"""Return :math:`-\beta D^*_p(\ell(v))`."""
+        if self.normalised:
+            return -scaled(problem.beta, self._inner(problem).conjugate)
+        return -scaled(problem.beta, problem.divergence.mean_conjugate(*needed_scores(problem)))
+
+    def values(self, problem: InnerProblem) -> Tensor | None:
+        r"""Return :math:`-\beta h^*(\ell(v))`, where the conjugate is a mean over examples."""
+        if self.normalised or not problem.divergence.additive_dual:
+            return None
+        return -problem.beta * problem.divergence.conjugate(needed_scores(problem)[0])
+
+    def solve(self, problem: InnerProblem) -> Solution:
+        """Return D(q*, p) and E_q* f of q* = p e^v (or of its normalised form)."""
+        if problem.divergence.surrogate:  # not the conjugate of a D: there is no q, only the two players' losses
+            return Solution(self.minimum(problem), None, None, None)
+        inner, (_, p) = self._inner(problem), needed_scores(problem)
+        entropy, u = None, inner.log_tilt.exp()
+        if p.log_prob is not None:
+            entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
+        mass = None if self.normalised else p.mean(u)
+        f_q = problem.beta * inner.link_q
+        return Solution(-problem.beta * inner.conjugate, entropy, inner.divergence, f_q, mass=mass)
+
+    def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        r"""Return v, or under probability q :math:`\ell^{-1}(\ell(v) - \lambda)`: f is free up to a constant there.
+
+        Where q* = p e^v / Z (:attr:`InnerSolution.log_partition`) log Z is taken off.
+        """
+        divergence = problem.divergence
+        if not self.normalised and divergence.additive_dual:
+            return v
+        inner, s = self._inner(problem), v.double()
+        if self.normalised:
+            s = divergence.inverse_link(divergence.link(s) - inner.multiplier)
+        return (s - inner.log_partition).to(v.dtype)
+
+    def f_name(self, divergence: Divergence) -> str:
+        """Return the link: v itself where the critic's output is a potential."""
+        return "beta v" if divergence.critic_reads == "potential" else "beta l(v)"
+
+    def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
+        """Return of what the value is a lower bound, and where it is none."""
+        if divergence.surrogate:
+            return f"the critic's side of the surrogate {divergence.extra_repr().partition(',')[0]}, no divergence"
+        found = getattr(metric, "function_class", "unrestricted")
+        if divergence.needs_lipschitz and found != "1-Lipschitz by construction":
+            penalty = getattr(metric, "penalty", None)
+            shown = "" if penalty is None else f"{type(penalty).__name__}({penalty.extra_repr()})"
+            detail = f" ({shown}; see its docstring for the bias)" if shown else ""
+            return f"not a bound: {target(divergence, alpha)} with a metric {found}{detail}"
+        exact = divergence.additive_dual and not self.normalised
+        return f"lower bound of {target(divergence, alpha)}" + ("" if exact else ", biased upward by sampling")
