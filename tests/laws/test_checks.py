@@ -28,6 +28,7 @@ from divergences import (
 from divergences.checks import CheckError, check_divergence, divergence_laws, parametrize_with_laws
 from divergences.checks.running import close
 from tests.support.cases import INSTALLED
+from tests.support.naming import case
 
 DEFAULT_DTYPE = torch.float64
 
@@ -80,11 +81,13 @@ def random_generator(seed: int) -> FDivergence:
     return FDivergence(lambda u: sum(w * f(u) for w, f in zip(weights, pieces, strict=True)) + tilt * (u - 1))
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("block", range(10))
-def test_two_hundred_random_generators(block):
-    """Every law for each."""
-    for seed in range(20 * block, 20 * block + 20):
-        check_divergence(random_generator(seed))
+def test_random_generators(block, soak):
+    """Every law for each of 60; of 200 in ``make soak``."""
+    for seed in range(20 * block, 20 * block + (20 if soak else 6)):
+        with case(f"seed {seed}"):
+            check_divergence(random_generator(seed))
 
 
 # -- wrong divergences ------------------------------------------------------------------------------------------------
