@@ -113,10 +113,11 @@ class StandardEquation(nn.Module):
     def view(self, role: Role) -> Divergence | None:
         """Return the divergence through which a player looks at the critic's output; None for D itself.
 
-        A surrogate gives each player a loss of its own. Else two duals share their optimal critic only over
-        unnormalised q, at alpha = 0, and if the metric may be any function.
+        Who moves D's own parameters looks through D. A surrogate gives each player a loss of its own. Else two duals
+        share their optimal critic only over unnormalised q, at alpha = 0, and if the metric may be any function.
         """
-        view = self.divergence.view(role)
+        moves_d = any(part is self.divergence for part in role.parts.values())
+        view = None if moves_d else self.divergence.view(role)
         if view is None or self.divergence.surrogate:
             return view
         free = self.metric is not None and self.metric.function_class == "unrestricted"
