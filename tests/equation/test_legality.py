@@ -68,6 +68,13 @@ class Curved(Dual):
     works_through = "curvature"
 
 
+class Silent(Dual):
+    """An auxiliary of one's own that reads data alone."""
+
+    def needs_samples(self, divergence):
+        return False
+
+
 BROKEN = {
     "metric_missing": (
         Choice(Affine, GAN(), Dual(), None, **PLAIN),
@@ -148,6 +155,10 @@ BROKEN = {
     "need": (
         Choice(Affine, GAN(), Curved(), mlp(), **PLAIN),
         "auxiliary Curved works through curvature of D, and GAN has none",
+    ),
+    "penalty": (
+        Choice(Affine, GAN(), Silent(), mlp(GradientPenalty()), **PLAIN),
+        "GradientPenalty acts at the model's samples, and auxiliary Silent draws none: add metric.penalty=null",
     ),
     "view": (
         Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": CrossEntropy()}),
