@@ -195,7 +195,7 @@ def test_embeddings_and_labels_find_their_place():
     for wrong, fix in (
         (Choice(Affine, GAN(), Dual(), free, **PLAIN), "metric=mlp"),
         (Choice(Affine, Wasserstein1(), Dual(), free, **PLAIN), "metric=groupsort"),
-        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric=embedding"),
+        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric.penalty=null"),
         (Choice(Affine, CrossEntropy(), Embedded(), bounded, **PLAIN), "divergence=sinkhorn"),
         (Choice(MLPGenerator, Sinkhorn(), Empirical(), None, **PLAIN, classes=2), "data.labels=false"),
         (Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0, classes=2), "data.labels=false"),
