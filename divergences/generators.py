@@ -1,58 +1,20 @@
-r"""Named f-divergences: each a generator h, with stable forms where :math:`e^v` would overflow.
+r"""Named f-divergences that can be infinite: each a generator h, with stable forms where :math:`e^v` would overflow.
 
-Every class states the integral it computes for D(q, p); at the saddle q = p_d. :math:`m = (q+p)/2`, sp is softplus,
-:math:`\sigma` the logistic function. Generators follow Nowozin, Cseke, Tomioka 2016 (f-GAN), Tables 1 and 2; where the
-integrals printed there disagree with the generators (Pearson, JS), the generator holds.
+Every class states the integral it computes for D(q, p); at the saddle q = p_d. Words and sources:
+:mod:`divergences.named`.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.functional import logsigmoid
 
 from divergences import gaussians
 from divergences.base import Mover, WeightedPoints
+from divergences.bounded import GAN
 from divergences.f_divergence import FDivergence
 from divergences.gaussians import Gaussian
-from divergences.roots import multiplier
-
-LOG2 = math.log(2.0)
-
-
-def softplus(x: Tensor) -> Tensor:
-    r"""Return :math:`\log(1 + e^x)`, exact at both ends: in float64 it is x from 40 on (torch switches at 20)."""
-    return functional.softplus(x, threshold=40.0)
-
-
-def log_two_sigmoid(v: Tensor) -> Tensor:
-    r"""Return :math:`\log(2\sigma(v)) = \log 2 - \mathrm{sp}(-v)`, without cancellation near v = 0."""
-    near = torch.log1p(torch.tanh(v.clamp(-1, 1) / 2))
-    return torch.where(v.abs() < 1, near, LOG2 + logsigmoid(v))
-
-
-def kl_integrand(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """Return q log(q/p) at log-densities, elementwise: 0 where q = 0, inf where p = 0 alone."""
-    q = log_q.exp()
-    return torch.where(q == 0, 0.0, q * (log_q.clamp(min=-1e300) - log_p))
-
-
-class NamedFDivergence(FDivergence):
-    """An f-divergence whose generator is the method ``h`` of the class."""
-
-    def __init__(self) -> None:
-        super().__init__(self.h, self.value_at_identity, self.supremum)
-
-    def _slope(self, s: Tensor) -> Tensor:
-        return self.link(s)
-
-    @torch.no_grad()
-    def normaliser(self, t: Tensor, p: WeightedPoints) -> Tensor:
-        """Search with the inverse link in closed form."""
-        return multiplier(lambda x: p.mean(self.inverse_link(t - x).exp()).log(), self.link, t, p)
+from divergences.named import LOG2, NamedFDivergence, kl_integrand, log_two_sigmoid, softplus
 
 
 class KL(NamedFDivergence):
@@ -63,6 +25,7 @@ class KL(NamedFDivergence):
     """
 
     entropy_weight = 1.0
+    link_slope = 1.0
 
     between_gaussians = staticmethod(gaussians.kl)
 
@@ -119,85 +82,6 @@ class ReverseKL(NamedFDivergence):
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return -torch.log((-t).clamp(min=0))
-
-
-class JensenShannon(NamedFDivergence):
-    r""":math:`\tfrac12\mathrm{KL}(q\|m) + \tfrac12\mathrm{KL}(p\|m)`; h(u) = (u log u - (1+u) log((1+u)/2)) / 2.
-
-    The row "JS" of f-GAN's tables is twice this.
-    """
-
-    symmetric = True
-    supremum = LOG2 / 2
-
-    def h(self, u: Tensor) -> Tensor:  # noqa: D102
-        return (torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2)) / 2
-
-    def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        x = v.clamp(-1, 1) / 2  # near 0 the two terms cancel to second order
-        near = x.exp() * (x * x.sinh() - x.cosh() * torch.log1p(2 * (x / 2).sinh().square()))
-        return torch.where(v.abs() < 1, near, (v.exp() * log_two_sigmoid(v) + log_two_sigmoid(-v)) / 2)
-
-    def link(self, v: Tensor) -> Tensor:  # noqa: D102
-        return log_two_sigmoid(v) / 2
-
-    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
-        return -log_two_sigmoid(-v) / 2
-
-    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
-        return 2 * t - torch.log((2 - torch.exp(2 * t)).clamp(min=0))
-
-
-class GAN(NamedFDivergence):
-    r""":math:`2\,\mathrm{JSD}(q, p) - \log 4`, the value of the original game; h(u) = u log u - (1+u) log(1+u).
-
-    The critic's loss is binary cross-entropy with logit v (Goodfellow et al. 2014, eq. 1 and Theorem 1).
-    """
-
-    symmetric = True
-    supremum = 0.0
-    value_at_identity = -2 * LOG2
-
-    def h(self, u: Tensor) -> Tensor:  # noqa: D102
-        return torch.xlogy(u, u) - (1 + u) * torch.log1p(u)
-
-    def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        w = v.clamp(max=40)  # e^v sp(-v) -> 1, and is 1 in float64 from v = 40 on, where e^v may overflow
-        return -(w.exp() * softplus(-w) + softplus(v))
-
-    def link(self, v: Tensor) -> Tensor:  # noqa: D102
-        return logsigmoid(v)
-
-    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
-        return softplus(v)
-
-    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
-        return -torch.log(torch.expm1((-t).clamp(min=0)))
-
-
-class SquaredHellinger(NamedFDivergence):
-    r""":math:`\int(\sqrt q - \sqrt p)^2`; h(u) = (sqrt(u) - 1)^2."""
-
-    symmetric = True
-    supremum = 1.0
-
-    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:  # noqa: D102
-        return -2 * torch.expm1(gaussians.log_power(0.5, q, p))
-
-    def h(self, u: Tensor) -> Tensor:  # noqa: D102
-        return (torch.sqrt(u) - 1).square()
-
-    def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        return torch.expm1(v / 2).square()
-
-    def link(self, v: Tensor) -> Tensor:  # noqa: D102
-        return -torch.expm1(-v / 2)
-
-    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
-        return torch.expm1(v / 2)
-
-    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
-        return -2 * torch.log1p((-t).clamp(min=-1))
 
 
 class Pearson(NamedFDivergence):
@@ -270,34 +154,6 @@ class Neyman(NamedFDivergence):
 
     def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
         return -torch.log1p((-t).clamp(min=-1)) / 2
-
-
-class LeCam(NamedFDivergence):
-    r""":math:`\int (q-p)^2/(q+p)`, at most 2; h(u) = (u - 1)^2/(u + 1) (Le Cam 1986, p. 47).
-
-    With :math:`\tau = \tanh(v/2)` the link is :math:`\tau(2-\tau)` and the conjugate :math:`\tau(2+\tau)`.
-    """
-
-    symmetric = True
-    supremum = 1.0
-
-    def h(self, u: Tensor) -> Tensor:  # noqa: D102
-        return (u - 1) * ((u - 1) / (u + 1))
-
-    def value(self, v: Tensor) -> Tensor:  # noqa: D102
-        return torch.expm1(v) * torch.tanh(v / 2)
-
-    def link(self, v: Tensor) -> Tensor:  # noqa: D102
-        tau = torch.tanh(v / 2)
-        return tau * (2 - tau)
-
-    def conjugate(self, v: Tensor) -> Tensor:  # noqa: D102
-        tau = torch.tanh(v / 2)
-        return tau * (2 + tau)
-
-    def inverse_link(self, t: Tensor) -> Tensor:  # noqa: D102
-        rest = torch.sqrt((1 - t).clamp(0, 4))  # 1 - tau: h' runs from -3 to 1
-        return torch.log((2 - rest) / rest)
 
 
 class Jeffreys(NamedFDivergence):

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from divergences import gaussians
 from divergences.base import Mover
+from divergences.bounded import GAN
 from divergences.f_divergence import FDivergence
-from divergences.generators import GAN, NamedFDivergence, kl_integrand, softplus
+from divergences.named import NamedFDivergence, kl_integrand, softplus
 
 RULE = [((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*leggauss(8), strict=True)]
 """Gauss-Legendre nodes and weights on [0, 1]: error 2e-23 |c|^16 on e^(c s)."""
@@ -56,6 +57,7 @@ class WeightedJensenShannon(NamedFDivergence):
         self.weight = float(weight)
         self.supremum = -self.weight * math.log(self.weight)
         self.symmetric = self.weight == 0.5
+        self.link_slope = self.weight
         super().__init__()
 
     def extra_repr(self) -> str:
@@ -108,6 +110,7 @@ class Alpha(NamedFDivergence):
         self.order = float(order)
         self.supremum = 1 / (1 - self.order) if self.order < 1 else math.inf
         self.symmetric = self.order == 0.5
+        self.link_slope = 1.0 if self.order == 1 else None
         super().__init__()
 
     def extra_repr(self) -> str:

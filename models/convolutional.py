@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from models.arguments import checked_at_least, checked_event_shape
-from models.base import Critic, Model, check_context
-from models.laws import PushForward
-from models.networks import Binding, with_context
+from models.base import Critic
+from models.generators import Generator
+from models.networks import with_context
 from models.spectral import SpectralConv2d, SpectralLinear
 
 Output = Literal["linear", "tanh"]
@@ -83,7 +83,7 @@ class Images(nn.Unflatten):
             return images
 
 
-class ConvGenerator(Model):
+class ConvGenerator(Generator):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with g a transposed-convolutional network.
 
     A linear map to the coarsest resolution, then blocks of group normalisation, ReLU and a transposed convolution
@@ -104,9 +104,6 @@ class ConvGenerator(Model):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
-    has_log_prob: ClassVar[bool] = False
-    has_rsample: ClassVar[bool] = True
-    has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -118,15 +115,13 @@ class ConvGenerator(Model):
         classes: int = 0,
         output: Output = "linear",
     ) -> None:
-        super().__init__(event_shape, classes)
-        checked_at_least("latent_dim", latent_dim, 1)
+        super().__init__(event_shape, latent_dim, classes)
         checked_at_least("width", width, 1)
         if output not in get_args(Output):
             raise ValueError(f"output must be linear or tanh, got {output!r}; use tanh for pixels in [-1, 1]")
         self.image_shape = channels, height, columns = checked_image_shape(
             image_shape, self.event_shape, type(self).__name__
         )
-        self.latent_dim = latent_dim
         doublings = halvings(height, columns)
         coarse = (width << doublings, -(-height >> doublings), -(-columns >> doublings))
         layers: list[nn.Module] = [nn.Linear(latent_dim + classes, prod(coarse)), Images(coarse)]
@@ -135,17 +130,11 @@ class ConvGenerator(Model):
         layers += [*_normalised(width), nn.Conv2d(width, channels, 3, padding=1)]
         self.net = nn.Sequential(*layers, *([nn.Tanh()] if output == "tanh" else []))
 
-    def forward(self, context: Tensor | None = None) -> PushForward:
-        r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
-        check_context(self, context)
+    def push(self, z: Tensor, context: Tensor | None) -> Tensor:
+        r"""Return the images, shape (N, \*E)."""
         _, height, columns = self.image_shape
-
-        def push(z: Tensor) -> Tensor:
-            images = self.net(with_context(z, context, self.classes))[..., :height, :columns]
-            return images.reshape(-1, *self.event_shape)
-
-        like = next(self.parameters())
-        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)
+        images = self.net(with_context(z, context, self.classes))[..., :height, :columns]
+        return images.reshape(-1, *self.event_shape)
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:

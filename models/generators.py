@@ -2,6 +2,7 @@ r"""Push-forward models: an affine map of Gaussian noise (with density), and an 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from math import log
 from typing import ClassVar
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.arguments import checked_at_least
-from models.base import Model, check_context
-from models.laws import PushForward
+from models.base import Model, Stream, check_context
+from models.laws import Particles, PushForward
 from models.networks import Activation, Binding, mlp, with_context
 
 
@@ -63,7 +64,50 @@ class Affine(Model):
         return PushForward(push, (self.dimension,), self.event_shape, like=loc, pull=pull)
 
 
-class MLPGenerator(Model):
+class Generator(Model):
+    r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with a network for g; base of our generators.
+
+    A subclass writes :meth:`push`. Drawing noise and carrying it at once need no law to be made.
+
+    Args:
+        event_shape: shape E of one example.
+        latent_dim: dimension of z.
+        classes: number of classes of the context; 0 for an unconditional model.
+    """
+
+    has_log_prob: ClassVar[bool] = False
+    has_rsample: ClassVar[bool] = True
+    has_context: ClassVar[bool] = True
+
+    def __init__(self, event_shape: tuple[int, ...], latent_dim: int, classes: int = 0) -> None:
+        super().__init__(event_shape, classes)
+        checked_at_least("latent_dim", latent_dim, 1)
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def push(self, z: Tensor, context: Tensor | None) -> Tensor:
+        r"""Return :math:`g_\theta(z)`, shape (N, \*E), of latent points, shape (N, latent_dim), and their labels."""
+
+    def forward(self, context: Tensor | None = None) -> PushForward:
+        r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
+        check_context(self, context)
+        push = Binding(self)(lambda z: self.push(z, context))
+        return PushForward(push, (self.latent_dim,), self.event_shape, like=next(self.parameters()))
+
+    def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
+        """Draw latent points, shape (n, latent_dim), as the law does."""
+        check_context(self, context)
+        like = next(self.parameters())
+        noise = torch.randn((n, self.latent_dim), generator=stream("noise"), dtype=like.dtype, device=like.device)
+        return {"noise": noise}
+
+    def particles(self, draws: dict[str, Tensor], context: Tensor | None = None) -> Particles:
+        """Carry latent points to particles of equal weight, with their labels."""
+        check_context(self, context)
+        return Particles(self.push(draws["noise"], context), context=context)
+
+
+class MLPGenerator(Generator):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with g a multilayer perceptron.
 
     Source: Goodfellow et al., "Generative adversarial nets", NIPS 2014.
@@ -77,10 +121,6 @@ class MLPGenerator(Model):
         classes: number of classes of the context, which enters as a one-hot vector; 0 for an unconditional model.
     """
 
-    has_log_prob: ClassVar[bool] = False
-    has_rsample: ClassVar[bool] = True
-    has_context: ClassVar[bool] = True
-
     def __init__(
         self,
         event_shape: tuple[int, ...],
@@ -90,18 +130,10 @@ class MLPGenerator(Model):
         activation: Activation = "relu",
         classes: int = 0,
     ) -> None:
-        super().__init__(event_shape, classes)
-        checked_at_least("latent_dim", latent_dim, 1)
-        self.latent_dim = latent_dim
+        super().__init__(event_shape, latent_dim, classes)
         self.net = mlp(latent_dim + classes, self.dimension, width, depth, activation)
 
-    def forward(self, context: Tensor | None = None) -> PushForward:
-        r"""Return the law of :math:`g_\theta(z)`; it has no ``log_prob``."""
-        check_context(self, context)
-
-        def push(z: Tensor) -> Tensor:
-            x = self.net(with_context(z, context, self.classes))
-            return x if len(self.event_shape) == 1 else x.unflatten(1, self.event_shape)
-
-        like = next(self.parameters())
-        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)
+    def push(self, z: Tensor, context: Tensor | None) -> Tensor:
+        r"""Return the output of the perceptron, shape (N, \*E)."""
+        x = self.net(with_context(z, context, self.classes))
+        return x if len(self.event_shape) == 1 else x.unflatten(1, self.event_shape)

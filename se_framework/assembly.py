@@ -29,6 +29,9 @@ from se_framework.training.loop import train
 from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
 
+BLOCK = 256
+"""Samples drawn at once."""
+
 
 @dataclass
 class Assembly:
@@ -64,6 +67,9 @@ class Assembly:
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
+        They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
+        of more, and one does not depend on the others.
+
         Args:
             n: how many.
             seed: of the draw.
@@ -72,10 +78,14 @@ class Assembly:
         Raises:
             ConfigError: no such label.
         """
-        model, context = self.model, self._context(n, seed, label)
+        model, context = self.model, self._context(-(-n // BLOCK) * BLOCK, seed, label)
+        drawn = []
         with torch.no_grad(), evaluating(model, seed=seed):
-            drawn = model(context).sample((n,), generator=generator(seed, 0, "sample", self.device))
-        return self.data.to_user(drawn)
+            for number in range(-(-n // BLOCK)):
+                labels = None if context is None else context[number * BLOCK : (number + 1) * BLOCK]
+                stream = generator(seed, number, "sample", self.device)
+                drawn.append(self.data.to_user(model(labels).sample((BLOCK,), generator=stream)))
+        return torch.cat(drawn)[:n]
 
     def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
         """Return the labels of n samples."""
@@ -144,7 +154,7 @@ class EnsembleAssembly(Assembly):
 
 def _check_stackable(
     members: int, config: DictConfig, model: Any, metric: Metric | None, divergences: list[Any],
-    made_for: dict[str, Any], data: Data,
+    auxiliaries: list[Any], made_for: dict[str, Any], data: Data,
 ) -> None:  # fmt: skip
     """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
     with torch.device("meta"):
@@ -152,6 +162,7 @@ def _check_stackable(
         for name, node in (config.plus or {}).items():
             outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
             divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+            auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
     optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
     legality.refuse(
         legality.ensemble(
@@ -160,6 +171,7 @@ def _check_stackable(
             [divergence for divergence in divergences if divergence is not None],
             [optimizer] if isinstance(optimizer, type) else [],
             data,
+            [auxiliary for auxiliary in auxiliaries if auxiliary is not None],
         )
     )
 
@@ -229,7 +241,8 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
         config.allow,
     )  # fmt: skip
     if members > 1:
-        _check_stackable(members, config, model, outline, [divergence, *views.values()], made_for, chosen)
+        chosen_parts = [divergence, *views.values()], [auxiliary]
+        _check_stackable(members, config, model, outline, *chosen_parts, made_for, chosen)
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(config.seed, 0, "weights"))

@@ -15,7 +15,7 @@ import se_framework as se
 from benchmarks.speed.contest import largest_difference, must_agree
 from benchmarks.speed.loops import Draws, Nets, Round
 from benchmarks.speed.timer import Side
-from models.laws import Particles, PushForward
+from models.laws import Particles
 from models.networks import LEAK, Dense
 from se_framework.data import Data
 from se_framework.training.loop import measure
@@ -119,22 +119,23 @@ class Replay:
 @contextmanager
 def recorded(equation: se.StandardEquation, data: Data) -> Iterator[Replay]:
     """Record what the engine draws within this context."""
-    found, draw, noise = Replay(), data.batch, PushForward.noise
+    found, draw, draws = Replay(), data.batch, se.StandardEquation.draws
 
     def batch(*arguments: Any, **named: Any) -> Particles:
         drawn = draw(*arguments, **named)
         found.batches.append(drawn.x)
         return drawn
 
-    def latent(law: PushForward, *arguments: Any, **named: Any) -> Tensor:
-        found.noises.append(noise(law, *arguments, **named))
-        return found.noises[-1]
+    def drawn(own: se.StandardEquation, *arguments: Any, **named: Any) -> dict[str, Tensor]:
+        of_parts = draws(own, *arguments, **named)
+        found.noises += [of_parts["model/noise"]] if "model/noise" in of_parts else []
+        return of_parts
 
     metric = equation.metric
     hook = None
     if metric is not None and metric.penalty is not None:
         hook = metric.penalty.register_forward_pre_hook(lambda _, inputs: found.mixes.append(inputs[3]))
-    with mock.patch.object(data, "batch", batch), mock.patch.object(PushForward, "noise", latent):
+    with mock.patch.object(data, "batch", batch), mock.patch.object(se.StandardEquation, "draws", drawn):
         yield found
     if hook is not None:
         hook.remove()

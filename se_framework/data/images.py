@@ -65,11 +65,9 @@ class ImageFolder(PixelData):
         folder, files = files_of(path, size)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
-        count = 0
         for file in files:
             try:
-                pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
-                count += 1
+                pixels[readable.count(True)] = torch.from_numpy(read_image(folder / file, size, grey))
                 readable.append(True)
             except DataError:
                 if not skip_broken:
@@ -128,7 +126,8 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     read = tuple(file for file, good in zip(files, readable, strict=True) if good)
     skipped = tuple(str(file) for file, good in zip(files, readable, strict=True) if not good)
     if len(read) < MIN_ROWS:
-        raise DataError(f"data.path: {str(folder)!r} holds {_images(len(read))}; give at least {MIN_ROWS}")
+        count = f"{len(read) or 'no'} image{'' if len(read) == 1 else 's'}"
+        raise DataError(f"data.path: {str(folder)!r} holds {count}; give at least {MIN_ROWS}")
     if skipped:
         warnings.warn(
             f"data.path: {len(skipped)} of {len(files)} files in {str(folder)!r} are no readable images and left "
@@ -213,9 +212,7 @@ def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
 
     def visit(where: Path) -> None:
         with os.scandir(where) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
-                if entry.name.startswith("."):
-                    continue
+            for entry in sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name):
                 # Symbolic links, pipes and devices are neither.
                 if entry.is_dir(follow_symlinks=False):
                     visit(Path(entry.path))
@@ -248,7 +245,3 @@ def _class_numbers(folder: Path, files: Sequence[Path], owners: Sequence[str], n
         )
     place = {name: i for i, name in enumerate(names)}
     return torch.tensor([place[owner] for owner in owners])
-
-
-def _images(count: int) -> str:
-    return f"{count or 'no'} image{'' if count == 1 else 's'}"

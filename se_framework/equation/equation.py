@@ -25,6 +25,7 @@ from models.laws import Particles
 from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary, Draws, InnerProblem
 from se_framework.equation.metric import Metric
+from se_framework.equation.modes import evaluating
 from se_framework.equation.roles import Role, roles_of
 from se_framework.equation.terms import OWN, Terms, record
 from se_framework.errors import ConfigError, IncompatibleError
@@ -156,7 +157,7 @@ class StandardEquation(nn.Module):
         if self.uses_samples:
             found = {f"model/{k}": v for k, v in self.model.draws(n, stream, context).items()}
         for name, own in self.equations():
-            if type(own.auxiliary).draws is not Auxiliary.draws:
+            if own.auxiliary.draws_itself:
                 drawn = own.auxiliary.draws(n, stream.below(f"auxiliary/{name}"))  # type: ignore[attr-defined]
                 found |= {f"auxiliary/{name}/{k}": v for k, v in drawn.items()}
         return found
@@ -290,7 +291,8 @@ class StandardEquation(nn.Module):
                 f"no log-ratio: metric={type(self.metric).__name__}, divergence={type(self.divergence).__name__}; "
                 "a smooth f-divergence with an unrestricted metric has one"
             )
-        return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
+        with evaluating(self):
+            return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
 
 
 def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:

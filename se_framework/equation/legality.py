@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn, optim
 
+from se_framework.equation.metric import BATCH_NORMS
 from se_framework.equation.rules import Choice, Violation, name_of, show, suitable, violations
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
@@ -39,12 +40,14 @@ RULES: dict[str, str] = {
     "context": "data with labels needs a model, a metric and a D that read them",
     "image": "convolutions need data that are images",
     "batch_coupled": "a per-example penalty or a c-transform needs uncoupled examples",
+    "penalty": "a penalty at the model's samples needs an auxiliary that draws some",
     "view": "a player's view needs the dual, and a divergence that has one",
     "ensemble": "members train together only where vmap can evaluate them at once",
 }
 """Every rule by its name."""
 ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
 """Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
@@ -71,6 +74,7 @@ def ensemble(
     divergences: Sequence[Any] = (),
     optimizers: Sequence[type] = (),
     data: Any = None,
+    auxiliaries: Sequence[Any] = (),
 ) -> list[Violation]:
     """Return what cannot be done for all members at once: by what it declares, before a member is built.
 
@@ -80,6 +84,7 @@ def ensemble(
         divergences: D of every summand, and views.
         optimizers: the classes of the players' optimisers.
         data: p_d.
+        auxiliaries: of every summand.
     """
     problems = [
         f"{name_of(d)} is computed by a program that takes one problem at a time"
@@ -87,15 +92,20 @@ def ensemble(
         if not d.stackable
     ]
     parts = [part for module in modules for part in module.modules()]
-    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
+    if any(isinstance(part, BATCH_NORMS) for part in parts):
         problems.append("batch normalisation moves its buffers in every forward pass")
-    if any(isinstance(part, nn.modules.dropout._DropoutNd) for part in parts):
+    if any(isinstance(part, DROPOUTS) for part in parts):
         problems.append("dropout draws on the one global generator")
     problems += [
         f"optimiser {kind.__name__} may couple the entries of a tensor, which would be those of all members: choose "
         f"one of {', '.join(ELEMENTWISE)}"
         for kind in dict.fromkeys(optimizers)
         if kind not in [getattr(optim, name) for name in ELEMENTWISE]
+    ]
+    problems += [
+        f"auxiliary {name_of(auxiliary)} carries something from step to step, for one run at a time"
+        for auxiliary in auxiliaries
+        if auxiliary.advances
     ]
     if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")

@@ -83,7 +83,7 @@ def log_density(assembly: Assembly, x: Tensor, context: Tensor | None = None) ->
 def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     """Return T on held-out data and fresh samples, with standard error, what it is, n and seed."""
     equation, data = assembly.equation, assembly.data
-    n = min(n, PAIRWISE) if any(compares_pairs(own) for _, own in equation.equations()) else n
+    n = min(n, PAIRWISE) if any(own.auxiliary.compares_pairs(own.divergence) for _, own in equation.equations()) else n
     kind = like(equation)
     x = in_type(data.held_out(n, seed, kind.device), equation, kind)
     stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
@@ -97,12 +97,6 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
         entry["se"] = error * scale
     unit = equation.auxiliary.unit(equation.divergence)
     return entry | {"bound": bound(equation), "unit": unit + (", standardised" if factor is None else "")}
-
-
-def compares_pairs(equation: StandardEquation) -> bool:
-    """Whether every particle is compared with every example, so that time and memory grow with the square."""
-    auxiliary = equation.auxiliary
-    return auxiliary.moves_points or (auxiliary.evaluates_primal and auxiliary.needs_samples(equation.divergence))
 
 
 def bound(equation: StandardEquation) -> str:

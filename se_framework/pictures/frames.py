@@ -16,7 +16,7 @@ from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.modes import evaluating
 from se_framework.errors import RunDirectoryError
-from se_framework.pictures.plots import Critic, picture
+from se_framework.pictures.plots import Reading, picture
 from se_framework.randomness import Stream, generator
 from se_framework.runs.files import write_atomically
 from se_framework.training.draws import draw_batch, like
@@ -54,7 +54,7 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
     picture(data, data.to_user(samples), path, model_log_prob=density, title=title, note=state.note, critic=critic)
 
 
-def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
+def reading(state: TrainState, batch: Particles, p: Particles) -> Reading | None:
     """Return the critic's name and values on points of model space: a log-ratio where it reads one, else f."""
     equation, points = state.equation, p.x
     if equation.metric is None or not equation.auxiliary.has_scores or batch.context is not None:
@@ -67,7 +67,7 @@ def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
         with evaluating(equation):
             return equation.log_ratio(x, batch, p) if readable else equation.f(equation.metric(x))  # type: ignore[misc]
 
-    return Critic("critic's log p_d/p" if readable else "critic's f", values, readable)
+    return Reading("critic's log p_d/p" if readable else "critic's f", values, readable)
 
 
 def animate(directory: Path, path: Path) -> None:

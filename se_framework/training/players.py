@@ -188,7 +188,7 @@ class Player:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             return self.parameters[0].new_zeros(())
-        return nn.utils.get_total_norm(gradients)
+        return torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))  # half of get_total_norm's time
 
     @torch.no_grad()
     def _settle_unless(self, broken: Tensor) -> None:

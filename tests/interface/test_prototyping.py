@@ -48,7 +48,7 @@ def call(command, folder):
     """Run a command of the page in a folder."""
     name, *arguments = shlex.split(command)
     quick = ["device=cpu", "progress=false"] if name == "se-train" else []
-    return commands.call([*COMMANDS[name], *arguments, *quick], folder)
+    return commands.call([*COMMANDS[name], *arguments, *quick], folder, commands.SMALL_SCORES)
 
 
 def masked(line):

@@ -136,6 +136,16 @@ class Undeclared(Affine):
     has_log_prob = False
 
 
+class DrawsByItself(Affine):
+    def draws(self, n, stream, context=None):
+        return {"noise": torch.randn(n, self.dimension, dtype=self.loc.dtype)}
+
+
+class DropsLabels(MLPGenerator):
+    def particles(self, draws, context=None):
+        return self(context).particles(draws["noise"])
+
+
 class HalfMixture(GaussianMixture):
     def forward(self, context=None):
         law = super().forward(context)
@@ -164,6 +174,8 @@ WRONG_MODELS = [
     (wrong_law({"noise": lambda self, n, generator=None: torch.randn(n, 1, dtype=self.like.dtype)}),
      "determined_by_noise: noise of the same generator differs"),
     (wrong_law({"noise": lambda self, n, generator=None: torch.randn(n, 1, generator=generator)}), "dtype_kept"),
+    (DrawsByItself, "determined_by_draws: draws of streams differ"),
+    (lambda shape: DropsLabels(shape, width=8, classes=3), "determined_by_draws: the particles do not carry"),
     (Frozen, "gradient_reaches_every_parameter: .* has no gradient"),
     (Forgets, "law_keeps_its_parameters: particles of a law made by functional_call"),
     (TakesLabels, "context_is_read: classes = 0, but a call with labels is taken"),

@@ -12,7 +12,7 @@ from models import Affine, GroupSortCritic, MLPCritic, Particles
 from se_framework import Dual, Metric, StandardEquation, TrainState, train
 from se_framework.data import GaussianMixture
 from se_framework.pictures.frames import animate, frame, reading
-from se_framework.pictures.plots import _kernel_estimate
+from se_framework.pictures.panels import kernel_estimate
 from se_framework.runs.directory import RunDirectory
 
 
@@ -83,7 +83,7 @@ def test_the_critics_line_is_the_log_ratio_it_reads(normalised):
     assert not potential.is_log_ratio and potential.name == "critic's f"
 
 
-def test_the_kernel_estimate_is_the_smoothed_density():
+def test_thekernel_estimate_is_the_smoothed_density():
     """Of n normal draws with bandwidth w the expected estimate is the density of N(0, 1 + w^2)."""
     n = 50_000
     samples = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -91,4 +91,4 @@ def test_the_kernel_estimate_is_the_smoothed_density():
     width = 0.3 * n**-0.2
     want = torch.distributions.Normal(0.0, math.sqrt(1 + width**2)).log_prob(x).exp()
     error = (want / (2 * math.sqrt(math.pi) * n * width)).sqrt()  # of a kernel estimate, to first order
-    assert bool(((_kernel_estimate(samples, x) - want).abs() < 4.5 * error).all())
+    assert bool(((kernel_estimate(samples, x) - want).abs() < 4.5 * error).all())
