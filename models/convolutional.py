@@ -144,8 +144,8 @@ class ConvGenerator(Model):
             images = self.net(with_context(z, context, self.classes))[..., :height, :columns]
             return images.reshape(-1, *self.event_shape)
 
-        like = next(self.parameters())
-        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)
+        like = next(self.net.parameters())
+        return PushForward(Binding(self.net)(push), (self.latent_dim,), self.event_shape, like=like)
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:

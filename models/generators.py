@@ -103,5 +103,5 @@ class MLPGenerator(Model):
             x = self.net(with_context(z, context, self.classes))
             return x if len(self.event_shape) == 1 else x.unflatten(1, self.event_shape)
 
-        like = next(self.parameters())
-        return PushForward(Binding(self)(push), (self.latent_dim,), self.event_shape, like=like)
+        like = next(self.net.parameters())
+        return PushForward(Binding(self.net)(push), (self.latent_dim,), self.event_shape, like=like)
