@@ -49,6 +49,9 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
     if samples is not None:
         log_prob = partial(log_density, assembly) if assembly.state.equation.model.has_log_prob else None
         of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed, model_log_prob=log_prob))
+        if of_samples is None and log_prob is not None:
+            found["nll"] = {"why": why, "n": n, "seed": seed}
+            of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed))
         found |= of_samples or {}
     if why:
         found["samples"] = {"why": why, "n": n, "seed": seed}
@@ -135,16 +138,18 @@ def _value_and_error(
 
 
 def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:
-    """Return the name of the score that stands for a run: the one asked for, else the Frechet distance, else W2.
+    """Return the name of the score that stands for a run: the one asked for, else Frechet, else W2, else T held out.
 
     Raises:
         ConfigError: there is no such score.
     """
-    if name is None:
-        return "frechet" if "frechet" in found else "w2"
-    if name not in found:
-        raise ConfigError(f"score={name}: this data and model have no such score: {nearest(name, found)}")
-    return name
+    known = [key for key, entry in found.items() if "value" in entry]
+    wanted = name or next((key for key in ("frechet", "w2") if key in known), "held_out_value")
+    if wanted not in known:
+        why = "; ".join(dict.fromkeys(entry["why"] for entry in found.values() if "why" in entry))
+        reason = f" ({why})" if why else ""
+        raise ConfigError(f"score={wanted}: this data and model have no such score{reason}: {nearest(wanted, known)}")
+    return wanted
 
 
 def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:
