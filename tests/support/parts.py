@@ -6,11 +6,13 @@ Each has an optimum that is known in closed form, or a course that can be writte
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from divergences import Divergence
+from models import Affine
 from models.base import Model
 from models.laws import Particles, PushForward
 from se_framework.data import Data
@@ -155,3 +157,122 @@ class Chain(Auxiliary):
 
     def solve(self, problem):
         return Solution(self.minimum(problem).double(), None, None, None)
+
+
+class Bare(Divergence):
+    """A divergence that declares nothing: what its auxiliary makes of it is known to that alone."""
+
+
+class OwnStep(Auxiliary):
+    r"""A q-step of one's own: min_q = -E_p(v + v^2/4), Pearson's conjugate, written out here; only what must be."""
+
+    def f(self, v, divergence, beta):
+        return v
+
+    def minimum(self, problem, role=None):
+        return -problem.p.mean(problem.v + problem.v.square() / 4)
+
+    def solve(self, problem):
+        return Solution(self.minimum(problem), None, None, None)
+
+
+class Said(OwnStep):
+    """The same, with words of its own."""
+
+    minimum_name = "-E_p(v + v^2/4)"
+
+    def meaning(self, divergence, metric, alpha):
+        return "lower bound of chi squared, by hand"
+
+    def unit(self, divergence):
+        return "squared surprise"
+
+
+class Doubled(Model):
+    """x = 2 z + shift, and its particles say their z."""
+
+    has_log_prob, has_rsample = False, True
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape)
+        self.shift = nn.Parameter(torch.zeros(event_shape))
+
+    def forward(self, context=None):
+        return PushForward(lambda z: 2 * z + self.shift, self.event_shape, self.event_shape, self.shift)
+
+    def particles(self, draws, context=None):
+        p = super().particles(draws, context)
+        return replace(p, latent=draws["noise"], log_prob=-draws["noise"].square().sum(1))
+
+
+class ReadsLatents(Auxiliary):
+    r"""E_p |x - 2 z - shift|^2 + E_p(log p + |z|^2): zero of particles whose fields belong together, else not."""
+
+    uses_metric = False
+    minimum_name = "E_p |x - 2 z|^2"
+
+    def minimum(self, problem, role=None):
+        p = problem.p
+        told = (p.x - 2 * p.latent - problem.model.shift).square().sum(1) + p.log_prob + p.latent.square().sum(1)
+        return p.mean(told.to(p.x.dtype)) + (problem.draws["kick"] * p.x[:, 0]).mean() * 0
+
+    def draws(self, n, stream):
+        return {"kick": stream.normal("kick", (n,))}
+
+    def solve(self, problem):
+        return Solution(self.minimum(problem).double(), None, None, None)
+
+
+class Noisy(Model):
+    """A network with dropout and batch normalisation, and a density that draws on torch's own generator."""
+
+    has_log_prob, has_rsample = True, True
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape)
+        d = self.dimension
+        self.net = nn.Sequential(nn.Linear(d, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, d))
+
+    def forward(self, context=None):
+        net, like = self.net, self.net[0].weight
+
+        class Law(PushForward):
+            def log_prob(self, value):
+                return -net(value.flatten(1)).square().sum(1) + torch.rand(len(value), dtype=value.dtype)
+
+        return Law(lambda z: net(z).reshape(-1, *self.event_shape), (self.dimension,), self.event_shape, like)
+
+
+class Silent(Affine):
+    """It declares a density that it does not have."""
+
+    def forward(self, context=None):
+        law = super().forward(context)
+
+        def refuse(value):
+            raise NotImplementedError("this density is not known after all")
+
+        law.log_prob = refuse
+        return law
+
+
+class NoisyCritic(nn.Module):
+    """A critic with dropout."""
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        d = math.prod(event_shape)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(d, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, x):
+        return self.net(x).squeeze(1)
+
+
+class Plain(nn.Module):
+    """A constant f without parameters: one everywhere, with a graph to x."""
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+
+    def forward(self, x):
+        return 1 + 0 * x.flatten(1).sum(1)
