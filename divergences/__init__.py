@@ -10,6 +10,7 @@ from divergences.likelihood import CrossEntropy
 from divergences.one_dimensional import Wasserstein1D
 from divergences.optimal_transport import OptimalTransport
 from divergences.parametric import Alpha, WeightedJensenShannon
+from divergences.regularised import LipschitzRegularised
 from divergences.renyi import Renyi
 from divergences.sliced import SlicedWasserstein
 from divergences.surrogates import SURROGATES, Surrogate
@@ -20,6 +21,7 @@ __all__ = [
     "GAN",
     "KL",
     "LeCam",
+    "LipschitzRegularised",
     "Alpha",
     "MMD",
     "CrossEntropy",

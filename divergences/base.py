@@ -94,6 +94,8 @@ class Divergence(nn.Module):
         has_normalised_dual: the dual over probability q is there as well.
         additive_dual: :math:`D^*_p` over unnormalised q is a mean under p, that of :meth:`conjugate`; else only
             :meth:`mean_conjugate` and :meth:`inner` are there, and a sample's value is biased.
+        link_slope: L where :math:`|\ell(v)-\ell(w)|\le L|v-w|` for all v, w, so that f/beta is L-Lipschitz where v is
+            1-Lipschitz; None where no L is known, or there is none.
         convex_in_q: D(., p) is convex, without which there is no dual that is the conjugate of D.
         unit: what a value of cost_degree 0 is counted in.
         up_to_constant: the value is meaningful only up to a constant that does not depend on the model.
@@ -119,6 +121,7 @@ class Divergence(nn.Module):
     entropy_weight: ClassVar[float | None] = None
     value_at_identity: float = 0.0
     symmetric: bool = False
+    link_slope: float | None = None
     convex_in_q: bool = True
     cost_degree: float = 0.0
     unit: ClassVar[str] = "nats"

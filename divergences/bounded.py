@@ -23,6 +23,7 @@ class JensenShannon(NamedFDivergence):
 
     symmetric = True
     supremum = LOG2 / 2
+    link_slope = 0.5
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (torch.xlogy(u, u) - (1 + u) * torch.log((1 + u) / 2)) / 2
@@ -50,6 +51,7 @@ class GAN(NamedFDivergence):
 
     symmetric = True
     supremum = 0.0
+    link_slope = 1.0
     value_at_identity = -2 * LOG2
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
@@ -102,6 +104,7 @@ class LeCam(NamedFDivergence):
 
     symmetric = True
     supremum = 1.0
+    link_slope = 32 / 27  # at u = 1/2
 
     def h(self, u: Tensor) -> Tensor:  # noqa: D102
         return (u - 1) * ((u - 1) / (u + 1))

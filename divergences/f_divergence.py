@@ -24,7 +24,7 @@ from torch import Tensor
 
 from divergences.base import Divergence, InnerSolution, WeightedPoints
 from divergences.limits import limit_at_zero
-from divergences.roots import EPS, FAR, Table, multiplier, readable, scores
+from divergences.roots import EPS, FAR, Scores, Table, multiplier, readable, scores
 
 LIMIT = 20.0
 """|v| up to which the generic form is evaluated: beyond, u h'(u) - h(u) cancels more than 1e-6 in float64."""
@@ -71,7 +71,7 @@ class FDivergence(Divergence):
                 f"the generator {self.generator_name} has h(1) = {at_one:.6g}, expected {value_at_identity:g}: "
                 "subtract the constant or declare value_at_identity"
             )
-        slope = self._slope(v)
+        slope = self.slope(v)
         rise = slope.diff()
         rounding = 64 * EPS / v[1:].exp().clamp(max=1)  # a derivative through log u rounds like 1/u
         if bool((rise < -(1e-9 + rounding) * slope.abs()[1:].clamp(min=1)).any()):
@@ -89,7 +89,7 @@ class FDivergence(Divergence):
                 f"the generator {self.generator_name} returned {got} for u of shape {tuple(v.shape)}: it must act on "
                 "every element of a tensor"
             )
-        wrong = h.isnan() | (h == -torch.inf) | (~self._slope(v).isfinite() & (h < 1e150))
+        wrong = h.isnan() | (h == -torch.inf) | (~self.slope(v).isfinite() & (h < 1e150))
         if bool(wrong.any()):
             at = float(v[wrong][v[wrong].abs().argmin()].exp())
             raise ValueError(f"the generator {self.generator_name} or its derivative is not a number at u = {at:.3g}")
@@ -99,7 +99,7 @@ class FDivergence(Divergence):
         low, high, s_low, s_high = v[:-1], v[1:], slope[:-1], slope[1:]
         for _ in range(35):  # halve towards the steeper half: the rise of a smooth h' falls to 3e-12 of its derivative
             middle = (low + high) / 2
-            s = self._slope(middle)
+            s = self.slope(middle)
             left = s - s_low > s_high - s
             low, high = torch.where(left, low, middle), torch.where(left, middle, high)
             s_low, s_high = torch.where(left, s_low, s), torch.where(left, s, s_high)
@@ -122,7 +122,7 @@ class FDivergence(Divergence):
 
         That is as far as it is finite and does not fall: an overflow inside h may hide in a finite number.
         """
-        far = self._slope(5 * 2 ** torch.arange(-3, 8, dtype=torch.float64))
+        far = self.slope(5 * 2 ** torch.arange(-3, 8, dtype=torch.float64))
         falls = ~(far.diff() >= -1e-9 * far[1:].abs().clamp(min=1)) | ~far[1:].isfinite()
         reach = int(torch.cat([falls, torch.tensor([True])]).int().argmax())
         before, last = float(far[max(reach - 1, 0)]), float(far[reach])
@@ -157,7 +157,7 @@ class FDivergence(Divergence):
 
     # The dual, generic: in float64, because u h'(u) - h(u) cancels.
 
-    def _slope(self, s: Tensor) -> Tensor:
+    def slope(self, s: Tensor) -> Tensor:
         """Return h'(e^s) in the type of s, for any s."""
         return self._h_and_slope(s.exp())[1]
 
@@ -197,7 +197,7 @@ class FDivergence(Divergence):
     @torch.no_grad()
     def inverse_link(self, t: Tensor) -> Tensor:
         r"""Return :math:`s` with :math:`h'(e^s) = t`, without a gradient; -inf below h'(e^-40), +inf above h'(e^40)."""
-        return Table(self._slope, t.device).exactly(t.double()).to(t.dtype)
+        return Table(self.slope, t.device).exactly(t.double()).to(t.dtype)
 
     # The dual over probability q.
 
@@ -209,17 +209,17 @@ class FDivergence(Divergence):
             t: :math:`f/\beta` at p's particles, shape (N,), float64.
             p: the particles.
         """
-        table = Table(self._slope, t.device)
+        table = Table(self.slope, t.device)
 
         def search(inverse: Callable[[Tensor], Tensor]) -> Tensor:
-            return multiplier(lambda x: p.mean(inverse(t - x).exp()).log(), self._slope, t, p)
+            return multiplier(lambda x: p.mean(inverse(t - x).exp()).log(), self.slope, t, p)
 
         found, visible = search(table.roughly), readable(t)
         # Newton on the logarithm of the mass, with one slope, by differences: an error e becomes 1e-4 e or less.
         step = 1e-4
         s = table.roughly(t - found)
         s, inside = s.clamp(min=-FAR, max=FAR), s.isfinite()
-        curvature = (self._slope(s + step) - self._slope(s - step)) / (2 * step)
+        curvature = (self.slope(s + step) - self.slope(s - step)) / (2 * step)
         u = torch.where(inside, s.exp(), 0.0)
         stiffness = p.mean(u) / p.mean(torch.where(inside, u / curvature, 0.0))
         for _ in range(5):
@@ -243,12 +243,16 @@ class FDivergence(Divergence):
         :math:`\lambda \ge \sup f/\beta - h'(\infty)` over the data as well as p's particles; when that bound is
         active the rest of the mass sits at the supremum and enters D as mass times h'(inf).
         """
-        t, origin, floor = scores(self.link, self._slope, self.supremum, v, p, v_data)
+        return self.over_probabilities(scores(self.link, self.slope, self.supremum, v, p, v_data), p, v.dtype)
+
+    def over_probabilities(self, of: Scores, p: WeightedPoints, dtype: torch.dtype) -> InnerSolution:
+        r"""Do what :meth:`inner_normalised` does, at scores f/beta made by any link; the conjugate is of ``dtype``."""
+        t, origin, floor = of
         found = self.normaliser(t.detach(), p)
         active = floor > found
         lagrange = torch.where(active, floor, found)
         log_tilt = self.inverse_link((t - lagrange).detach())
-        u, rate = log_tilt.exp(), self._rate(log_tilt)
+        u, rate = log_tilt.exp(), self.rate(log_tilt)
         h = self.h(u.clamp(min=math.exp(-FAR)) if type(self) is FDivergence else u)  # u log u at 0 is NaN in most hands
         moved = t - t.detach() - (lagrange - lagrange.detach())
         excess = p.mean(u) + p.mean(rate * moved)
@@ -259,7 +263,7 @@ class FDivergence(Divergence):
         if self.supremum < torch.inf:
             divergence = divergence + rest * self.supremum
         return InnerSolution(
-            conjugate=(origin + lagrange + p.mean(u * (t - lagrange) - h) + second).to(v.dtype),
+            conjugate=(origin + lagrange + p.mean(u * (t - lagrange) - h) + second).to(dtype),
             divergence=divergence,
             link_q=origin + p.mean(u * t.detach()),
             log_tilt=log_tilt,
@@ -267,9 +271,9 @@ class FDivergence(Divergence):
         )
 
     @torch.no_grad()
-    def _rate(self, log_tilt: Tensor) -> Tensor:
+    def rate(self, log_tilt: Tensor) -> Tensor:
         r"""Return :math:`(h^*)'' = du/dt = e^s/\ell'(s)`, 0 where q* is 0."""
         there = log_tilt.isfinite()
         s = torch.where(there, log_tilt, 0.0)
-        curvature = torch.func.vjp(self._slope, s)[1](torch.ones_like(s))[0]
+        curvature = torch.func.vjp(self.slope, s)[1](torch.ones_like(s))[0]
         return torch.where(there, s.exp() / curvature, 0.0)

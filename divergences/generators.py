@@ -25,6 +25,7 @@ class KL(NamedFDivergence):
     """
 
     entropy_weight = 1.0
+    link_slope = 1.0
 
     between_gaussians = staticmethod(gaussians.kl)
 

@@ -44,7 +44,7 @@ class NamedFDivergence(FDivergence):
     def __init__(self) -> None:
         super().__init__(self.h, self.value_at_identity, self.supremum)
 
-    def _slope(self, s: Tensor) -> Tensor:
+    def slope(self, s: Tensor) -> Tensor:  # noqa: D102
         return self.link(s)
 
     @torch.no_grad()

@@ -57,6 +57,7 @@ class WeightedJensenShannon(NamedFDivergence):
         self.weight = float(weight)
         self.supremum = -self.weight * math.log(self.weight)
         self.symmetric = self.weight == 0.5
+        self.link_slope = self.weight
         super().__init__()
 
     def extra_repr(self) -> str:
@@ -109,6 +110,7 @@ class Alpha(NamedFDivergence):
         self.order = float(order)
         self.supremum = 1 / (1 - self.order) if self.order < 1 else math.inf
         self.symmetric = self.order == 0.5
+        self.link_slope = 1.0 if self.order == 1 else None
         super().__init__()
 
     def extra_repr(self) -> str:

@@ -25,6 +25,7 @@ class TotalVariation(Divergence):
 
     has_dual = True
     critic_reads = "sign"
+    link_slope = 0.5
     symmetric = True
 
     between_gaussians = staticmethod(gaussians.total_variation)

@@ -27,6 +27,7 @@ class Wasserstein1(Divergence):
     has_dual = True
     critic_reads = "potential"
     needs_lipschitz = True
+    link_slope = 1.0
     has_ground_cost = True
     symmetric = True
     cost_degree = 1.0

@@ -29,6 +29,9 @@ from se_framework.training.loop import train
 from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
 
+BLOCK = 256
+"""Samples drawn at once."""
+
 
 @dataclass
 class Assembly:
@@ -64,6 +67,9 @@ class Assembly:
     def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
+        They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
+        of more, and one does not depend on the others.
+
         Args:
             n: how many.
             seed: of the draw.
@@ -72,10 +78,14 @@ class Assembly:
         Raises:
             ConfigError: no such label.
         """
-        model, context = self.model, self._context(n, seed, label)
+        model, context = self.model, self._context(-(-n // BLOCK) * BLOCK, seed, label)
+        drawn = []
         with torch.no_grad(), evaluating(model, seed=seed):
-            drawn = model(context).sample((n,), generator=generator(seed, 0, "sample", self.device))
-        return self.data.to_user(drawn)
+            for number in range(-(-n // BLOCK)):
+                labels = None if context is None else context[number * BLOCK : (number + 1) * BLOCK]
+                stream = generator(seed, number, "sample", self.device)
+                drawn.append(self.data.to_user(model(labels).sample((BLOCK,), generator=stream)))
+        return torch.cat(drawn)[:n]
 
     def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
         """Return the labels of n samples."""

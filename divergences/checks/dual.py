@@ -11,7 +11,7 @@ import math
 from divergences.base import Divergence
 from divergences.checks import inner, integrands, log_ratio
 from divergences.checks.alphabet import is_additive
-from divergences.checks.potential import potential_is_the_linear_program, sign_attains_the_value
+from divergences.checks.potential import best_potential_attains_the_value, sign_attains_the_value
 from divergences.checks.running import Laws, named
 
 
@@ -30,6 +30,6 @@ def laws(divergence: Divergence) -> Laws:
         if divergence.has_normalised_dual and getattr(divergence, "supremum", math.inf) < math.inf:
             yield from named(divergence, inner.mass_off_the_model)
     elif divergence.critic_reads == "potential":
-        yield from named(divergence, potential_is_the_linear_program)
+        yield from named(divergence, best_potential_attains_the_value)
     elif divergence.critic_reads == "sign":
         yield from named(divergence, sign_attains_the_value)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from divergences.base import Divergence
 from divergences.checks.alphabet import is_additive
-from divergences.checks.integrands import size
+from divergences.checks.integrands import inside, size
 from divergences.checks.running import close, maximum, normal, require, simplex, slope_along
 from divergences.exact import Points
 
@@ -24,6 +24,7 @@ def inner_record(divergence: Divergence) -> None:
     """The parts of the inner minimum: conjugate = E_q* link - D(q*, p), at the q* that log_tilt states."""
     for seed in range(3):
         p, v = simplex(K, seed), normal((K,), seed + 9).clamp(-2, 2) / (2 if divergence.needs_lipschitz else 1)
+        v = inside(divergence, v)
         inner = divergence.inner(v, letters(p))
         scale = float((p * size(divergence, v)).sum())
         close(
@@ -46,7 +47,7 @@ def inner_record(divergence: Divergence) -> None:
 
 def gradient_of_the_dual(divergence: Divergence) -> None:
     """The gradients of D*_p in the critic's outputs and in p's weights are those of differences."""
-    p, v, e = simplex(K, 2), normal((K,), 5) / 2, normal((K,), 6)
+    p, v, e = simplex(K, 2), inside(divergence, normal((K,), 5) / 2), normal((K,), 6)
     x, log_p = v.clone().requires_grad_(), p.log().requires_grad_()
 
     def dual(v: Tensor, log_p: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,12 @@ def forms(divergence: Divergence) -> dict:
         return {"link": divergence.link}
     both = {"link": divergence.link, "conjugate": divergence.conjugate}
     return both if divergence.surrogate else both | {"value": divergence.value}
+
+
+def inside(divergence: Divergence, v: Tensor) -> Tensor:
+    """Return critic outputs shifted to where the conjugate is finite, where the output is f: below ``supremum``."""
+    top = getattr(divergence, "supremum", math.inf) if divergence.critic_reads == "potential" else math.inf
+    return v - max(float(v.max()) + 0.5 - top, 0.0)
 
 
 def size(divergence: Divergence, v: Tensor) -> Tensor:
@@ -72,7 +80,7 @@ def finite_or_refused_far_out(divergence: Divergence) -> None:
 
 def second_derivatives(divergence: Divergence) -> None:
     """First and second derivatives by autograd are those of differences."""
-    v = torch.linspace(-2, 2, 16, dtype=torch.float64) + 0.01  # beside the kinks that surrogates have at integers
+    v = inside(divergence, torch.linspace(-2, 2, 16, dtype=torch.float64) + 0.01)  # beside surrogates' kinks
     one = torch.ones_like(v)
     for name, form in forms(divergence).items():
         if name == "value":
@@ -100,5 +108,18 @@ def under_vmap(divergence: Divergence) -> None:
         close(torch.func.vmap(form)(v), loop, 1e-12 * (1 + loop.abs()), f"{name} under vmap")
 
 
-LAWS = (elementwise, dtype_kept, finite_or_refused_far_out, second_derivatives, under_vmap)
+def slope_of_the_link(divergence: Divergence) -> None:
+    """The link rises nowhere by more than the declared slope, and somewhere by nearly that."""
+    declared = divergence.link_slope
+    if declared is None:
+        return
+    v = torch.linspace(-12, 12, 4801, dtype=torch.float64)  # a link that saturates reaches its slope to e^-12
+    steepest = float((divergence.link(v).diff() / v.diff()).abs().max())
+    require(
+        0.999 * declared <= steepest <= declared * (1 + 1e-9),
+        f"the steepest secant of the link is {steepest:.6g}, declared link_slope = {declared:.6g}",
+    )
+
+
+LAWS = (elementwise, dtype_kept, finite_or_refused_far_out, second_derivatives, under_vmap, slope_of_the_link)
 """All of them, for any dual, surrogates included."""

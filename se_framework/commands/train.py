@@ -17,13 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.api import restore
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
-from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, settle
+from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, with_choices
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
 from se_framework.evaluation.evaluate import (
     SCORES,
+    attempt,
     chosen_name,
     evaluate,
     evaluate_members,
@@ -102,7 +103,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         else:
             choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
             choices |= {"loop.horizon": config.loop.rounds, **assembly.state.execution.settled}
-            config = assembly.config = settle(config, choices)
+            config = assembly.config = with_choices(config, choices)
             run.start(as_kept(config), assembly.device)
             record_fingerprint(run, assembly.data)
         for warning in assembly.state.equation.warnings:
@@ -173,7 +174,9 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         return finish_ensemble(assembly, run)
     found = evaluate(assembly)
     note = assembly.state.note
-    draw(assembly, run.path / "samples.png", note=note)
+    _, why = attempt(lambda: draw_samples(assembly, run.path / "samples.png", note=note))
+    if why:
+        say(f"samples.png is not drawn: {why}")
     if run.frames.is_dir():
         animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
@@ -196,7 +199,10 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     note = state.note
     (run.path / "samples").mkdir(exist_ok=True)
     for k in state.living:
-        draw(assembly.members[k], run.path / "samples" / f"member_{k}.png", note=note)
+        name = f"member_{k}.png"
+        _, why = attempt(partial(draw_samples, assembly.members[k], run.path / "samples" / name, note=note))
+        if why:
+            say(f"samples/{name} is not drawn: {why}")
         if (run.frames / f"member_{k}").is_dir():
             animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")
     if run.metrics_file.exists():
@@ -216,7 +222,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
-def draw(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
+def draw_samples(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
     """Draw samples beside data."""
     samples = assembly.sample(1000) if samples is None else samples
     known = assembly.state.equation.model.has_log_prob and not assembly.data.classes

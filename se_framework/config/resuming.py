@@ -29,7 +29,7 @@ AUTO = {
 ABSENT = "nothing"
 
 
-def settle(config: DictConfig, choices: dict[str, Any]) -> DictConfig:
+def with_choices(config: DictConfig, choices: dict[str, Any]) -> DictConfig:
     """Return the configuration as a run keeps it: choices are fixed, and files are found from anywhere.
 
     Args:
@@ -54,7 +54,7 @@ def changes(saved: DictConfig, wanted: DictConfig, typed: Collection[str] | None
         wanted: what is asked for.
         typed: the keys that were asked for; None for all.
     """
-    old, new = leaves(saved), leaves(settle(wanted, {key: OmegaConf.select(saved, key) for key in AUTO}))
+    old, new = leaves(saved), leaves(with_choices(wanted, {key: OmegaConf.select(saved, key) for key in AUTO}))
     pairs = {key: (old.get(key, ABSENT), new.get(key, ABSENT)) for key in sorted({**old, **new})}
     return {
         key: (before, after)

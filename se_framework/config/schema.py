@@ -160,6 +160,9 @@ def validate(composed: DictConfig) -> DictConfig:
         value = OmegaConf.select(config, key)
         if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{key} must be a finite number >= 0, got {value}")
+    for key in _named(("players.NAME.ema",), config):
+        if not 0 <= OmegaConf.select(config, key) < 1:
+            raise ConfigError(f"{key} must lie in [0, 1), got {OmegaConf.select(config, key)}")
     for pattern, words in ONE_OF.items():
         for key in _named((pattern,), config):
             value = OmegaConf.select(config, key)

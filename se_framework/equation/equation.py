@@ -25,6 +25,7 @@ from models.laws import Particles
 from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary, Draws, InnerProblem
 from se_framework.equation.metric import Metric
+from se_framework.equation.modes import evaluating
 from se_framework.equation.roles import Role, roles_of
 from se_framework.equation.terms import OWN, Terms, record
 from se_framework.errors import ConfigError, IncompatibleError
@@ -112,10 +113,11 @@ class StandardEquation(nn.Module):
     def view(self, role: Role) -> Divergence | None:
         """Return the divergence through which a player looks at the critic's output; None for D itself.
 
-        A surrogate gives each player a loss of its own. Else two duals share their optimal critic only over
-        unnormalised q, at alpha = 0, and if the metric may be any function.
+        Who moves D's own parameters looks through D. A surrogate gives each player a loss of its own. Else two duals
+        share their optimal critic only over unnormalised q, at alpha = 0, and if the metric may be any function.
         """
-        view = self.divergence.view(role)
+        moves_d = any(part is self.divergence for part in role.parts.values())
+        view = None if moves_d else self.divergence.view(role)
         if view is None or self.divergence.surrogate:
             return view
         free = self.metric is not None and self.metric.function_class == "unrestricted"
@@ -289,7 +291,8 @@ class StandardEquation(nn.Module):
                 f"no log-ratio: metric={type(self.metric).__name__}, divergence={type(self.divergence).__name__}; "
                 "a smooth f-divergence with an unrestricted metric has one"
             )
-        return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
+        with evaluating(self):
+            return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
 
 
 def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from divergences.base import Divergence
 from models.base import Model
 from models.laws import Particles
+from se_framework.equation.modes import evaluating
 from se_framework.equation.penalties import Penalty
 from se_framework.errors import ConfigError, IncompatibleError
 
@@ -155,7 +156,8 @@ class Metric(nn.Module):
     def log_ratio(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return v, which at the optimum of an f-divergence's dual (auxiliary=dual) is log(p_d/p_theta), shape (B,).
 
-        Under another auxiliary v is shifted or tilted: ``StandardEquation.log_ratio`` takes that off.
+        Under another auxiliary v is shifted or tilted: ``StandardEquation.log_ratio`` takes that off. The network is in
+        evaluation mode for it: dropout is off, batch normalisation goes by its running figures.
 
         Raises:
             IncompatibleError: a constrained function class holds no log-ratio.
@@ -164,7 +166,8 @@ class Metric(nn.Module):
             raise IncompatibleError(
                 f"metric is {self.function_class}: its output is a potential, not a log-ratio; train with metric=mlp"
             )
-        return self.forward(x, context)
+        with evaluating(self):
+            return self.forward(x, context)
 
 
 class Given(NamedTuple):

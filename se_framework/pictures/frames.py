@@ -16,7 +16,7 @@ from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.modes import evaluating
 from se_framework.errors import RunDirectoryError
-from se_framework.pictures.plots import Critic, picture
+from se_framework.pictures.plots import Reading, picture
 from se_framework.randomness import Stream, generator
 from se_framework.runs.files import write_atomically
 from se_framework.training.draws import draw_batch, like
@@ -46,15 +46,21 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
         p = equation.model.particles(drawn, batch.context)
         law = equation.model(batch.context)
         samples = law.sample((rows,), generator=generator(0, 1, "picture", kind.device))
-    density = None
-    if equation.model.has_log_prob and not data.classes:
-        density = lambda x: law.log_prob(x.to(kind.device, kind.dtype)).detach()  # noqa: E731
+
+    def density(x: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(equation):
+            return law.log_prob(x.to(kind.device, kind.dtype))
+
+    known = equation.model.has_log_prob and not data.classes
     critic = reading(state, batch, p) if data.kind == "curve" else None
     title = f"{data.name}, round {state.round}"
-    picture(data, data.to_user(samples), path, model_log_prob=density, title=title, note=state.note, critic=critic)
+    picture(
+        data, data.to_user(samples), path, model_log_prob=density if known else None, title=title, note=state.note,
+        critic=critic,
+    )  # fmt: skip
 
 
-def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
+def reading(state: TrainState, batch: Particles, p: Particles) -> Reading | None:
     """Return the critic's name and values on points of model space: a log-ratio where it reads one, else f."""
     equation, points = state.equation, p.x
     if equation.metric is None or not equation.auxiliary.has_scores or batch.context is not None:
@@ -67,7 +73,7 @@ def reading(state: TrainState, batch: Particles, p: Particles) -> Critic | None:
         with evaluating(equation):
             return equation.log_ratio(x, batch, p) if readable else equation.f(equation.metric(x))  # type: ignore[misc]
 
-    return Critic("critic's log p_d/p" if readable else "critic's f", values, readable)
+    return Reading("critic's log p_d/p" if readable else "critic's f", values, readable)
 
 
 def animate(directory: Path, path: Path) -> None:

@@ -32,7 +32,7 @@ _GRID = 8
 LogProb = Callable[[Tensor], Tensor]
 
 
-class Critic(NamedTuple):
+class Reading(NamedTuple):
     """A critic drawn on a line: its name, its values at points of model space, whether they are log-ratios."""
 
     name: str
@@ -88,7 +88,7 @@ def of_images(data: Data, samples: Tensor, real: Tensor) -> Figure:
 
 
 def of_a_line(
-    data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | None, critic: Critic | None
+    data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | None, critic: Reading | None
 ) -> Figure:
     """Draw histogram and densities, and below them the critic."""
     figure = new_figure(6.4, 4.0 if critic is None else 6.4)

@@ -13,9 +13,9 @@ from torch import Tensor
 from se_framework.data.base import Data
 from se_framework.errors import RunDirectoryError
 from se_framework.pictures.canvas import MODEL, REAL, WARN, dress, new_figure, save, without_latex
-from se_framework.pictures.panels import POINTS, Critic, LogProb, image_grid, of_a_line, of_images, of_points
+from se_framework.pictures.panels import POINTS, LogProb, Reading, image_grid, of_a_line, of_images, of_points
 
-__all__ = ["MODEL", "REAL", "Critic", "curves", "image_grid", "picture"]
+__all__ = ["MODEL", "REAL", "Reading", "curves", "image_grid", "picture"]
 _SKIPPED = ("round", "seconds", "samples", "samples_per_second")
 
 
@@ -28,7 +28,7 @@ def picture(
     model_log_prob: LogProb | None = None,
     title: str | None = None,
     note: str | None = None,
-    critic: Critic | None = None,
+    critic: Reading | None = None,
 ) -> None:
     r"""Draw samples next to real points.
 

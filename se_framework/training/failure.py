@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,16 +20,14 @@ from se_framework.errors import NonFiniteError, RunDirectoryError, StepError, St
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
 from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
+from se_framework.training.game import Game
 from se_framework.training.objective import penalties, terms_of
 from se_framework.training.players import Player
 from se_framework.training.state import TrainState
 
-if TYPE_CHECKING:
-    from se_framework.ensemble.members import Ensemble
-
 
 @contextmanager
-def explained(state: TrainState | Ensemble, data: Data, horizon: int, run: RunDirectory | None) -> Iterator[None]:
+def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -> Iterator[None]:
     """Let a failure within say what was not finite first, and leave a dump of the step in the run.
 
     A part that refuses what is not finite (a StepError) has failed for that reason.
@@ -108,7 +106,7 @@ def _not_finite(
     batch = found["batch"] = draw_batch(data, record.start, record.batch_size, state.seed, equation)
     yield from _rows("the batch of data", batch.x, f"clean the data: the batch of rows {record.start} on holds these")
     yield from _tensors("model", state)
-    due = player.due() if equation.uses_samples else ()
+    due = player.due()
 
     def drawn() -> Draws:
         stream = step_stream(state.seed, record.round, player.name, record.step, batch.x)

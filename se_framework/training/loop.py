@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,21 +18,19 @@ from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.draws import draw_batch, like
 from se_framework.training.failure import explained
+from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
 from se_framework.training.monitors import watch
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
 
-if TYPE_CHECKING:
-    from se_framework.ensemble.members import Ensemble
-
 Row = dict[str, float | str]
 Picture = Callable[[TrainState, Data, Path], None]
 
 
 def train(
-    state: TrainState | Ensemble,
+    state: Game,
     data: Any,
     *,
     rounds: int = 1000,
@@ -46,7 +44,7 @@ def train(
     picture: Picture | None = None,
     run: RunDirectory | None = None,
     progress: bool = True,
-) -> TrainState | Ensemble:
+) -> Game:
     """Play rounds until ``rounds`` are completed in all, or Ctrl-C: the round is finished and the state is intact.
 
     Args:
@@ -131,7 +129,7 @@ def train(
     return state
 
 
-def prepare(state: TrainState | Ensemble, data: Data, batch_size: int) -> None:
+def prepare(state: Game, data: Data, batch_size: int) -> None:
     """Show every model the first batch, before anything moves: some set themselves up by it."""
     state.schedule()
     for own in state.living.values():
@@ -140,7 +138,7 @@ def prepare(state: TrainState | Ensemble, data: Data, batch_size: int) -> None:
                 own.equation.model.prepare(draw_batch(data, 0, batch_size, own.seed, own.equation))
 
 
-def draw_pictures(state: TrainState | Ensemble, data: Data, picture: Picture, run: RunDirectory) -> None:
+def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory) -> None:
     """Draw every run, in a folder of its own where there are several."""
     for k, own in state.living.items():
         picture(own, data, state.file_of(k, run.frame_file(state.round)))

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 from se_framework.errors import RunDirectoryError
 
 if TYPE_CHECKING:
-    from se_framework.ensemble.members import Ensemble
     from se_framework.training.state import TrainState
 
 WRITTEN_BY = {2: "0.1.0"}
 """The version that wrote a format, and goes on with it."""
 
 
-def readable(saved: dict[str, Any], state: TrainState | Ensemble, to_go_on: bool) -> dict[str, Any]:
+def readable(saved: dict[str, Any], state: Any, to_go_on: bool) -> dict[str, Any]:
     """Return a checkpoint's content in today's format.
 
     Until format 2 the players held the weights, each its own; a batch was counted, not its examples, so a run that went
@@ -37,9 +36,9 @@ def readable(saved: dict[str, Any], state: TrainState | Ensemble, to_go_on: bool
             f"version (pip install 'se-framework=={version}') or start a new run; se-sample, se-eval, se-export read it"
         )
     if "members" in saved:
-        members = [readable(own, member, False) for own, member in zip(saved["members"], state.members, strict=False)]  # type: ignore[union-attr]
+        members = [readable(own, member, False) for own, member in zip(saved["members"], state.members, strict=False)]
         return saved | {"members": members}
-    return _from_players(saved, state)  # type: ignore[arg-type]
+    return _from_players(saved, state)
 
 
 def _from_players(saved: dict[str, Any], state: TrainState) -> dict[str, Any]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.errors import StepRecord
-
-if TYPE_CHECKING:
-    from se_framework.ensemble.members import Ensemble
-    from se_framework.training.state import TrainState
+from se_framework.training.game import Game
 
 
-def play_round(state: TrainState | Ensemble, data: Data, batch_size: int, horizon: int) -> dict[int, dict[str, float]]:
+def play_round(state: Game, data: Data, batch_size: int, horizon: int) -> dict[int, dict[str, float]]:
     """Play one round and return its figures.
 
     Args:
@@ -30,7 +25,7 @@ def play_round(state: TrainState | Ensemble, data: Data, batch_size: int, horizo
         StepError: a part of the equation could not be evaluated.
         DataError: the data cannot give a batch.
     """
-    turn: Any = state.turn(data)
+    turn = state.turn(data)
     batch: Particles | None = None
     state.schedule()
     for player in state.players:

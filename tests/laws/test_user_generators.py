@@ -1,4 +1,7 @@
-"""Generators of users: 200 random ones through every law of the family, wrong ones refused, both under torch.func."""
+"""Generators of users: random ones through every law of the family, wrong ones refused, both under torch.func.
+
+Sixty of them, and two hundred in ``make soak``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from divergences.f_divergence import LIMIT
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.errors import ConfigError
+from tests.support.naming import case
 from tests.support.oracles import EPS, Generator, conjugate_by_search, critic_outputs, letters, simplex
 
 DEFAULT_DTYPE = torch.float64
@@ -109,8 +113,15 @@ def torch_form(g: Generator) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda u: g.h(u, torch)
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_random_generators_pass_every_law(seed):
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(10))
+def test_random_generators_pass_every_law(block, soak):
+    for seed in range(20 * block, 20 * block + (20 if soak else 6)):
+        with case(f"seed {seed}"):
+            passes_every_law(seed)
+
+
+def passes_every_law(seed):
     g, size = random_generator(seed)
     d = FDivergence(torch_form(g))
     v = torch.linspace(-4, 4, 33, requires_grad=True)

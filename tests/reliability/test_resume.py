@@ -149,13 +149,13 @@ def test_the_command_typed_again_beside_resume_is_no_drift(tmp_path, monkeypatch
     from omegaconf import OmegaConf
 
     from se_framework.config.composing import compose
-    from se_framework.config.resuming import resumed_config, settle
+    from se_framework.config.resuming import resumed_config, with_choices
     from se_framework.errors import ConfigError
 
     monkeypatch.chdir(tmp_path)
     typed = ["experiment=fgan", "data=array", "data.path=rows.npy", "model=affine"]
     run = RunDirectory(tmp_path)
-    run.write_config(OmegaConf.to_yaml(settle(compose(None, typed), {"loop.horizon": 6000})))
+    run.write_config(OmegaConf.to_yaml(with_choices(compose(None, typed), {"loop.horizon": 6000})))
     again = [*typed, f'resume="{tmp_path}"', "loop.rounds=9000"]
     resumed = resumed_config(compose(None, again), run, again)
     assert (resumed.loop.rounds, resumed.loop.horizon) == (9000, 6000)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -20,14 +18,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 
+from tests.support.commands import call
+
 ROOT = Path(__file__).parents[2]
 MODULES = {
     "se-train": "se_framework", "se-sample": "se_framework.commands.sample", "se-eval": "se_framework.commands.evaluate"
 }  # fmt: skip
 SHORT = ("loop.rounds=1", "loop.batch_size=2", "loop.log_every=0", "device=cpu", "progress=false", "dry_run=true")
 """What a bad run would do if it were not refused: nothing but print its equation."""
-LIMIT = 30
-"""Seconds after which a refusal counts as a hang: it takes about one, on a machine that other work may slow down."""
+LIMIT = 150
+"""Seconds after which a refusal counts as a hang: it takes about one on an idle machine, and others may be at work."""
 SILENT = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python shows to nobody by default."""
 
@@ -160,12 +160,8 @@ def exit_code(entry):
 
 def process(program, arguments, cwd):
     """Return code, stdout and stderr of a command as a process of its own, and no noise: it is in stderr."""
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", MODULES[program], *arguments], cwd=cwd, env=variables, capture_output=True,
-            stdin=subprocess.DEVNULL, timeout=2 * LIMIT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"still running after {2 * LIMIT} s", "", "", []
-    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"), []
+        done = call([sys.executable, "-m", MODULES[program], *arguments], cwd)
+    except TimeoutError as error:
+        return str(error), "", "", []
+    return done.returncode, done.stdout, done.stderr, []

@@ -12,6 +12,7 @@ import yaml
 from se_framework.config.build import locate
 from se_framework.config.composing import config_dir, groups
 from se_framework.config.schema import AT_LEAST, AT_MOST, Config
+from se_framework.equation.roles import NAMES
 
 GROUPS = groups([config_dir()])
 PARTS = [g for g in GROUPS if g != "experiment"]
@@ -105,6 +106,11 @@ def scalar(hint):
     return (list if typing.get_origin(hint) in (list, tuple) else hint), type(None) in options
 
 
+def of_every_player(key):
+    """Return a key, with each player's name in the place of NAME."""
+    return [key.replace("NAME", name) for name in NAMES] if "NAME" in key else [key]
+
+
 @cache
 def root_values():
     """Return (key, bad values) for every key of the schema that is no plug-in's."""
@@ -116,23 +122,28 @@ def root_values():
             if dataclasses.is_dataclass(hint):
                 walk(hint, f"{key}.")
                 found.append((key, ("3", "abc", "[1]", "null", "{zz:1}")))
+            elif typing.get_origin(hint) is dict:  # a section by name
+                found.append((key, ("3", "abc", "[1]", "null", "{zz:1}")))
+                for own in NAMES:
+                    found.append((f"{key}.{own}", ("3", "abc", "[1]", "null", "{zz:1}")))
+                    walk(typing.get_args(hint)[1], f"{key}.{own}.")
             elif hint is not typing.Any:
                 kind, optional = scalar(hint)
                 bad = [w for w in WRONG[kind] if not (key == "resume" and w == "''")]
                 found.append((key, tuple(bad) + (() if optional else ("null",))))
 
     walk(Config, "")
-    tables = [(k, (least - 1, -HUGE)) for k, least in AT_LEAST.items()] + [
-        (k, (m + 1, 10**30)) for k, m in AT_MOST.items()
-    ]
+    bounds = [(k, (least - 1, -HUGE)) for k, least in AT_LEAST.items()]
+    bounds += [(k, (m + 1, 10**30)) for k, m in AT_MOST.items()]
+    tables = [(key, values) for k, values in bounds for key in of_every_player(k)]
     tables += [(k, ("-1", "-inf", "inf", "-1e-300")) for k in ("equation.alpha", "equation.beta", "players.theta.lr")]
     tables += [(k, ("expo", "Linear", "''", "3")) for k in ("loop.decay", "players.theta.decay", "players.phi.decay")]
-    tables += [(f"players.{p}.ema", (1, 1.5, -0.1, "inf")) for p in ("theta", "phi")]
+    tables += [(f"players.{p}.ema", (1, 1.5, -0.1, "inf")) for p in NAMES]
     tables += [("score", ("w3", "''", "W2")), ("allow", ("[x]", "[3]", "[lipshitz]", "[[lipschitz]]"))]
     tables += [("device", ("gpu", "cuda:99", "meta", "cpu:x", "''", '"a b"', '"cpu\\nx"', "hpu", "CPU"))]
     tables += [(f"performance.{k}", ("yes", "Auto", "true", "''", "fp16")) for k in ("graphs", "compile", "precision")]
     tables += [("plus", ("3", "abc", "[1]", "{a:1}", "{a:{}}", "{a:{weight:1}}", "{a:{wait:1}}", "{1:2}", "true"))]
-    tables += [(f"players.{p}.view", ("3", "abc", "{a:1}", "[1]")) for p in ("theta", "phi")]
+    tables += [(f"players.{p}.view", ("3", "abc", "{a:1}", "[1]")) for p in NAMES]
     return [(key, str(value)) for key, values in found + tables for value in values]
 
 

@@ -41,6 +41,7 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     **{f"renyi_{order:g}": lambda order=order: d.Renyi(order) for order in (0.5, 1.0, 2.0)},
     "cross_entropy": d.CrossEntropy,
     "total_variation": d.TotalVariation,
+    "lipschitz_alpha": lambda: d.LipschitzRegularised(d.Alpha(2.0)),
     "wasserstein1": d.Wasserstein1,
     "sinkhorn": d.Sinkhorn,
     "surrogate": lambda: d.Surrogate("hinge"),

@@ -116,13 +116,14 @@ class Running:
             code, seconds = self.stream.readline().split()
         except TimeoutError:
             self.send_signal(signal.SIGKILL)
-            raise TimeoutError(f"a command ran for more than {timeout:.0f} s: {self.err.read_text()[-2000:]}") from None
+            said = self.err.read_text(errors="replace")[-2000:]
+            raise TimeoutError(f"a command ran for more than {timeout:.0f} s: {said}") from None
         finally:
             self.stream.close(), self.connection.close()
         SPENT.append(float(seconds))
-        done = subprocess.CompletedProcess([], int(code), self.out.read_text(), self.err.read_text())
+        out, err = (file.read_text(errors="replace") for file in (self.out, self.err))
         self.out.unlink(), self.err.unlink()
-        return done
+        return subprocess.CompletedProcess([], int(code), out, err)
 
 
 def start(command: Sequence[object], cwd: Path | str, first: str = "", session: bool = False, **more: str) -> Running:

@@ -10,7 +10,9 @@ start an interpreter of their own.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -56,6 +58,19 @@ def execute(asked: dict[str, Any]) -> None:
         exec(compile(asked["code"], "<string>", "exec"), {"__name__": "__main__"})
 
 
+def warm_up() -> None:
+    """Do once what costs most the first time: Hydra's grammar and plug-ins, the first steps of torch, a picture."""
+    from matplotlib import pyplot
+
+    from se_framework.api import compose
+
+    quiet = ["loop.rounds=1", "loop.batch_size=8", "model.width=4", "metric.network.width=4"]
+    compose("vanilla_gan", [*quiet, "loop.log_every=0", "progress=false", "device=cpu"]).train()
+    figure = pyplot.figure()
+    figure.savefig(io.BytesIO())
+    pyplot.close(figure)
+
+
 def serve(path: str) -> None:
     """Answer every connection from a fork: the process number of the child, then exit status and processor seconds."""
     for name in LOADED:
@@ -64,6 +79,9 @@ def serve(path: str) -> None:
 
     torch.set_num_threads(1)
     home = os.getcwd()
+    warm_up()
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all that it shares with us
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel forgets those that answered
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from models.base import Model
-from se_framework import compose
+from se_framework import StandardEquation, compose
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import config_dir, groups
 from se_framework.data import Digits, Ring8
@@ -49,9 +48,11 @@ def test_batches_and_noise_are_those_of_the_single_runs_bit_for_bit(monkeypatch)
     monkeypatch.setattr(Ensemble, "evaluate", lambda *a: seen.append(a[2]) or 1 / 0)
     with pytest.raises(StepError):
         play_round(together.state, together.data, 16, 50)
-    particles, mixed = Model.particles, GradientPenalty.penalty
+    particles, mixed = StandardEquation.particles, GradientPenalty.penalty
     noises = []
-    monkeypatch.setattr(Model, "particles", lambda m, draws, c: noises.append(draws["noise"]) or particles(m, draws, c))
+    monkeypatch.setattr(
+        StandardEquation, "particles", lambda e, draws, c: noises.append(draws["model/noise"]) or particles(e, draws, c)
+    )
     monkeypatch.setattr(
         GradientPenalty, "penalty", lambda p, f, x, y, mix: apart.append((x, mix)) or mixed(p, f, x, y, mix)
     )

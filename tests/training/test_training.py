@@ -496,10 +496,10 @@ import os, random, signal, torch
 torch.manual_seed(5); random.seed(3)
 def settings():
     return {SETTINGS}, random.getstate(), torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT)
-before = settings()
 for name in ("models", "divergences", "se_framework"):
     child = os.fork()
     if not child:
+        before = settings()  # in the fork: torch takes one thread there
         package = __import__(name)
         [getattr(package, part) for part in package.__all__]
         os._exit(settings() != before)
