@@ -13,6 +13,10 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Assembly": "assembly",
+    "ConfigError": "errors",
+    "IncompatibleError": "errors",
+    "InnerProblem": "equation.auxiliary",
+    "Solution": "equation.auxiliary",
     "Auxiliary": "equation.auxiliary",
     "Empirical": "equation.auxiliary",
     "Dual": "equation.auxiliary",

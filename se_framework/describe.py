@@ -84,7 +84,7 @@ def choice(node: Any) -> str:
     """Return a configured choice as its class with its values."""
     values = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     if not isinstance(values, dict):
-        return str(values)
+        return "none" if values is None else str(values)
     if "_target_" not in values:
         return "none"
     inside = ", ".join(f"{k!s}={choice(v) if isinstance(v, dict) else v}" for k, v in values.items() if k != "_target_")

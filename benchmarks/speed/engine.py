@@ -44,7 +44,8 @@ def side(assembly: se.Assembly, rounds: int) -> Side:
     """Return the engine with its defaults: the finiteness check in every step, and the row of four terms."""
 
     def log() -> None:
-        assembly.state.history.append(measure(assembly.state, assembly.data, assembly.config.loop.batch_size))
+        state, n = assembly.state, assembly.config.loop.batch_size
+        state.keep({k: measure(own, assembly.data, n) for k, own in state.living.items()}, None)
 
     return Side(lambda: play(assembly, rounds), rounds, log)
 

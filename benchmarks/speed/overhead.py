@@ -90,11 +90,11 @@ def script(theta: nn.Parameter, phi: nn.Parameter, draws: Draws, own_calls: bool
         theta: the generator's parameter.
         phi: the critic's parameter.
         draws: random numbers.
-        own_calls: in the torch calls that the engine makes on a CPU: the gradients' norms and the figures are read, and
-            Adam's kernel is called directly; else in those that people write, without any check.
+        own_calls: in the torch calls that the engine makes on a CPU, where the gradient's norm and the figures are read
+            before the optimiser steps; else in those that people write, without any check.
     """
     optimizers = {phi: fused_adam([phi]), theta: fused_adam([theta])}
-    adams = {player: Kernel(player) for player in optimizers}
+    nothing = torch.zeros(())
 
     def play() -> None:
         x = draws.batch()
@@ -107,35 +107,18 @@ def script(theta: nn.Parameter, phi: nn.Parameter, draws: Draws, own_calls: bool
             loss = total if player is theta else -total
             if own_calls:
                 player.grad = None
-                torch.autograd.backward(loss, torch.ones_like(loss), inputs=[player])
+                loss.backward(inputs=[player])
                 assert player.grad is not None
-                figures = [t.item() for t in (minimum, f_data, *torch._foreach_norm([player.grad]))]
+                norm = nn.utils.get_total_norm([player.grad])
+                figures = [t.item() for t in (minimum, f_data, nothing, norm)]
                 if all(map(math.isfinite, figures)):
-                    adams[player].step(player.grad)
+                    optimizer.step()
             else:
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward(inputs=[player])
                 optimizer.step()
 
     return play
-
-
-class Kernel:
-    """Adam's fused kernel on one parameter."""
-
-    def __init__(self, parameter: nn.Parameter) -> None:
-        self.tensors = [[parameter], [torch.zeros_like(parameter)], [torch.zeros_like(parameter)], [torch.zeros(())]]
-        self.one = torch.ones(())
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor) -> None:
-        """Make a step."""
-        parameter, mean, square, steps = self.tensors
-        torch._foreach_add_(steps, self.one, alpha=1.0)
-        torch._fused_adam_(
-            parameter, [gradient], mean, square, [], steps,
-            lr=1e-3, beta1=0.0, beta2=0.99, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
 
 
 def agreement() -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from divergences.base import Divergence
+from divergences.base import Absent, Divergence
 from divergences.checks import check_divergence, divergence_laws
 from divergences.checks.running import CheckError, Laws, parametrize, run
 from models.base import Model
@@ -51,19 +51,21 @@ def parametrize_with_laws(subjects: Iterable[Any]) -> Any:
 # -- auxiliaries ------------------------------------------------------------------------------------------------------
 
 
-def auxiliary_laws(auxiliary: Auxiliary, divergence: Divergence) -> Laws:
+def auxiliary_laws(auxiliary: Auxiliary, divergence: Divergence | None = None) -> Laws:
     """Yield name and law for every law of a q-step with a divergence it is legal with, on a finite alphabet."""
+    divergence = Absent() if divergence is None else divergence
     if not isinstance(auxiliary, Auxiliary) or not isinstance(divergence, Divergence):
         raise TypeError(f"check_auxiliary takes an Auxiliary and a Divergence, got {auxiliary!r} and {divergence!r}")
     return laws_of_auxiliary(Case(auxiliary, divergence))
 
 
-def check_auxiliary(auxiliary: Auxiliary, divergence: Divergence) -> None:
+def check_auxiliary(auxiliary: Auxiliary, divergence: Divergence | None = None) -> None:
     """Run every law of a q-step that applies.
 
     Args:
         auxiliary: the q-step.
-        divergence: a D it is legal with: one with a dual, with a primal, or of the form CE - c H.
+        divergence: a D it is legal with: one with a dual, with a primal, or of the form CE - c H; None for an auxiliary
+            that needs none.
 
     Raises:
         CheckError: a law fails; the message names all that do, with the numbers.

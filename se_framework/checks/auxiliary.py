@@ -79,7 +79,9 @@ def laws(case: Case) -> Laws:
     yield from named(case, record_adds_up)
     if case.auxiliary.evaluates_primal:
         yield from named(case, minimum_is_the_primal)
-    elif not case.auxiliary.moves_points and case.divergence.critic_reads != "potential":
+    elif not (case.auxiliary.moves_points or case.divergence.absent or case.divergence.critic_reads == "potential"):
+        if not case.auxiliary.value_is_minimum:
+            return
         if not case.divergence.additive_dual:  # of a q of any mass only its author knows the D
             return
         yield from named(case, no_q_does_better, log_ratio_reads_q)

@@ -24,6 +24,7 @@ from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
 from se_framework.evaluation.evaluate import (
     SCORES,
+    attempt,
     chosen_name,
     evaluate,
     evaluate_members,
@@ -173,7 +174,9 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         return finish_ensemble(assembly, run)
     found = evaluate(assembly)
     note = assembly.state.note
-    draw_samples(assembly, run.path / "samples.png", note=note)
+    _, why = attempt(lambda: draw_samples(assembly, run.path / "samples.png", note=note))
+    if why:
+        say(f"samples.png is not drawn: {why}")
     if run.frames.is_dir():
         animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
@@ -196,7 +199,10 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     note = state.note
     (run.path / "samples").mkdir(exist_ok=True)
     for k in state.living:
-        draw_samples(assembly.members[k], run.path / "samples" / f"member_{k}.png", note=note)
+        name = f"member_{k}.png"
+        _, why = attempt(partial(draw_samples, assembly.members[k], run.path / "samples" / name, note=note))
+        if why:
+            say(f"samples/{name} is not drawn: {why}")
         if (run.frames / f"member_{k}").is_dir():
             animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")
     if run.metrics_file.exists():

@@ -113,7 +113,7 @@ def evaluate(
         :func:`~se_framework.training.objective.terms_of` names them.
     """
     equation, template = state.equation, state.templates[player.name]
-    due = player.first.due() if equation.uses_samples else ()
+    due = player.first.due()
     drawn: list[Draws] = []
     for i, member in enumerate(state.living.values()):  # what is drawn depends on no parameter
         own = Particles(batch.x[i], context=None if batch.context is None else batch.context[i])

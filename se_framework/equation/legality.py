@@ -40,6 +40,7 @@ RULES: dict[str, str] = {
     "context": "data with labels needs a model, a metric and a D that read them",
     "image": "convolutions need data that are images",
     "batch_coupled": "a per-example penalty or a c-transform needs uncoupled examples",
+    "penalty": "a penalty at the model's samples needs an auxiliary that draws some",
     "view": "a player's view needs the dual, and a divergence that has one",
     "ensemble": "members train together only where vmap can evaluate them at once",
 }

@@ -26,10 +26,12 @@ class Penalty(nn.Module):
             Karras et al. 2020, appendix B).
 
     Attributes:
+        needs_samples: acts at the model's samples; else it is computed where an auxiliary draws none.
         enforces_lipschitz: drives the metric to be 1-Lipschitz.
         per_example: needs scores that do not couple the examples of a batch.
     """
 
+    needs_samples: bool = True
     enforces_lipschitz: ClassVar[bool] = False
     per_example: ClassVar[bool] = True
 
@@ -53,7 +55,7 @@ class Penalty(nn.Module):
         Args:
             metric: from (B, \*E) to (B,).
             x_data: data, shape (B, \*E).
-            x_model: model samples, shape (B, \*E).
+            x_model: model samples, shape (B, \*E); the data again where the penalty needs none and there are none.
             mix: uniform numbers in [0, 1), one per example, shape (B,).
         """
         return self.weight * self.every * self.penalty(metric, x_data, x_model, mix)
@@ -118,7 +120,7 @@ class R1(Penalty):
 
     def __init__(self, weight: float = 0.1, fake: bool = False, every: int = 1) -> None:
         super().__init__(weight, every)
-        self.fake = fake
+        self.fake = self.needs_samples = fake
 
     def extra_repr(self) -> str:
         """Show weight and where it acts."""

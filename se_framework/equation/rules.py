@@ -78,6 +78,12 @@ def violations(choice: Choice) -> Iterator[Violation]:
                 f"{name_of(metric.network)} couples the examples by batch normalisation", ("metric=mlp",),
             )  # fmt: skip
 
+        if metric.penalty is not None and metric.penalty.needs_samples and not auxiliary.needs_samples(divergence):
+            yield Violation(
+                "penalty", f"{name_of(metric.penalty)} acts at the model's samples, and auxiliary {q} draws none",
+                ("metric.penalty=null",),
+            )  # fmt: skip
+
     if auxiliary.needs_alpha is False and choice.alpha > 0:
         yield Violation(
             "alpha", f"auxiliary {q} is the minimum over q at alpha = 0, got alpha = {choice.alpha:g}",

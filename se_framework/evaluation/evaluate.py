@@ -49,6 +49,9 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
     if samples is not None:
         log_prob = partial(log_density, assembly) if assembly.state.equation.model.has_log_prob else None
         of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed, model_log_prob=log_prob))
+        if of_samples is None and log_prob is not None:
+            found["nll"] = {"why": why, "n": n, "seed": seed}
+            of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed))
         found |= of_samples or {}
     if why:
         found["samples"] = {"why": why, "n": n, "seed": seed}
@@ -83,7 +86,7 @@ def log_density(assembly: Assembly, x: Tensor, context: Tensor | None = None) ->
 def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     """Return T on held-out data and fresh samples, with standard error, what it is, n and seed."""
     equation, data = assembly.equation, assembly.data
-    n = min(n, PAIRWISE) if any(compares_pairs(own) for _, own in equation.equations()) else n
+    n = min(n, PAIRWISE) if any(own.auxiliary.compares_pairs(own.divergence) for _, own in equation.equations()) else n
     kind = like(equation)
     x = in_type(data.held_out(n, seed, kind.device), equation, kind)
     stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
@@ -97,12 +100,6 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
         entry["se"] = error * scale
     unit = equation.auxiliary.unit(equation.divergence)
     return entry | {"bound": bound(equation), "unit": unit + (", standardised" if factor is None else "")}
-
-
-def compares_pairs(equation: StandardEquation) -> bool:
-    """Whether every particle is compared with every example, so that time and memory grow with the square."""
-    auxiliary = equation.auxiliary
-    return auxiliary.moves_points or (auxiliary.evaluates_primal and auxiliary.needs_samples(equation.divergence))
 
 
 def bound(equation: StandardEquation) -> str:
@@ -141,16 +138,18 @@ def _value_and_error(
 
 
 def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:
-    """Return the name of the score that stands for a run: the one asked for, else the Frechet distance, else W2.
+    """Return the name of the score that stands for a run: the one asked for, else Frechet, else W2, else T held out.
 
     Raises:
         ConfigError: there is no such score.
     """
-    if name is None:
-        return "frechet" if "frechet" in found else "w2"
-    if name not in found:
-        raise ConfigError(f"score={name}: this data and model have no such score: {nearest(name, found)}")
-    return name
+    known = [key for key, entry in found.items() if "value" in entry]
+    wanted = name or next((key for key in ("frechet", "w2") if key in known), "held_out_value")
+    if wanted not in known:
+        why = "; ".join(dict.fromkeys(entry["why"] for entry in found.values() if "why" in entry))
+        reason = f" ({why})" if why else ""
+        raise ConfigError(f"score={wanted}: this data and model have no such score{reason}: {nearest(wanted, known)}")
+    return wanted
 
 
 def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:

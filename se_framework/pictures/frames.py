@@ -46,12 +46,18 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
         p = equation.model.particles(drawn, batch.context)
         law = equation.model(batch.context)
         samples = law.sample((rows,), generator=generator(0, 1, "picture", kind.device))
-    density = None
-    if equation.model.has_log_prob and not data.classes:
-        density = lambda x: law.log_prob(x.to(kind.device, kind.dtype)).detach()  # noqa: E731
+
+    def density(x: Tensor) -> Tensor:
+        with torch.no_grad(), evaluating(equation):
+            return law.log_prob(x.to(kind.device, kind.dtype))
+
+    known = equation.model.has_log_prob and not data.classes
     critic = reading(state, batch, p) if data.kind == "curve" else None
     title = f"{data.name}, round {state.round}"
-    picture(data, data.to_user(samples), path, model_log_prob=density, title=title, note=state.note, critic=critic)
+    picture(
+        data, data.to_user(samples), path, model_log_prob=density if known else None, title=title, note=state.note,
+        critic=critic,
+    )  # fmt: skip
 
 
 def reading(state: TrainState, batch: Particles, p: Particles) -> Reading | None:

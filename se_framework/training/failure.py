@@ -106,7 +106,7 @@ def _not_finite(
     batch = found["batch"] = draw_batch(data, record.start, record.batch_size, state.seed, equation)
     yield from _rows("the batch of data", batch.x, f"clean the data: the batch of rows {record.start} on holds these")
     yield from _tensors("model", state)
-    due = player.due() if equation.uses_samples else ()
+    due = player.due()
 
     def drawn() -> Draws:
         stream = step_stream(state.seed, record.round, player.name, record.step, batch.x)

@@ -53,9 +53,9 @@ def penalties(
     metrics = equation.metrics()
     for name in due:
         metric = metrics[name]
-        assert metric.penalty is not None and p is not None
-        mix = drawn_for(f"penalty/{name}", draws)["mix"]
-        yield metric.penalty(metric.given(data.context), data.x, p.x, mix)
+        assert metric.penalty is not None
+        mix, x_model = drawn_for(f"penalty/{name}", draws)["mix"], data.x if p is None else p.x
+        yield metric.penalty(metric.given(data.context), data.x, x_model, mix)
 
 
 def terms_of(equation: StandardEquation) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 def schedules(module: nn.Module) -> list[Callable[[int], None]]:
     """Return what the parts of a module are told before each round: how many examples have been seen."""
     parts = [(part, getattr(type(part), "at", None)) for part in module.modules()]
-    return [part.at for part, own in parts if own is not None and own is not Part.at]  # type: ignore[misc]
+    return [part.at for part, own in parts if callable(own) and own is not Part.at]  # type: ignore[misc]
 
 
 def make_players(

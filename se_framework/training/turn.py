@@ -62,7 +62,7 @@ class Turn:
         All that the step depends on besides the weights is drawn first; what q carries from step to step moves; then
         the losses are a function of the draws.
         """
-        state, due = self._state, player.due() if self._state.played.uses_samples else ()
+        state, due = self._state, player.due()
         draws = draw_step(
             state.played, due, batch, step_stream(state.seed, here.round, player.name, here.step, batch.x)
         )

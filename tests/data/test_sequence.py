@@ -174,9 +174,27 @@ def test_workers_read_the_same_rows_from_any_start_in_any_size(workers, files):
         for n in (5, 4, 21):  # a run that is resumed with another size of batch
             with data.prefetch(place, n, 7):
                 for _ in range(4):
-                    want, got = alone.batch(place, n, 7), data.batch(place, n, 7)
-                    assert alike(joined([want]), joined([got])), (kind, place, n)
+                    # Fewer rows and another seed than those read ahead, then what is read ahead.
+                    for size, seed in ((n - 1, 7), (n, 8), (n, 7)):
+                        want, got = alone.batch(place, size, seed), data.batch(place, size, seed)
+                        assert alike(joined([want]), joined([got])), (kind, place, size, seed)
                     place += n
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_a_copy(kind, files):
+    """In float64 no change of type hides that what was kept is given away."""
+    torch.set_default_dtype(torch.float64)
+    data = KINDS[kind](files)
+
+    def given():
+        return [data.batch(4, 5, 0), data.batches(4, 5, [0, 1]), data.held_out(3)]
+
+    want = [(p.x.clone(), None if p.context is None else p.context.clone()) for p in given()]
+    for batch in given():
+        batch.x.fill_(1)
+        batch.context is None or batch.context.fill_(1)
+    assert all(alike((batch.x, batch.context), old) for batch, old in zip(given(), want, strict=True))
 
 
 def test_every_row_once_an_epoch_whatever_the_cuts():

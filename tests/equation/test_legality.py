@@ -68,6 +68,13 @@ class Curved(Dual):
     works_through = "curvature"
 
 
+class Silent(Dual):
+    """An auxiliary of one's own that reads data alone."""
+
+    def needs_samples(self, divergence):
+        return False
+
+
 BROKEN = {
     "metric_missing": (
         Choice(Affine, GAN(), Dual(), None, **PLAIN),
@@ -149,6 +156,10 @@ BROKEN = {
         Choice(Affine, GAN(), Curved(), mlp(), **PLAIN),
         "auxiliary Curved works through curvature of D, and GAN has none",
     ),
+    "penalty": (
+        Choice(Affine, GAN(), Silent(), mlp(GradientPenalty()), **PLAIN),
+        "GradientPenalty acts at the model's samples, and auxiliary Silent draws none: add metric.penalty=null",
+    ),
     "view": (
         Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": CrossEntropy()}),
         "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
@@ -184,7 +195,7 @@ def test_embeddings_and_labels_find_their_place():
     for wrong, fix in (
         (Choice(Affine, GAN(), Dual(), free, **PLAIN), "metric=mlp"),
         (Choice(Affine, Wasserstein1(), Dual(), free, **PLAIN), "metric=groupsort"),
-        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric=embedding"),
+        (Choice(Affine, Sinkhorn(), Embedded(), Metric(Embedding(), R1()), **PLAIN), "metric.penalty=null"),
         (Choice(Affine, CrossEntropy(), Embedded(), bounded, **PLAIN), "divergence=sinkhorn"),
         (Choice(MLPGenerator, Sinkhorn(), Empirical(), None, **PLAIN, classes=2), "data.labels=false"),
         (Choice(MLPGenerator, KL(), Tilted(), mlp(), 0.5, 1.0, classes=2), "data.labels=false"),

@@ -27,7 +27,7 @@ def elsewhere(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "evaluate", quick)
     monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", quick)
-    monkeypatch.setattr(train, "draw", lambda *a, **k: None)
+    monkeypatch.setattr(train, "draw_samples", lambda *a, **k: None)
     monkeypatch.setattr(train, "curves", lambda *a, **k: None)
 
 

@@ -214,7 +214,7 @@ def test_the_summary_lists_the_warnings(tmp_path, monkeypatch):
     from se_framework.commands import train as command
 
     monkeypatch.setattr(command, "evaluate", lambda assembly: {"w2": {"value": 0.0, "n": 1, "seed": 0}})
-    monkeypatch.setattr(command, "draw", lambda *a, **k: None)
+    monkeypatch.setattr(command, "draw_samples", lambda *a, **k: None)
     monkeypatch.setattr(command, "curves", lambda *a, **k: None)
     overrides = ["score=w2", "loop.rounds=2", "loop.log_every=1", "loop.batch_size=16", "progress=false", "device=cpu"]
     monkeypatch.setattr(monitors, "findings", lambda *a: iter([monitors.Finding("a thing", "1, and a hint")]))

@@ -89,7 +89,7 @@ class Auxiliary(nn.Module, ABC):
         minimum_name: the minimum's formula, for messages and logs.
         counts_entropy: alpha H(q) is a part of the total; not where q is the data, and it a constant.
         free_mass: the minimum runs over q of any mass, so f has no free constant, and the optimal v of two duals agree.
-        advances: :meth:`advance` does something.
+        value_is_minimum: the value is that of the minimum, not only its slopes (as where q is sampled).
     """
 
     uses_metric: ClassVar[bool] = True
@@ -105,6 +105,7 @@ class Auxiliary(nn.Module, ABC):
     minimum_name: ClassVar[str] = "min_q"
     counts_entropy: ClassVar[bool] = True
     free_mass: bool = False
+    value_is_minimum: ClassVar[bool] = True
 
     @property
     def advances(self) -> bool:
@@ -129,6 +130,10 @@ class Auxiliary(nn.Module, ABC):
 
     def needs_density(self, divergence: Divergence) -> bool:
         """Whether p_theta enters through its log-density."""
+        return False
+
+    def compares_pairs(self, divergence: Divergence) -> bool:
+        """Whether every particle is compared with every example, so that time and memory grow with the square."""
         return False
 
     def reads_context(self, divergence: Divergence) -> bool:

@@ -28,6 +28,10 @@ class Primal(Auxiliary):
         """Whether D asks for the model's log-density at the data."""
         return divergence.primal_needs == "log_prob"
 
+    def compares_pairs(self, divergence: Divergence) -> bool:
+        """Whether D is computed between two clouds."""
+        return self.needs_samples(divergence)
+
     def reads_context(self, divergence: Divergence) -> bool:
         """Whether labels are seen: by a conditional density, not by a distance of clouds."""
         return divergence.primal_needs == "log_prob"

@@ -57,6 +57,10 @@ class Transported(Auxiliary):
         ascent = f", then {self.steps} steps of {self.step_size:g}" if self.steps else ""
         return f"among the particles{ascent}"
 
+    def compares_pairs(self, divergence: Divergence) -> bool:
+        """Whether the supremum runs over all particles for each: it does."""
+        return True
+
     def reads_context(self, divergence: Divergence) -> bool:
         """Whether labels are seen: they are not."""
         return False
