@@ -222,8 +222,8 @@ def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
     views = {name: view for name, view in views.items() if view is not None}
     model = resolve(config.model, "model", Model, **made_for)
     network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
-    for key, part in (("model", model[0]), ("auxiliary", auxiliary), ("divergence", divergence)):
-        if part is None and not (key == "divergence" and auxiliary.works_through is None):
+    for key, part in (("model", model[0]), ("auxiliary", auxiliary)):
+        if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
     divergence = Absent() if divergence is None else divergence
     if not isinstance(model[0], type):
