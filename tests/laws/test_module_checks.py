@@ -61,12 +61,10 @@ def pairs():
     for make_q in AUXILIARIES.values():
         for name, make in INSTALLED.items():
             q, d = make_q(), make()
-            fits = {
-                "dual": d.has_dual and not (q.needs_mass_one and not d.has_normalised_dual),
-                "primal": d.primal_needs is not None and not (q.embeds and d.primal_needs == "log_prob"),
-                "entropy": d.entropy_weight is not None,
-                "transport": d.has_ground_cost,
-            }[q.uses]
+            needed = getattr(d, q.works_through)
+            fits = not (needed is None or needed is False)  # a weight of zero is there
+            fits &= not (q.needs_mass_one and not d.has_normalised_dual)
+            fits &= not (q.embeds and d.primal_needs == "log_prob")
             generic = name in F_DIVERGENCES and name not in NAMED_F_DIVERGENCES
             if fits and not (generic and q.needs_mass_one):
                 yield q, d
@@ -312,12 +310,12 @@ def test_a_network_without_event_shape():
 
 
 class Stale(Dual):
-    def minimum(self, problem):
+    def minimum(self, problem, role=None):
         return super().minimum(problem).detach() + 0 * problem.v.sum() + 0 * problem.p.log_weights.sum()
 
 
 class WrongSign(Dual):
-    def minimum(self, problem):
+    def minimum(self, problem, role=None):
         return -super().minimum(problem)
 
 

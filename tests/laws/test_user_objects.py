@@ -13,6 +13,7 @@ from models.laws import Particles
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.equation.auxiliary import Auxiliary, Dual, Solution
+from se_framework.equation.auxiliary.base import target
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import Choice, check
 from se_framework.equation.metric import Metric
@@ -27,9 +28,18 @@ DEFAULT_DTYPE = torch.float64
 class Entropic(Auxiliary):
     """KL with alpha > 0 over q = p e^s of any mass: (1 + alpha)(s + 1) + alpha log p = f."""
 
-    uses = "dual"
+    works_through = "has_dual"
     needs_alpha = True
-    needs_density = True
+    keeps_function_class = takes_views = free_mass = True
+
+    def needs_density(self, divergence):
+        return True
+
+    def reads_context(self, divergence):
+        return False
+
+    def meaning(self, divergence, metric, alpha):
+        return f"lower bound of {target(divergence, alpha)}"
 
     def f(self, v, divergence, beta):
         return v
@@ -37,7 +47,7 @@ class Entropic(Auxiliary):
     def _s(self, problem):
         return (problem.v - problem.alpha * problem.p.log_prob) / (1 + problem.alpha) - 1
 
-    def minimum(self, problem):
+    def minimum(self, problem, role=None):
         return -(1 + problem.alpha) * problem.p.mean(self._s(problem).exp())
 
     def solve(self, problem):
@@ -64,10 +74,10 @@ def test_phi_learns_through_another_dual_at_alpha_zero_only(divergence):
 
 def test_a_view_is_refused_where_alpha_is_needed():
     metric = Metric(MLPCritic((2,), width=4))
-    choice = Choice(Affine, KL(), Entropic(), metric, 0.5, 1.0, views=(GAN(),))
+    choice = Choice(Affine, KL(), Entropic(), metric, 0.5, 1.0, views={"phi": GAN()})
     with pytest.raises(IncompatibleError, match="view GAN shares the optimal critic of D at alpha = 0 only.*view=null"):
         check(choice)
-    assert check(choice._replace(views=())) == []
+    assert check(choice._replace(views={})) == []
 
 
 def test_a_density_that_the_auxiliary_declares_is_asked_for():
