@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import platform
+import random
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,25 @@ RELIABILITY = Path(__file__).parent.parent / "benchmarks" / "reliability"
 
 
 def pytest_addoption(parser):
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="play the tests in an order that the seed gives")
     parser.addoption(
         "--soak", action="store_true", help="play the tests marked soak in full, figures to benchmarks/reliability/"
     )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shuffle the tests, those of a file together: what they share is made once per file."""
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    draw, files = random.Random(seed), {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    order = list(files.values())
+    draw.shuffle(order)
+    for own in order:
+        draw.shuffle(own)
+    items[:] = [item for own in order for item in own]
 
 
 @pytest.fixture

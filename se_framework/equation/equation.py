@@ -153,9 +153,8 @@ class StandardEquation(nn.Module):
             stream: a generator for each purpose.
             context: the labels of the particles, shape (n,).
         """
-        found = {}
-        if self.uses_samples:
-            found = {f"model/{k}": v for k, v in self.model.draws(n, stream, context).items()}
+        of_model = self.model.draws(n, stream, context) if self.uses_samples else {}
+        found = {f"model/{k}": v for k, v in of_model.items()}
         for name, own in self.equations():
             if own.auxiliary.draws_itself:
                 drawn = own.auxiliary.draws(n, stream.below(f"auxiliary/{name}"))  # type: ignore[attr-defined]

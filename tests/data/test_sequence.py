@@ -174,8 +174,10 @@ def test_workers_read_the_same_rows_from_any_start_in_any_size(workers, files):
         for n in (5, 4, 21):  # a run that is resumed with another size of batch
             with data.prefetch(place, n, 7):
                 for _ in range(4):
-                    want, got = alone.batch(place, n, 7), data.batch(place, n, 7)
-                    assert alike(joined([want]), joined([got])), (kind, place, n)
+                    # Fewer rows and another seed than those read ahead, then what is read ahead.
+                    for size, seed in ((n - 1, 7), (n, 8), (n, 7)):
+                        want, got = alone.batch(place, size, seed), data.batch(place, size, seed)
+                        assert alike(joined([want]), joined([got])), (kind, place, size, seed)
                     place += n
 
 

@@ -36,7 +36,7 @@ def test_value_terms_and_gradient_are_weighted_sums():
     pieces = [(1.0, alone), (0.3, likelihood), (2.0, w1)]
     want = sum(weight * equation.scalar(data, p) for weight, equation in pieces)
     got = total.scalar(data, p)
-    assert float(got) == pytest.approx(float(want), abs=1e-13)
+    assert float(got.detach()) == pytest.approx(float(want.detach()), abs=1e-13)
     for parameter in model.parameters():
         a, b = (torch.autograd.grad(t, parameter, retain_graph=True)[0] for t in (got, want))
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)

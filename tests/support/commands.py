@@ -24,7 +24,7 @@ SAMPLE = [sys.executable, "-m", "se_framework.commands.sample"]
 EVALUATE = [sys.executable, "-m", "se_framework.commands.evaluate"]
 VERIFY = [sys.executable, "-m", "se_framework.commands.verify"]
 SHORT = ["data=ring8", "loop.rounds=6", "loop.batch_size=32", "loop.log_every=2", "device=cpu"]
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds to wait for what must happen: far more than it takes on an idle machine, so that a busy one passes too."""
 
 
@@ -87,6 +87,7 @@ class Running:
     """A process that was forked for a command; its standard output and error are read from files."""
 
     def __init__(self, asked: dict[str, object], cwd: Path | str, variables: dict[str, str]) -> None:
+        self.session = bool(asked["session"])
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(server())
         files = [tempfile.NamedTemporaryFile(delete=False) for _ in range(2)]
@@ -115,7 +116,7 @@ class Running:
         try:
             code, seconds = self.stream.readline().split()
         except TimeoutError:
-            self.send_signal(signal.SIGKILL)
+            (os.killpg if self.session else os.kill)(self.pid, signal.SIGKILL)
             said = self.err.read_text(errors="replace")[-2000:]
             raise TimeoutError(f"a command ran for more than {timeout:.0f} s: {said}") from None
         finally:

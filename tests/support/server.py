@@ -87,7 +87,8 @@ def serve(path: str) -> None:
     listener.bind(path)
     listener.listen()
     print("ready", flush=True)
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # our owner is gone
+    # The end of our input says that our owner is gone. Not through sys.stdin: its lock would be held in every fork.
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(0)), daemon=True).start()
     while True:
         connection, _ = listener.accept()
         if os.fork():

@@ -151,6 +151,19 @@ def test_resume_is_bit_for_bit(tmp_path, monkeypatch):
 
 
 @FLOAT32
+@pytest.mark.parametrize("decay", ["constant", "linear"])
+def test_a_finished_ensemble_goes_on_longer_as_single_runs_do(tmp_path, monkeypatch, capsys, decay):
+    typed = ["experiment=vanilla_gan", "ensemble.size=2", *RECORD, *SMALL, f"loop.decay={decay}"]
+    whole = start(tmp_path / "whole", [*typed, "loop.horizon=3"], monkeypatch)
+    cut = start(tmp_path / "cut", [*typed, "loop.rounds=3"], monkeypatch)
+    start(cut.path, [f"resume={cut.path}", "loop.rounds=6"], monkeypatch)
+    a, b = (run.load_checkpoint()[0] for run in (whole, cut))
+    assert same(a, b) and b["round"] == 6
+    told = "learning rates end at zero in round 3 (loop.horizon, fixed at first start): later rounds change nothing"
+    assert (told in capsys.readouterr().err) == (decay == "linear")
+
+
+@FLOAT32
 def test_a_frozen_member_stays_so_over_a_resume(tmp_path, monkeypatch):
     together = compose("vanilla_gan", [*RECORD, "ensemble.size=3"])
     run = RunDirectory(tmp_path)
