@@ -33,6 +33,7 @@ LOG_P = np.logaddexp(math.log(0.33) + stats.norm.logpdf(X, -1, 0.25), math.log(0
 ENTROPY = float(integrate.trapezoid(special.entr(np.exp(LOG_P)), X))
 
 
+@cache
 def best(objective):
     """Return mean, standard deviation and objective of the Gaussian with the least objective(mean, std)."""
     found = optimize.minimize(lambda z: objective(z[0], math.exp(z[1])), [1, 0.5], method="Nelder-Mead",
@@ -225,7 +226,7 @@ def test_the_entropic_step_is_the_minimum_over_q(row):
     found = [solution.entropy, solution.f_q, solution.mass, solution.divergence]
     terms = [-(q * np.log(q)).sum(), (q * f).sum(), q.sum(), (p * h(q / p, np)).sum()]
     # s is found by a search over a smooth minimum: right to the root of its rounding error, 1e-8, times the slopes.
-    assert [float(t) for t in found] == pytest.approx(terms, abs=1e-5)
+    assert [float(t.detach()) for t in found] == pytest.approx(terms, abs=1e-5)
     direction = np.random.default_rng(2).normal(size=(2, 5))
     slope_v, slope_p = torch.autograd.grad(minimum, (v, log_p))
     for slope, move in ((slope_v, (1, 0)), (slope_p, (0, 1))):
