@@ -67,7 +67,8 @@ class Affine(Model):
 class Generator(Model):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with a network for g; base of our generators.
 
-    A subclass writes :meth:`push`. Drawing noise and carrying it at once need no law to be made.
+    A subclass writes :meth:`push`. Drawing noise and carrying it at once need no law to be made; a subclass with a law
+    of its own (``forward``) is asked for that.
 
     Args:
         event_shape: shape E of one example.
@@ -96,6 +97,8 @@ class Generator(Model):
 
     def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
         """Draw latent points, shape (n, latent_dim), as the law does."""
+        if type(self).forward is not Generator.forward:
+            return super().draws(n, stream, context)
         check_context(self, context)
         like = next(self.parameters())
         noise = torch.randn((n, self.latent_dim), generator=stream("noise"), dtype=like.dtype, device=like.device)
@@ -103,6 +106,8 @@ class Generator(Model):
 
     def particles(self, draws: dict[str, Tensor], context: Tensor | None = None) -> Particles:
         """Carry latent points to particles of equal weight, with their labels."""
+        if type(self).forward is not Generator.forward:
+            return super().particles(draws, context)
         check_context(self, context)
         return Particles(self.push(draws["noise"], context), context=context)
 

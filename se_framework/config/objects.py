@@ -56,8 +56,9 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
     numbers = {name: conform(values[name], float, f"{key}.{name}") for name in ("weight", "alpha", "beta")}
     kinds = {"divergence": Divergence, "auxiliary": Auxiliary, "metric": Metric}
     parts = {name: build(values[name], f"{key}.{name}", kind, **made_for) for name, kind in kinds.items()}
-    for name in ("auxiliary", "divergence"):
-        if parts[name] is None and not (name == "divergence" and parts["auxiliary"].works_through is None):
+    needs_none = parts["auxiliary"] is not None and parts["auxiliary"].works_through is None
+    for name in ("auxiliary",) if needs_none else ("divergence", "auxiliary"):
+        if parts[name] is None:
             raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
     try:
         other = StandardEquation(model=model, alpha=numbers["alpha"], beta=numbers["beta"], **parts)  # type: ignore[arg-type]

@@ -92,8 +92,7 @@ def findings(state: TrainState, data: Data, rows: Sequence[Row]) -> Iterator[Fin
         )
         p = state.equation.model.particles(drawn, batch.context)
     if state.round >= START:
-        if p.log_weights is None and p.x.shape[1:] == batch.x.shape[1:]:
-            yield from collapsed(batch.x, p.x)
+        yield from collapsed(batch.x, p.x)
         yield from saturated(state, batch, p)
     for metric in state.equation.metrics().values():
         yield from coupled(metric, batch)
