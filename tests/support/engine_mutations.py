@@ -33,7 +33,7 @@ TRAINING, ROLES, FAILURES = "training/test_training.py", "training/test_roles.py
 PERFORMANCE, ENSEMBLE, OPTIMIZERS = (f"training/test_{n}.py" for n in ("performance", "ensemble", "optimizers"))
 SUMS, UNITS, METRIC = (f"equation/test_{name}.py" for name in ("sums", "units", "metric"))
 WHOLE, PARTS, DATA = "reliability/test_whole_state.py", "reliability/test_own_parts.py", "data/test_data.py"
-CONTRACT, SCORES = "models/test_contract.py", "training/test_engine.py"
+CONTRACT, SCORES = "models/test_contract.py", "data/test_scores.py"
 FRESH = f"{TRAINING}::test_every_phi_step_sees_a_fresh_batch"
 GRADIENT = f"{TRAINING}::test_a_players_gradient_is_that_of_the_scalar"
 RESUMED = f"{TRAINING}::test_resuming_equals_going_on_bit_for_bit"
@@ -388,7 +388,7 @@ def _(plant):
         list(found) if isinstance(found := own(node, tensors), tuple) else found))  # fmt: skip
 
 
-@mutation("of an old checkpoint the metric stays new", "reliability/test_old_runs.py::test_weights_of_version_0_1_are_those_of_every_player")  # fmt: skip  # noqa: E501
+@mutation("of an old checkpoint the metric stays new", "reliability/test_old_runs.py::test_weights_of_version_0_1_are_those_of_every_player[single]")  # fmt: skip  # noqa: E501
 def _(plant):
     plant.wrap("se_framework.training.older._from_players", lambda own: lambda saved, state: (
         own(saved | {"players": {k: v for k, v in saved["players"].items() if k != "phi"}}, state)))  # fmt: skip
@@ -413,13 +413,13 @@ def _(plant):
     plant.set("se_framework.equation.auxiliary.primal.Primal.counts_entropy", True)
 
 
-@mutation("entropy shifted by the scale whatever the mass of q", f"{UNITS}::test_entropy_of_an_unnormalised_q_shifts_by_its_mass[csv]")  # fmt: skip  # noqa: E501
+@mutation("entropy shifted by the scale whatever the mass of q", f"{UNITS}::test_entropy_of_an_unnormalised_q_shifts_by_its_mass")  # fmt: skip  # noqa: E501
 def _(plant):
     plant.everywhere("se_framework.equation.units.in_user_units", lambda own: lambda terms, *rest: (
         own(replace(terms, mass=1.0), *rest)))  # fmt: skip
 
 
-@mutation("transport costs keep standardised units", f"{UNITS}::test_transport_costs_and_potentials[csv]")
+@mutation("transport costs keep standardised units", f"{UNITS}::test_transport_costs_and_potentials")
 def _(plant):
     plant.everywhere("se_framework.equation.units.cost_factor", lambda own: lambda *rest: 1.0)
 
@@ -506,7 +506,7 @@ def _(plant):
     plant.set("se_framework.assembly.generator", lambda seed, number, *rest: own(seed, 0, *rest))
 
 
-@mutation("scores of the weights without their average", f"{PARTS}::test_scores_are_those_of_the_averaged_weights")
+@mutation("scores of the weights without their average", f"{SCORES}::test_the_held_out_value_is_that_of_the_averaged_weights")
 def _(plant):
     plant.wrap("se_framework.assembly.Assembly.equation", lambda own: lambda self: self.state.equation)
 
@@ -523,8 +523,8 @@ def _(plant):
     plant.everywhere("se_framework.evaluation.evaluate.bound", make)
 
 
-STANDARD_ERROR = f"{PARTS}::test_the_standard_error_is_that_of_a_mean_over_examples"
-CHUNKED = f"{PARTS}::test_the_standard_error_of_what_is_no_mean_is_that_of_ten_parts"
+STANDARD_ERROR = f"{SCORES}::test_the_standard_error_is_that_of_a_mean_over_examples"
+CHUNKED = f"{SCORES}::test_the_standard_error_of_what_is_no_mean_is_that_of_ten_parts"
 
 
 @mutation("standard error without the conjugate's variance", STANDARD_ERROR)
@@ -557,12 +557,12 @@ def _(plant):
     plant.wrap("se_framework.data.sampler.Blocks._block", lambda own: lambda self, seed, number: own(self, 0, number))
 
 
-@mutation("every block of points is the first", "data/test_sequence.py::test_a_sequence_is_the_same_however_it_is_cut")
+@mutation("every block of points is the first", "data/test_sequence.py::test_rows_are_the_same_however_the_sequence_is_cut[moons]")
 def _(plant):
     plant.wrap("se_framework.data.sampler.Blocks._block", lambda own: lambda self, seed, number: own(self, seed, 0))
 
 
-@mutation("a batch over a block's edge starts a row late", "data/test_sequence.py::test_a_sequence_is_the_same_however_it_is_cut")  # fmt: skip  # noqa: E501
+@mutation("a batch over a block's edge starts a row late", "data/test_sequence.py::test_rows_are_the_same_however_the_sequence_is_cut[moons]")  # fmt: skip  # noqa: E501
 def _(plant):
     block = plant.find("se_framework.data.sampler.BLOCK")
     plant.wrap("se_framework.data.sampler.Blocks.rows", lambda own: lambda self, start, n, seed: (
