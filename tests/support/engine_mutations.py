@@ -506,7 +506,9 @@ def _(plant):
     plant.set("se_framework.assembly.generator", lambda seed, number, *rest: own(seed, 0, *rest))
 
 
-@mutation("scores of the weights without their average", f"{SCORES}::test_the_held_out_value_is_that_of_the_averaged_weights")
+@mutation(
+    "scores of the weights without their average", f"{SCORES}::test_the_held_out_value_is_that_of_the_averaged_weights"
+)
 def _(plant):
     plant.wrap("se_framework.assembly.Assembly.equation", lambda own: lambda self: self.state.equation)
 
@@ -552,17 +554,23 @@ def _(plant):
 # -- data -------------------------------------------------------------------------------------------------------------
 
 
+CUT = "data/test_sequence.py::test_rows_are_the_same_however_the_sequence_is_cut[ring8]"
+
+
 @mutation("points of every seed are the same", f"{DATA}::test_batch_is_a_pure_function[sampler]")
 def _(plant):
     plant.wrap("se_framework.data.sampler.Blocks._block", lambda own: lambda self, seed, number: own(self, 0, number))
 
 
-@mutation("every block of points is the first", "data/test_sequence.py::test_rows_are_the_same_however_the_sequence_is_cut[moons]")
+@mutation(
+    "every block of points is the first",
+    CUT,
+)
 def _(plant):
     plant.wrap("se_framework.data.sampler.Blocks._block", lambda own: lambda self, seed, number: own(self, seed, 0))
 
 
-@mutation("a batch over a block's edge starts a row late", "data/test_sequence.py::test_rows_are_the_same_however_the_sequence_is_cut[moons]")  # fmt: skip  # noqa: E501
+@mutation("a batch over a block's edge starts a row late", CUT)  # fmt: skip  # noqa: E501
 def _(plant):
     block = plant.find("se_framework.data.sampler.BLOCK")
     plant.wrap("se_framework.data.sampler.Blocks.rows", lambda own: lambda self, start, n, seed: (
