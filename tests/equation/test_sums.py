@@ -13,6 +13,10 @@ from se_framework.config.composing import compose
 from se_framework.data import TensorData
 from se_framework.equation.units import in_user_units
 from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.randomness import Stream
+from se_framework.training.draws import draw_step, step_stream
+from se_framework.training.objective import objective
+from tests.support.parts import Chain
 
 DEFAULT_DTYPE = torch.float64
 
@@ -64,6 +68,31 @@ def test_phi_holds_every_metric_with_its_own_penalty():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], metric.parameters(), strict=True)), name
     assert state.trained().plus["w1"].metric is total.plus["w1"].metric
     assert state.trained().scalar(*_clouds(total)) == total.scalar(*_clouds(total))
+
+
+def test_the_penalty_is_the_sum_of_the_summands_own():
+    model, gan, _, _ = parts()
+    w1 = StandardEquation(
+        model=model, divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(MLPCritic((2,)), GradientPenalty(1.0))
+    )
+    total = StandardEquation(model=model, **gan, plus={"w1": (0.5, w1)})
+    batch, due = Particles(torch.randn(16, 2)), ("own", "w1")
+    draws = draw_step(total, due, batch, step_stream(0, 0, "phi", 0, batch.x))
+    found = objective(total, TrainState(total).player("phi"), due, draws)[1][2]
+    y = total.particles(draws).x.detach()
+    own = {k: metric.penalty(metric, batch.x, y, draws[f"penalty/{k}/mix"]) for k, metric in total.metrics().items()}
+    assert float(own["own"].detach()) != float(own["w1"].detach())
+    assert float(found.detach()) == pytest.approx(float(sum(own.values()).detach()), rel=1e-14)  # one addition
+
+
+def test_auxiliaries_of_a_sum_draw_apart():
+    model, stream = Affine((2,)), Stream(0, 3, "theta/0")
+    other = StandardEquation(model=model, auxiliary=Chain())
+    total = StandardEquation(model=model, auxiliary=Chain(), plus={"more": (0.5, other)})
+    found = total.draws(4, stream)
+    for name in ("own", "more"):
+        assert torch.equal(found[f"auxiliary/{name}/kick"], stream.below(f"auxiliary/{name}").normal("kick", (8, 2)))
+    assert not torch.equal(found["auxiliary/own/kick"], found["auxiliary/more/kick"])
 
 
 def _clouds(equation):

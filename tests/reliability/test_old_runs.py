@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 import se_framework as se
 from se_framework.randomness import generator
+from se_framework.runs.directory import RunDirectory
 from tests.support.commands import EVALUATE, SAMPLE, TRAIN, call
 from tests.support.oracles import z_score
 
@@ -45,6 +46,17 @@ def test_the_model_carries_the_same_noise_to_the_samples_of_version_0_1(run):
     process = call([*SAMPLE, run.name, "n=5", "out=x.npy", *(f"{key}={k}" for key, k in member.items())], run.parent)
     assert process.returncode == 0, process.stderr
     assert np.load(run.parent / "x.npy").shape == (5, 2)
+
+
+@pytest.mark.parametrize("run", ["single", "sum"], indirect=True)
+def test_weights_of_version_0_1_are_those_of_every_player(run):
+    """In that format every player held its own; those of the metric enter no sample."""
+    saved = RunDirectory(run).load_checkpoint()[0]["players"]
+    players = se.load(run, device="cpu").state.players
+    assert {player.name for player in players} == set(saved)
+    for player in players:
+        held, found = saved[player.name]["module"], player.module.state_dict()
+        assert held and all(torch.equal(tensor, found[name]) for name, tensor in held.items()), player.name
 
 
 @pytest.mark.parametrize("run", ["single", "sum"], indirect=True)

@@ -12,7 +12,7 @@ import se_framework as se
 from divergences import KL
 from models import Affine
 from se_framework import Metric, StandardEquation, TrainState
-from se_framework.assembly import assembly_of
+from se_framework.assembly import BLOCK, assembly_of
 from se_framework.commands.train import train_run
 from se_framework.config.composing import compose
 from se_framework.describe import describe
@@ -124,6 +124,8 @@ def test_samples_are_a_function_of_weights_and_seed(noisy):
     assert torch.equal(first, noisy.sample(100, seed=3))
     assert not torch.equal(first, noisy.sample(100, seed=4))
     assert torch.equal(noisy.sample(500, seed=3)[:100], first)  # no sample depends on the others
+    blocks = noisy.sample(2 * BLOCK, seed=3)
+    assert not torch.equal(blocks[:BLOCK], blocks[BLOCK:])
     assert noisy.sample(1, seed=3).shape == (1, 1)
     assert same(before, noisy.state.state_dict())
     assert modes == [m.training for m in noisy.state.equation.modules()]

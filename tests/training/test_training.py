@@ -135,9 +135,15 @@ def test_every_phi_step_sees_a_fresh_batch():
             batches.append(x.detach().clone())
             return super().score(x)
 
+    class Heard(Affine):
+        def particles(self, draws, context=None):
+            noises.append(draws["noise"].clone())
+            return super().particles(draws, context)
+
     batches: list[torch.Tensor] = []
+    noises: list[torch.Tensor] = []
     equation = StandardEquation(
-        model=Affine((2,)), divergence=GAN(), auxiliary=Dual(normalised=True), metric=Metric(Seen((2,), width=4))
+        model=Heard((2,)), divergence=GAN(), auxiliary=Dual(normalised=True), metric=Metric(Seen((2,), width=4))
     )  # over probability q theta's minimum reads the data as well
     state = state_of(equation, phi={"steps": 3})
     train(state, Moons(), rounds=2, batch_size=8, log_every=0, progress=False)
@@ -145,7 +151,9 @@ def test_every_phi_step_sees_a_fresh_batch():
     data_side, model_side = [b[:8] for b in batches], [b[8:] for b in batches]  # one pass, data first
     expected = [Moons().batch(8 * index, 8, 0).x for index in (0, 1, 2, 2, 3, 4, 5, 5)]  # theta plays on phi's last
     assert len(data_side) == 8 and all(torch.equal(a, b) for a, b in zip(data_side, expected, strict=True))
-    assert all(not torch.equal(a, b) for i, a in enumerate(model_side) for b in model_side[:i])  # fresh noise
+    assert all(not torch.equal(a, b) for i, a in enumerate(model_side) for b in model_side[:i])
+    assert len(noises) == 8  # fresh noise in every step of every round
+    assert all(not torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])
 
 
 def test_theta_alone_draws_its_own_batches():
