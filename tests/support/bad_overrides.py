@@ -9,6 +9,7 @@ import yaml
 from hypothesis import strategies as st
 from PIL import Image
 
+from divergences.base import Absent
 from se_framework.config.build import build, locate
 from se_framework.config.composing import config_dir
 from se_framework.config.refusals import known_keys
@@ -327,7 +328,8 @@ def of_combinations():
     for choice in GROUPS["divergence"]:
         node = yaml.safe_load((config_dir() / "divergence" / f"{choice}.yaml").read_text())
         need = NEEDS.get(choice, ())
-        cls = locate(node["_target_"], choice) if need else build(node, choice)  # Renyi's dual depends on its order
+        # Renyi's dual depends on its order.
+        cls = locate(node["_target_"], choice) if need else build(node, choice) if node else Absent()
         if cls.has_dual is False:
             yield refused(f"divergence={choice}", *need, "auxiliary=dual")
             yield refused(f"divergence={choice}", *need, "auxiliary=dual_probability")
