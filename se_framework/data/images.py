@@ -65,9 +65,11 @@ class ImageFolder(PixelData):
         folder, files = files_of(path, size)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
+        count = 0
         for file in files:
             try:
-                pixels[readable.count(True)] = torch.from_numpy(read_image(folder / file, size, grey))
+                pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
+                count += 1
                 readable.append(True)
             except DataError:
                 if not skip_broken:
