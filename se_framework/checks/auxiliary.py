@@ -12,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from divergences.base import Divergence
-from divergences.checks.running import Laws, close, coordinates, maximum, named, normal, require, simplex, slope_along
+from divergences.checks.running import (
+    Laws,
+    close,
+    close_to_slope,
+    coordinates,
+    maximum,
+    named,
+    normal,
+    require,
+    simplex,
+)
 from models.base import Model, check_context
 from models.laws import Particles, Weighted
 from se_framework.equation.auxiliary import Auxiliary, InnerProblem, Solution
@@ -122,9 +132,9 @@ def gradient_is_danskin(case: Case) -> None:
         e, leaf = normal(tuple(at.shape), 5), at.clone().requires_grad_()
         (slope,) = torch.autograd.grad(minimum(leaf), leaf, allow_unused=True)
         require(slope is not None, f"the minimum has no gradient in {name}")
-        want = slope_along(minimum, at, e)
-        accuracy = max(1e-7, case.divergence.accuracy)
-        close((slope * e).sum(), want, accuracy * (1 + want.abs()), f"gradient of the minimum in {name}")
+        got = (slope * e).sum()
+        allowed = max(1e-7, case.divergence.accuracy) * (1 + got.abs())
+        close_to_slope(got, minimum, at, e, allowed, f"gradient of the minimum in {name}")
 
 
 def minimum_is_the_primal(case: Case) -> None:
