@@ -45,6 +45,9 @@ class StandardEquation(nn.Module):
         plus: further equations by name, each with its weight >= 0: the scalar is the weighted sum. They must hold the
             same model, and may have a metric, divergence and auxiliary of their own.
 
+    Attributes:
+        uses_samples: whether p_theta enters through particles, not through log-densities at the data alone.
+
     Raises:
         ConfigError: alpha, beta or a weight is not a number >= 0, or a summand has another model.
         IncompatibleError: the objects do not form a legal equation; the message names them and the fix.
@@ -83,11 +86,13 @@ class StandardEquation(nn.Module):
                     f"{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation"
                 )
         self.alpha, self.beta, self.allow = float(alpha), float(beta), tuple(allow)
-        self.warnings = legality.check(
-            legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta), allow
-        )
+        choice = legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta)
+        self.warnings = legality.check(choice, allow)
         self.plus = nn.ModuleDict({name: other for name, (_, other) in plus.items()})
         self.weights = {name: float(weight) for name, (weight, _) in plus.items()}
+        owners = [own for _, own in self.equations()]  # asked once, not in every step
+        self.uses_samples = any(own.auxiliary.needs_samples(own.divergence) for own in owners)
+        self._draws_more = any(own.auxiliary.draws_itself for own in owners)
 
     # -- the parts ----------------------------------------------------------------------------------------------------
 
@@ -139,11 +144,6 @@ class StandardEquation(nn.Module):
 
     # -- randomness ----------------------------------------------------------------------------------------------------
 
-    @property
-    def uses_samples(self) -> bool:
-        """Whether p_theta enters through particles (cross-entropy to data asks for log-densities only)."""
-        return any(own.auxiliary.needs_samples(own.divergence) for _, own in self.equations())
-
     @torch.no_grad()
     def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return all that is random in one evaluation besides the data, by part and purpose.
@@ -155,7 +155,7 @@ class StandardEquation(nn.Module):
         """
         of_model = self.model.draws(n, stream, context) if self.uses_samples else {}
         found = {f"model/{k}": v for k, v in of_model.items()}
-        for name, own in self.equations():
+        for name, own in self.equations() if self._draws_more else ():
             if own.auxiliary.draws_itself:
                 drawn = own.auxiliary.draws(n, stream.below(f"auxiliary/{name}"))  # type: ignore[attr-defined]
                 found |= {f"auxiliary/{name}/{k}": v for k, v in drawn.items()}
