@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
-from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError
 
 USAGE = (
@@ -26,7 +25,6 @@ def main() -> None:
 
 def _export(arguments: list[str]) -> None:
     run_dir, values = parse(arguments, {"out": str} | OF_A_RUN, USAGE.splitlines()[0])
-    prepare_imports(own="trust" in values)
     out = Path(values.get("out", "weights.safetensors")).expanduser()
     if out.suffix != ".safetensors":
         raise ConfigError(f"out={out} must end in .safetensors")

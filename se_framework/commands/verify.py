@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_framework.config.composing import prepare_imports
+from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ def claims_of(arguments: argparse.Namespace) -> list[Claim]:
     if arguments.claims is None and arguments.suite not in SUITES:
         raise ConfigError(f"no suite {arguments.suite!r}: {nearest(arguments.suite, SUITES)}")
     names = (arguments.claims,) if arguments.claims else SUITES[arguments.suite]
-    sys.path.insert(0, "")  # a user's module may lie where the command is given
     try:
         claims = [c for name in names for c in collect(importlib.import_module(name))]
     except ModuleNotFoundError as error:
@@ -78,6 +77,7 @@ def claims_of(arguments: argparse.Namespace) -> list[Claim]:
 def verify(arguments: argparse.Namespace) -> bool:
     """Measure the claims, print them as they come, and return whether all hold."""
     prepare_imports()
+    find_own_modules()
     import torch
 
     from se_framework.verify.claims import check
