@@ -138,8 +138,8 @@ def validate(composed: DictConfig) -> DictConfig:
         return OmegaConf.create(Config.model_validate(plain).model_dump())
     except ValidationError as error:
         found = [e for e in error.errors() if e["type"] != "none_required"]
-        unknown = [e for e in found if e["type"] == "extra_forbidden"]
-        raise ConfigError(_sentence(dict((unknown or found)[0]))) from error
+        first = min(found, key=lambda e: {"extra_forbidden": 0, "missing": 2}.get(e["type"], 1))
+        raise ConfigError(_sentence(dict(first))) from error
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
