@@ -35,14 +35,13 @@ def _sample(arguments: list[str]) -> None:
         raise ConfigError(f"out={out} is a directory: name a file in it")
     import numpy as np
 
-    from se_framework.commands.train import draw_samples
     from se_framework.runs.files import write_atomically
 
     assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     try:
         if out.suffix == ".png":
-            draw_samples(assembly, out, samples)
+            assembly.plot(out, samples)
         else:
             buffer = io.BytesIO()
             np.save(buffer, samples.cpu().numpy(), allow_pickle=False)

@@ -61,6 +61,7 @@ class PlayerConfig(Section):
     decay: Decay | None = None
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     view: Any = None
+    frozen: bool = False
 
 
 class EnsembleConfig(Section):
@@ -90,6 +91,8 @@ class Config(Section):
     auxiliary: Any = None
     data: Any = None
     plus: dict[str, Any] | None = None
+    callbacks: dict[str, Any] = {}
+    stages: list[dict[str, Any]] = []
     optimizer: Any = None
     ensemble: EnsembleConfig = EnsembleConfig()
     performance: PerformanceConfig = PerformanceConfig()

@@ -8,12 +8,12 @@ player of its own; the auxiliary by q and the model by theta, which descend. The
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from se_framework.errors import ConfigError
+from se_framework.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from se_framework.equation.equation import StandardEquation
@@ -91,3 +91,18 @@ def _parts(equation: StandardEquation, of: Callable[[StandardEquation], nn.Modul
 
 def _together(parts: Mapping[str, nn.Module]) -> nn.Module:
     return next(iter(parts.values())) if len(parts) == 1 else nn.ModuleDict(parts)
+
+
+def freeze(equation: StandardEquation, names: Sequence[str]) -> None:
+    """Let the parts that a player would move stand still: ``players.NAME.frozen=true``.
+
+    Raises:
+        ConfigError: the equation has no such player, or none is left that moves.
+    """
+    roles = {role.name: role for role in equation.roles()}
+    for name in names:
+        if name not in roles:
+            raise ConfigError(f"players.{name}.frozen=true: this equation has no player {name}; {nearest(name, roles)}")
+        roles[name].module.requires_grad_(False)
+    if names and not equation.roles():
+        raise ConfigError(f"players.{names[0]}.frozen=true leaves no player that moves: free one of {', '.join(roles)}")

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 import se_framework as se
+from se_framework.assembly import Assembly
 from se_framework.commands import train
 from se_framework.config.composing import compose
 from se_framework.errors import ConfigError, RunDirectoryError
@@ -27,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "evaluate", quick)
     monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", quick)
-    monkeypatch.setattr(train, "draw_samples", lambda *a, **k: None)
+    monkeypatch.setattr(Assembly, "plot", lambda *a, **k: None)
     monkeypatch.setattr(train, "curves", lambda *a, **k: None)
 
 
