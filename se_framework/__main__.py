@@ -15,7 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.command_line import check_writable, is_file, needs_hydra, parse, run_directory, usage
-from se_framework.config.composing import compose_all, find_own_modules, prepare_imports, register_resolvers
+from se_framework.config.composing import (
+    compose_all,
+    find_own_modules,
+    prepare_imports,
+    register_resolvers,
+    with_starts,
+)
 from se_framework.config.files import check_config_dirs, config_dir, groups
 from se_framework.config.refusals import parsed
 from se_framework.config.schema import validate
@@ -30,6 +36,7 @@ def main() -> None:
     """Run the command line ``se-train``: compose once and train; sweeps and what is printed are Hydra's."""
     try:
         prepare_imports()
+        sys.argv[1:] = with_starts(sys.argv[1:])
         arguments = parse(sys.argv[1:])
         composed = checked(arguments)
         if arguments.help:

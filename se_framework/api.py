@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.composing import compose as compose_config
 from se_framework.config.parts import check_objects
@@ -15,7 +17,7 @@ from se_framework.config.trust import Trust, packages
 from se_framework.ensemble import member_config
 from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.failure import replay
+from se_framework.training.failure import failed_round, replay
 from se_framework.training.older import readable
 
 
@@ -76,7 +78,9 @@ def load(
     config.device = "auto" if device is None else device
     if member is not None:
         config = member_config(config, member)
-    assembly = assembly_of(config, data, Trust(packages(trust)), **objects)
+    assembly = assembly_of(
+        config, data, Trust(packages(trust)), rounds=rounds_of(config, run, str(checkpoint)), **objects
+    )
     restored = restore(assembly, run, str(checkpoint), member)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
@@ -106,8 +110,15 @@ def reproduce(
     config = saved_config(run)
     if device is not None:
         config.device = device
-    assembly = assembly_of(config, data, Trust(packages(trust)))
+    rounds = failed_round(run) + 1 if config.stages else 0
+    assembly = assembly_of(config, data, Trust(packages(trust)), rounds=rounds)
     return replay(assembly.state, run)
+
+
+def rounds_of(config: DictConfig, run: RunDirectory, checkpoint: str = "last") -> int:
+    """Return how many rounds a checkpoint has seen, where that says which stage it is of; else 0."""
+    found = run.load_checkpoint("cpu", checkpoint) if config.stages else None
+    return 0 if found is None else int(found[0].get("round", 0))
 
 
 def restore(

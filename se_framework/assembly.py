@@ -13,24 +13,22 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from se_framework.config.build import build, find, locating
-from se_framework.config.objects import choose_device, optimizer_factory, summand
-from se_framework.config.parts import OBJECTS, Parts, check_objects, outlined, start_from
+from se_framework.config.parts import all_outlined, check_objects, outlined
+from se_framework.config.stages import stage_at, stages_of
+from se_framework.config.states import Course, state_of
 from se_framework.config.trust import Trust
 from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.modes import evaluating
-from se_framework.equation.roles import freeze
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.callbacks import Callback
-from se_framework.training.execution import choose
 from se_framework.training.loop import train
-from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
 from se_framework.training.weights import save_weights
 
@@ -47,12 +45,14 @@ class Assembly:
         state: equation, players and counters.
         data: p_d.
         device: where the model lives.
+        course: the stages of the run, where it changes its course; the state is that of one of them.
     """
 
     config: DictConfig
     state: TrainState
     data: Data
     device: torch.device
+    course: Course | None = None
 
     @property
     def equation(self) -> StandardEquation:
@@ -118,17 +118,27 @@ class Assembly:
             RunDirectoryError: the directory holds another run.
             NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
         """
-        from se_framework.evaluation.evaluate import score_row
-
         if run is not None and not run.is_run:
             run.start(OmegaConf.to_yaml(self.config, resolve=True), self.device)
-        loop = self.config.loop
-        own = [build(node, f"callbacks.{name}", Callback) for name, node in (self.config.callbacks or {}).items()]
+        own = [build(node, f"callbacks.{name}", Callback) for name, node in self.config.callbacks.items()]
+        if self.course is None:
+            return self._play(self.config, run, [*own, *callbacks])
+        for k in range(self.course.at, len(self.course.stages)):
+            if k > self.course.at:
+                self.state, self.data = self.course.enter(k, self.state)
+            if self._play(self.course.stages[k], run, [*own, *callbacks]).stopped_by is not None:
+                break
+        return self.state
+
+    def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
+        from se_framework.evaluation.evaluate import score_row
+
+        loop = config.loop
         return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
             evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self), picture=frame, run=run,
-            callbacks=[*own, *callbacks], progress=self.config.progress,
+            callbacks=callbacks, progress=config.progress,
         )  # fmt: skip
 
     def scores(self, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -230,7 +240,12 @@ class EnsembleAssembly(Assembly):
 
 
 def assembly_of(
-    config: DictConfig, data: Any = None, trust: Trust | None = None, own: Path | None = None, **objects: Any
+    config: DictConfig,
+    data: Any = None,
+    trust: Trust | None = None,
+    own: Path | None = None,
+    rounds: int = 0,
+    **objects: Any,
 ) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
@@ -242,6 +257,7 @@ def assembly_of(
         trust: what the configuration may name, if it was read from a run directory; None for one of the user's own,
             which names anything.
         own: the directory of the run that is about to start.
+        rounds: that have been played: of a run with stages the stage of that round is built.
         objects: parts in the place of the configured ones: ``divergence=KL()``, ``model=...``.
 
     Raises:
@@ -252,49 +268,26 @@ def assembly_of(
     check_objects(objects)
     for name, given in objects.items():  # what a run keeps: it must be given again
         config[name] = f"{type(given).__module__}.{type(given).__qualname__}, an object from Python"
-    with locating(find if trust is None else trust.locate):
+    locator = find if trust is None else trust.locate
+    with locating(locator):
         count = members_of(config)
         if count == 1:
-            return _assembly_of(config, outlined(config, data, objects), trust is None, own)
+            stages = stages_of(config)
+            parts = all_outlined(stages, data, objects)
+            at = stage_at(stages, rounds)
+            state, device = state_of(stages[at], parts[at], trust is None and at == 0, own)
+            course = None
+            if config.stages:
+                config.loop.rounds, state.stage = stages[-1].loop.rounds, at
+                course = Course(stages, parts, at, locator)
+            return Assembly(config, state, parts[at].data, device, course)
         if objects:
             raise ConfigError(f"an ensemble builds its members' parts itself: leave out {', '.join(objects)}")
         configs = [member_config(config, k) for k in range(count)]
         members: list[Assembly] = []
         for one in configs:
-            parts = outlined(one, members[0].data if members else data, {}, count)
-            members.append(_assembly_of(one, parts, trust is None, own, count))
+            chosen = outlined(one, members[0].data if members else data, {}, count)
+            state, device = state_of(one, chosen, trust is None, own, count)
+            members.append(Assembly(one, state, chosen.data, device))
     states, first = [member.state for member in members], members[0]
     return EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)
-
-
-def _assembly_of(config: DictConfig, parts: Parts, fresh: bool, own: Path | None, members: int = 1) -> Assembly:
-    """Build a single run, or one of several members, of parts that were checked."""
-    device, weights = choose_device(config.device), config.equation
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream_seed(config.seed, 0, "weights"))
-        model, metric = parts.model(), parts.metric()
-        plus = {
-            name: summand(node, f"plus.{name}", model, parts.made_for) for name, node in (config.plus or {}).items()
-        }
-        equation = StandardEquation(
-            model=model, divergence=parts.divergence, auxiliary=parts.auxiliary, metric=metric,
-            alpha=weights.alpha, beta=weights.beta, allow=config.allow, plus=plus, checked=parts.warnings,
-        )  # fmt: skip
-    for name in OBJECTS if fresh else ():  # a run that was started has its weights in its checkpoints
-        node = config[name]
-        source = node.get("from") if isinstance(node, DictConfig) else None
-        if source is not None:
-            start_from(getattr(equation, name), name, str(source), own)
-    equation.to(device)
-    freeze(equation, [str(name) for name, player in config.players.items() if player.frozen])
-    options: dict[str, Any] = {}
-    for name, player in config.players.items():
-        options[str(name)] = {
-            "steps": player.steps, "ema": player.ema, "decay": player.decay or config.loop.decay,
-            "warmup": config.loop.warmup, "view": parts.views.get(str(name)),
-            "optimizer": optimizer_factory(config.optimizer, player.lr),
-        }  # fmt: skip
-    players, wanted = make_players(equation, **options), config.performance
-    execution = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
-    state = TrainState(equation, players, seed=config.seed, execution=execution)
-    return Assembly(config, state, parts.data, device)

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.api import restore
+from se_framework.api import restore, rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, with_choices
 from se_framework.config.saved import saved_config
@@ -82,7 +82,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     be_deterministic(config.deterministic)
-    assembly = assembly_of(config, trust=trust if resumed else None)
+    rounds = rounds_of(config, run) if resumed else 0
+    assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
         print(describe(assembly))
         return Outcome("dry run", None, run.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from se_framework.config.files import check_config_dirs, config_dir, groups
 from se_framework.config.refusals import guilty, parsed
 from se_framework.config.schema import validate
+from se_framework.config.stages import CHOICES, with_choices_named
 from se_framework.errors import ConfigError
 
 
@@ -77,10 +79,16 @@ def compose(
     Raises:
         ConfigError: one sentence that names the key, what was got and what to do.
     """
-    composed = compose_all([*([f"experiment={experiment}"] if experiment else []), *overrides], config_dirs)
+    words = [*([f"experiment={experiment}"] if experiment else []), *overrides]
+    composed = compose_all(with_starts(words), config_dirs)
     OmegaConf.set_struct(composed, False)
     composed.pop("hydra", None)
     return validate(composed)
+
+
+def with_starts(overrides: Sequence[str]) -> list[str]:
+    """Return overrides in which ``model.from=RUN`` is marked as a key that choices need not have."""
+    return [f"++{text}" if re.match(rf"({'|'.join(CHOICES)})\.from=", text) else text for text in overrides]
 
 
 def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
@@ -101,7 +109,7 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
         with warnings.catch_warnings(), initialize_config_dir(str(config_dir()), version_base="1.3"):
             warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
             try:
-                return hydra_compose("config", [*overrides, *search], return_hydra_config=True)
+                composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
             except REFUSALS as error:
                 raise ConfigError(_explain(error, typed, known, search, config_dirs)) from error
     except RecursionError as error:
@@ -111,6 +119,8 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
         ) from error
     except UserWarning as error:
         raise ConfigError(f"hydra.searchpath: {error}") from error
+    with_choices_named(composed, config_dirs)
+    return composed
 
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ from se_framework.config.saved import saved_config
 from se_framework.data import Data, as_data
 from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary
+from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
-from se_framework.equation.roles import NAMES
-from se_framework.errors import ConfigError, DataError
+from se_framework.equation.roles import NAMES, check_frozen
+from se_framework.errors import ConfigError, DataError, SEError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision
 
@@ -112,7 +113,28 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     def make_model() -> Model:
         return model if isinstance(model, Model) else assemble(model, arguments, "model")
 
+    frozen = [str(name) for name, player in config.players.items() if player.frozen]
+    if frozen:  # a stage must be known to be playable before the first is
+        with torch.device("meta"):
+            parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline}
+            check_frozen(StandardEquation(model=make_model(), **parts, checked=warnings), frozen)
     return Parts(chosen, made_for, make_model, lambda: made("metric"), divergence, auxiliary, views, warnings)
+
+
+def all_outlined(stages: Sequence[DictConfig], data: Any, objects: Mapping[str, Any]) -> list[Parts]:
+    """Return the parts of every stage, all of them checked; stages with the same data share it.
+
+    Raises:
+        SEError: as :func:`outlined`; the message says in which stage.
+    """
+    found: list[Parts] = []
+    for k, stage in enumerate(stages):
+        shared = next((p.data for s, p in zip(stages, found, strict=False) if s.data == stage.data), None)
+        try:
+            found.append(outlined(stage, data if data is not None else shared, objects))
+        except SEError as error:
+            raise type(error)(f"stages[{k}]: {error}") if len(stages) > 1 else error from error
+    return found
 
 
 def _check_stackable(

@@ -99,10 +99,21 @@ def freeze(equation: StandardEquation, names: Sequence[str]) -> None:
     Raises:
         ConfigError: the equation has no such player, or none is left that moves.
     """
-    roles = {role.name: role for role in equation.roles()}
+    check_frozen(equation, names)
+    for role in equation.roles():
+        if role.name in names:
+            role.module.requires_grad_(False)
+
+
+def check_frozen(equation: StandardEquation, names: Sequence[str]) -> None:
+    """Refuse to freeze players that are not there, or all that are.
+
+    Raises:
+        ConfigError: see above.
+    """
+    there = [role.name for role in equation.roles()]
     for name in names:
-        if name not in roles:
-            raise ConfigError(f"players.{name}.frozen=true: this equation has no player {name}; {nearest(name, roles)}")
-        roles[name].module.requires_grad_(False)
-    if names and not equation.roles():
-        raise ConfigError(f"players.{names[0]}.frozen=true leaves no player that moves: free one of {', '.join(roles)}")
+        if name not in there:
+            raise ConfigError(f"players.{name}.frozen=true: this equation has no player {name}; {nearest(name, there)}")
+    if names and set(there) <= set(names):
+        raise ConfigError(f"players.{names[0]}.frozen=true leaves no player that moves: free one of {', '.join(there)}")

@@ -163,6 +163,7 @@ def measure(state: TrainState, data: Data, batch_size: int) -> Row:
         draws = state.equation.draws(batch_size, stream, batch.context)
         terms = state.equation.terms(batch, state.equation.particles(draws, batch.context), draws)
     row: Row = {"round": float(state.round), "samples": float(state.samples)}
+    row |= {} if state.stage is None else {"stage": float(state.stage)}
     row |= in_user_units(terms, state.equation, data)
     missing = terms.unrepresentable()
     return row | {"note": f"not representable: {' '.join(missing)}" if missing else ""}
