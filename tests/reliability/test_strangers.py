@@ -243,7 +243,7 @@ def refused_there(slot, path, run, stranger):
         nodes = {"plus.more": {"divergence": payload(path, stranger)}}
     if slot == "divergence.h":
         nodes = {"divergence": {"_target_": "divergences.FDivergence", "h": payload(path, stranger)}}
-    by_name = slot not in ("model.width", "data.noise", "optimizer.lr")  # no constructor's argument takes an object there
+    by_name = slot not in ("model.width", "data.noise", "optimizer.lr")  # their constructors take no object there
     words = [f"{slot}._target_: the run directory names"] * by_name
     refused(lambda: se.load(with_nodes(run, stranger, nodes)), stranger, *words)
 

@@ -58,6 +58,7 @@ def test_a_sweep_goes_on_and_a_failed_job_stops_nothing(tmp_path, launcher, soak
     assert float(found[0]["score"]) == float(found[0]["w2"]) and found[1]["score"] == ""
     assert "optimizer.lr must be a number or Tensor, got 'abc'" in found[1]["error"]
     assert found[2]["run"] == str(tmp_path / "sweep" / "2")
+    assert [file.name for file in (tmp_path / "sweep" / "1").iterdir()] == ["result.json"]
 
     (tmp_path / "sweep" / "2" / "summary.json").unlink()  # as if it had been killed before its end
     trained = (tmp_path / "sweep" / "0" / "samples.png").stat().st_mtime_ns
