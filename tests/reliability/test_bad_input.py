@@ -18,8 +18,8 @@ from tests.support.bad_overrides import overrides
 from tests.support.commands import small_scores
 
 FAMILIES = {
-    "overrides 1": (overrides, 600, 30), "overrides 2": (overrides, 600, 30), "config files": (config_files, 200, 18),
-    "configs of runs": (run_configs, 150, 13), "data files": (files, 300, 23), "arguments": (bad_arguments(), 150, 20),
+    "overrides 1": (overrides, 600, 24), "overrides 2": (overrides, 600, 24), "config files": (config_files, 200, 18),
+    "configs of runs": (run_configs, 150, 13), "data files": (files, 300, 18), "arguments": (bad_arguments(), 150, 20),
 }  # fmt: skip
 """Strategy, cases in ``make soak``, cases in ``make test``. Two of the largest: tests are what two workers share."""
 PROCESSES = (40, 6)
