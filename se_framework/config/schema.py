@@ -7,6 +7,7 @@ checked by :func:`se_framework.config.build.build`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 import typing
@@ -133,8 +134,11 @@ def validate(composed: DictConfig) -> DictConfig:
             of range; the message names the key.
     """
     schema = OmegaConf.structured(Config)
-    for key in _named(SECTIONS, composed):
-        section = _written(composed, key)
+    written = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(written, dict)
+    named = functools.partial(_named, players=written.get("players"))
+    for key in named(SECTIONS):
+        section = _at(written, key)
         if not isinstance(section, dict) and section is not ABSENT:
             raise ConfigError(f"{key} must be {_words(key)}, got {section!r}")
     try:
@@ -152,19 +156,19 @@ def validate(composed: DictConfig) -> DictConfig:
         raise ConfigError(f"{absent[0]} has no value: give {absent[0]}=VALUE, or do not delete it")
     for bounds, word, outside in ((AT_LEAST, "least", operator.lt), (AT_MOST, "most", operator.gt)):
         for pattern, bound in bounds.items():
-            for key in _named((pattern,), config):
+            for key in named((pattern,)):
                 value = OmegaConf.select(config, key)
                 if value is not None and outside(value, bound):
                     raise ConfigError(f"{key} must be at {word} {bound}, got {value}")
-    for key in _named(("equation.alpha", "equation.beta", "players.NAME.lr", "optimizer.lr"), config):
+    for key in named(("equation.alpha", "equation.beta", "players.NAME.lr", "optimizer.lr")):
         value = OmegaConf.select(config, key)
         if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"{key} must be a finite number >= 0, got {value}")
-    for key in _named(("players.NAME.ema",), config):
+    for key in named(("players.NAME.ema",)):
         if not 0 <= OmegaConf.select(config, key) < 1:
             raise ConfigError(f"{key} must lie in [0, 1), got {OmegaConf.select(config, key)}")
     for pattern, words in ONE_OF.items():
-        for key in _named((pattern,), config):
+        for key in named((pattern,)):
             value = OmegaConf.select(config, key)
             if value is not None and value not in words:
                 raise ConfigError(f"{key} must be one of {', '.join(words)}, got {value!r}")
@@ -173,9 +177,8 @@ def validate(composed: DictConfig) -> DictConfig:
     return config
 
 
-def _named(patterns: Sequence[str], config: DictConfig) -> list[str]:
+def _named(patterns: Sequence[str], players: Any) -> list[str]:
     """Return dotted keys, those with NAME once for each player of the configuration."""
-    players = OmegaConf.to_container(config, resolve=False).get("players")  # type: ignore[union-attr]
     names = [str(name) for name in players] if isinstance(players, dict) else []
     return [pattern.replace("NAME", name) for pattern in patterns for name in (names if "NAME" in pattern else [""])]
 
@@ -183,7 +186,7 @@ def _named(patterns: Sequence[str], config: DictConfig) -> list[str]:
 def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
     """Return one sentence for a value of the wrong type, or an interpolation that cannot be resolved."""
     key = str(error.full_key)
-    value = _written(composed, key)
+    value = _at(OmegaConf.to_container(composed, resolve=False), key)
     if isinstance(error, InterpolationResolutionError):
         reason = " ".join(str(error).partition("full_key:")[0].split()).rstrip(".")
         return f"{key}: {value!r} leads nowhere ({reason}): write the value itself"
@@ -195,9 +198,8 @@ def describe(error: OmegaConfBaseException, composed: DictConfig) -> str:
     return f"{key} must be {words}, got {value!r}"
 
 
-def _written(composed: DictConfig, key: str) -> Any:
-    """Return what stands at a dotted key, interpolations as they were written, or ABSENT."""
-    node: Any = OmegaConf.to_container(composed, resolve=False)
+def _at(node: Any, key: str) -> Any:
+    """Return what stands at a dotted key of nested mappings, or ABSENT."""
     for part in key.split("."):
         node = node.get(part, ABSENT) if isinstance(node, dict) else ABSENT
     return node
