@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -69,9 +70,11 @@ class _Plan(torch.autograd.Function):
             )
         c, u, v = (t.detach().double().cpu().numpy() for t in (cost, a, b))
         # The simplex asks for masses that agree to the last digit.
-        plan, log = solver.emd(
-            u, v * (u.sum() / v.sum()), c, numItermax=max_iterations, log=True, check_marginals=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what POT warns of is in its log too, and is our error below
+            plan, log = solver.emd(
+                u, v * (u.sum() / v.sum()), c, numItermax=max_iterations, log=True, check_marginals=False
+            )
         if log["warning"] is not None:
             raise RuntimeError(f"OptimalTransport: {' '.join(log['warning'].split())} Raise max_iterations")
         slopes = [torch.as_tensor(t).to(cost) for t in (plan, log["u"], log["v"])]

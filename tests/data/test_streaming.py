@@ -406,8 +406,6 @@ train.finish = lambda assembly, run: 0.0
 short = ["experiment=vanilla_gan", "loop.rounds=9", "loop.batch_size=5", "loop.log_every=2", "loop.checkpoint_every=3"]
 short += ["progress=false", "device=cpu", "model.width=8", "metric.network.width=8"]
 
-se_framework.compose("vanilla_gan", ["loop.rounds=1", "progress=false", "device=cpu"]).train()  # imports, for all
-
 def child(directory, overrides, kill_at=None):
     pid = os.fork()
     if pid == 0:
@@ -428,6 +426,8 @@ for kind, data in json.loads(sys.argv[1]).items():
     assert child(whole, [*typed, "workers=0"]) == 0
     assert child(cut, [*typed, "workers=2"], kill_at=7) == -signal.SIGKILL
     assert child(cut, [f"resume={cut}", "trust=[tests]", "workers=1", "loop.log_every=1"]) == 0
+    if kind != "dataset":  # before the first checkpoint there is no state, so the kind of data makes no difference
+        continue
     assert child(early, [*typed, "workers=1"], kill_at=2) == -signal.SIGKILL
     assert child(early, [f"resume={early}", "trust=[tests]", "workers=2"]) == 0
 """
@@ -463,11 +463,13 @@ def test_a_killed_run_resumed_with_other_workers_is_the_uninterrupted_one(tmp_pa
     assert done.returncode == 0, done.stderr
     clock = {"seconds", "samples_per_second"}
     for kind in kinds:
-        runs = [RunDirectory(tmp_path / "runs" / kind / name) for name in ("whole", "early", "cut")]
-        whole, early, cut = (run.load_checkpoint()[0] for run in runs)
-        assert whole["round"] == 9 and same(whole, early) and same(whole, cut), kind
+        names = ("whole", "cut", *(["early"] if kind == "dataset" else []))
+        runs = [RunDirectory(tmp_path / "runs" / kind / name) for name in names]
+        whole, *others = (run.load_checkpoint()[0] for run in runs)
+        assert whole["round"] == 9 and all(same(whole, other) for other in others), kind
         tables = [{int(r["round"]): {k: v for k, v in r.items() if k not in clock} for r in run.rows()} for run in runs]
-        assert tables[0] == tables[1] and all(tables[0][k] == tables[2][k] for k in tables[0]), kind
+        assert all(tables[0][k] == tables[1][k] for k in tables[0]), kind  # which logged more often from its kill on
+        assert tables[0] == tables[-1] or kind != "dataset"
     until(lambda: gone(process.pid), "the workers of a killed process, which look for it every 5 seconds")
 
 

@@ -151,16 +151,6 @@ def test_a_run_on_a_relative_path_without_rows_is_used_from_elsewhere(tmp_path):
     assert scored.returncode == 0 and "nll" in scored.stdout, scored.stderr
 
 
-def test_a_failing_job_does_not_stop_a_sweep(tmp_path):
-    process = call([*TRAIN, "-m", *SHORT, "optimizer.lr=abc,1e-3", "hydra.sweep.dir=sweep", "progress=false"],
-                   tmp_path, SMALL_SCORES)  # fmt: skip
-    assert process.returncode == 1 and "optimizer.lr must be a number" in process.stderr
-    assert "Traceback" not in process.stderr
-    assert (tmp_path / "sweep" / "1" / "summary.json").exists() and [
-        f.name for f in (tmp_path / "sweep" / "0").iterdir()
-    ] == ["result.json"]
-
-
 def test_users_modules_are_found_and_a_folder_called_models_replaces_nothing(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')\n")

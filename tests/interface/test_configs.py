@@ -66,14 +66,14 @@ def play(overrides):
     return assembly.train().history
 
 
-EVERY = 5
+EVERY = 15
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
 @pytest.mark.parametrize("group", [g for g in GROUPS if g != "experiment"])
 def test_every_choice_trains_or_is_refused_with_a_fix_that_works(experiment, group, table_file, image_folder, soak):
-    """``make soak``: all pairs. ``make test``: a fifth, every choice with a fifth of the experiments and reversely."""
+    """``make soak``: all pairs. ``make test``: a fifteenth, every choice with one or two experiments."""
     first = -GROUPS["experiment"].index(experiment) % EVERY
     for choice in GROUPS[group] if soak else GROUPS[group][first::EVERY]:
         swap = [f"experiment={experiment}", f"{group}={choice}", *extra(group, choice, table_file, image_folder)]

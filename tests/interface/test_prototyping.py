@@ -19,11 +19,14 @@ from se_framework.errors import ConfigError
 from tests.support.oracles import GENERATORS, simplex, z_score
 from tests.support.page import PAGE, call, code_lines, files_of, load, page_of, play, row_of
 
+LONG = (3, 4)
+"""Sections whose whole runs are for ``make soak``; ``make test`` plays some rounds of them, the rest as it stands."""
 
-@pytest.fixture(scope="module")
-def played(tmp_path_factory):
-    """Return, per section, the fit of its run; sections are run when asked for, once."""
-    return cache(lambda number: play(number, tmp_path_factory.mktemp(f"section{number}")))
+
+@pytest.fixture
+def played(tmp_path, soak):
+    """Return a function: the fit of a section's run, at the end of its own rounds or of some."""
+    return lambda number: play(number, tmp_path, *(["loop.rounds=40"] if number in LONG and not soak else []))
 
 
 # -- oracles: the best Gaussian for f-GAN's mixture -------------------------------------------------------------------
@@ -77,8 +80,9 @@ OBJECTIVES = {1: arithmetic_geometric, 2: characteristic, 3: wasserstein1, 4: en
 number_case = pytest.mark.parametrize("number", OBJECTIVES)
 
 
+@pytest.mark.soak
 @number_case
-def test_a_section_runs_and_ends_at_the_optimum(number, played):
+def test_a_section_runs_and_ends_at_the_optimum(number, played, soak):
     """Run and page agree with quadrature.
 
     A short training ends near the optimum, not on it: within five percent of the standard deviation (measured, seeds 0
@@ -86,7 +90,8 @@ def test_a_section_runs_and_ends_at_the_optimum(number, played):
     """
     mean, std, least = best(OBJECTIVES[number])
     page = page_of(number)
-    for who, found in (("run", played(number)), ("page", page)):
+    run = played(number)
+    for who, found in (("run", run), ("page", page))[number in LONG and not soak :]:
         assert found.figures == pytest.approx([mean, std], abs=0.05 * std), (who, found)
         if found.value is not None:  # a bound from below, with its standard error, of the objective at the model
             objective, error = OBJECTIVES[number](*found.figures), z_score(4) * found.error

@@ -15,22 +15,25 @@ from tests.support.bad_configs import config_files, run_configs
 from tests.support.bad_data import bad_arguments, files
 from tests.support.bad_input import attempt, draw, in_process
 from tests.support.bad_overrides import overrides
+from tests.support.commands import small_scores
 
 FAMILIES = {
-    "overrides 1": (overrides, 600, 60), "overrides 2": (overrides, 600, 60), "config files": (config_files, 200, 35),
-    "configs of runs": (run_configs, 150, 25), "data files": (files, 300, 45), "arguments": (bad_arguments(), 150, 25),
+    "overrides 1": (overrides, 600, 24), "overrides 2": (overrides, 600, 24), "config files": (config_files, 200, 18),
+    "configs of runs": (run_configs, 150, 13), "data files": (files, 300, 18), "arguments": (bad_arguments(), 150, 20),
 }  # fmt: skip
 """Strategy, cases in ``make soak``, cases in ``make test``. Two of the largest: tests are what two workers share."""
-PROCESSES = (40, 10)
+PROCESSES = (40, 6)
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A finished run; no case changes it. It also pays for the imports."""
     cwd = tmp_path_factory.mktemp("finished")
-    code, _, stderr, _ = in_process("se-train", [
-        "data=ring8", "loop.rounds=2", "loop.batch_size=8", "device=cpu", "progress=false", "hydra.run.dir=run"
-    ], cwd, limit=300)  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        small_scores(patch)
+        code, _, stderr, _ = in_process("se-train", [
+            "data=ring8", "loop.rounds=2", "loop.batch_size=8", "device=cpu", "progress=false", "hydra.run.dir=run"
+        ], cwd, limit=300)  # fmt: skip
     assert code == 0, stderr
     return cwd / "run"
 

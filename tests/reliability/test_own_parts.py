@@ -24,6 +24,7 @@ from se_framework.training.loop import measure, train
 from se_framework.training.monitors import warnings_in
 from tests.support.commands import small_scores
 from tests.support.comparing import same
+from tests.support.composing import composed
 from tests.support.parts import Plain
 
 PARTS = "tests.support.parts"
@@ -38,7 +39,7 @@ def quick(monkeypatch):
 
 def config_of(*typed, **nodes):
     """Return a configuration of f-GAN's experiment with nodes of one's own; None removes a part."""
-    config = compose("fgan", [*SHORT, *typed])
+    config = composed("fgan", [*SHORT, *typed])
     for key, name in nodes.items():
         node = None if name is None else {"_target_": f"{PARTS}.{name}"}
         if key == "network":

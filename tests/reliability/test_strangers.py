@@ -228,19 +228,25 @@ SLOTS = (
 )  # fmt: skip
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("slot", SLOTS)
-@pytest.mark.parametrize("path", ["os.system", "evil.Net", "divergences.base.torch.hub.load"])
-def test_no_place_in_the_configuration_is_forgotten(slot, path, run, stranger):
+def test_no_place_in_the_configuration_is_forgotten(slot, run, stranger, soak):
+    """``make soak``: every place with every path; ``make test``: they take turns, as one function locates them all."""
+    paths = ("os.system", "evil.Net", "divergences.base.torch.hub.load")
+    for path in paths if soak else [paths[SLOTS.index(slot) % 3]]:
+        refused_there(slot, path, run, stranger)
+
+
+def refused_there(slot, path, run, stranger):
+    """Put a payload into a place and see it refused."""
     nodes = {slot: payload(path, stranger)}
     if slot.startswith("plus.more"):
         nodes = {"plus.more": {"divergence": payload(path, stranger)}}
     if slot == "divergence.h":
         nodes = {"divergence": {"_target_": "divergences.FDivergence", "h": payload(path, stranger)}}
-    refused(lambda: se.load(with_nodes(run, stranger, nodes)), stranger)
-    if slot not in ("model.width", "data.noise", "optimizer.lr"):  # no constructor's argument takes an object there
-        refused(
-            lambda: se.load(with_nodes(run, stranger, nodes)), stranger, f"{slot}._target_: the run directory names"
-        )
+    by_name = slot not in ("model.width", "data.noise", "optimizer.lr")  # their constructors take no object there
+    words = [f"{slot}._target_: the run directory names"] * by_name
+    refused(lambda: se.load(with_nodes(run, stranger, nodes)), stranger, *words)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
 
 
 def small_scores(patch: pytest.MonkeyPatch) -> None:
-    """Let the scores at the end of a run be measured on few points, for tests of anything but scores."""
+    """Let the end of a run be quick, for tests of anything else: scores on few points, curves of two columns."""
+    from se_framework.pictures import plots
+
+    columns = plots._columns
+    patch.setattr(plots, "_columns", lambda file: dict(list(columns(file).items())[:2]))
     for name, size in {"ASSIGNMENT_POINTS": 50, "POINTS": 1_000, "DIRECTIONS": 20}.items():
         patch.setattr(f"se_framework.evaluation.scores.{name}", size)
 

@@ -49,9 +49,10 @@ def commands_of(number: int) -> Iterator[tuple[str, list[str]]]:
             yield command, shown
 
 
-def call(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of the page in a folder."""
+def call(command: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the page in a folder; the one that trains with further overrides, if any."""
     name, *arguments = shlex.split(command)
+    arguments += more if "hydra.run.dir=run" in arguments else ()
     quick = ["device=cpu", "progress=false"] if name == "se-train" else []
     return run_command([*COMMANDS[name], *arguments, *quick], folder, SMALL_SCORES)
 
@@ -90,17 +91,17 @@ def write(number: int, folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def play(number: int, folder: Path) -> Fit:
+def play(number: int, folder: Path, *more: str) -> Fit:
     """Write the files of a section into an empty folder, run its commands there and return what they found.
 
     What they print must be what the page prints, numbers aside, unless a script checks itself: its numbers are the
-    page's. A refused command must leave nothing behind.
+    page's. A refused command must leave nothing behind. ``more`` are overrides that the page's run does not have.
     """
     write(number, folder)
     lines = []
     for command, shown in commands_of(number):
         before = set(folder.rglob("*"))
-        done = call(command, folder)
+        done = call(command, folder, *more)
         refused = bool(shown) and shown[-1].startswith("se-train: ") and " all in " not in shown[-1]
         assert done.returncode == int(refused), (command, done.stderr)
         printed = (done.stderr if refused else done.stdout).splitlines()

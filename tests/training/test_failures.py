@@ -226,9 +226,10 @@ class Patch(pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("experiment", groups([config_dir()])["experiment"])
 def test_everything_planted_is_caught_in_its_round_and_named(experiment):
-    node = compose(None, [f"experiment={experiment}"])
-    small = [o for o in SMALL if o.split(".")[0] != "model" or "width" in node.model]
-    assembly = se.compose(experiment, small)
+    config = compose(experiment, [o for o in SMALL if not o.startswith("model.")])
+    if "width" in config.model:
+        config.model.width = 8
+    assembly = se.assembly.assembly_of(config)
     state, data = assembly.state, assembly.data
     for player in state.players:
         player.steps = min(player.steps, 2)
