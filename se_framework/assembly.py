@@ -270,9 +270,8 @@ def assembly_of(
         config[name] = f"{type(given).__module__}.{type(given).__qualname__}, an object from Python"
     locator = find if trust is None else trust.locate
     with locating(locator):
-        count = members_of(config)
+        count, stages = members_of(config), stages_of(config)
         if count == 1:
-            stages = stages_of(config)
             parts = all_outlined(stages, data, objects)
             at = stage_at(stages, rounds)
             state, device = state_of(stages[at], parts[at], trust is None and at == 0, own)

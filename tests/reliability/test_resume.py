@@ -15,7 +15,7 @@ from tests.support.runs import play
 
 EVERY_WAY = """
 experiment, root = sys.argv[1], Path(sys.argv[2])
-train.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
+evaluation.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
 typed = [f"experiment={experiment}", *SHORT]
 KILLED = -signal.SIGKILL
 
