@@ -1,11 +1,11 @@
-# make install | train | test | soak | quality | bench | bench-quick | clean.  Everything lives in .venv; nothing but package installation needs a network.
+# make install | train | test | soak | quality | bench | bench-quick | gpu | wheels | clean.  Everything lives in .venv (make gpu: .venv-gpu); nothing but package installation needs a network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak quality bench bench-quick clean
+.PHONY: help install train test soak quality bench bench-quick gpu wheels clean
 
 help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
@@ -15,6 +15,8 @@ help:
 	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
 	@echo "make bench     measure benchmarks/speed on this device, every row (an hour or two)"
 	@echo "make bench-quick  the CPU ratios against their goals in three minutes; the last line names those missed"
+	@echo "make gpu       on a GPU: its tests, speed rows, two quality rows, in eight minutes, to benchmarks/gpu; uses the torch of PYTHON; WHEELS=folder installs the rest without a network"
+	@echo "make wheels    collect that folder (WHEELS=wheels), for this Python or FOR=3.12; WITHOUT='numpy scipy' leaves out what is there"
 	@echo "make clean     remove .venv and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -55,5 +57,17 @@ bench: $(VENV)/.bench
 bench-quick: $(VENV)/.bench
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --quick
 
+# The torch that PYTHON has is used as it is: what lies beside it is installed into an environment over it.
+.venv-gpu/.installed: pyproject.toml constraints.txt benchmarks/gpu/install.py
+	$(PYTHON) benchmarks/gpu/install.py .venv-gpu $(if $(WHEELS),--wheels $(WHEELS))
+	@touch $@
+
+gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m benchmarks.gpu $(ARGS)
+
+WHEELS_TO := $(if $(WHEELS),$(WHEELS),wheels)
+wheels: $(VENV)/.bench
+	$(BIN)/python benchmarks/gpu/install.py --collect $(WHEELS_TO) $(if $(FOR),--python $(FOR)) $(if $(WITHOUT),--without $(WITHOUT))
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
+	rm -rf $(VENV) .venv-gpu .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info

@@ -15,12 +15,11 @@ import os
 import platform
 import statistics
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rows import NEED_NO_SCORES, PUBLISHED, UNIVARIATE, groups, optimum
+from rows import PUBLISHED, UNIVARIATE, groups, one, optimum
 
 HERE = Path(__file__).parent / "quality"
 SEEDS = (0, 1, 2)
@@ -28,29 +27,15 @@ SEEDS = (0, 1, 2)
 
 def run(command: str, read: Callable[[Any, dict[str, Any]], dict[str, float]]) -> dict[str, Any]:
     """Train a command under every seed and return its row."""
-    import se_framework as se
-    from se_framework.errors import NonFiniteError
-    from se_framework.evaluation.evaluate import evaluate
-
-    results, seconds, cpu_seconds = [], [], []
+    outcomes = []
     for seed in SEEDS:
-        assembly = se.compose(None, [*command.split(), f"seed={seed}", "progress=false", "loop.log_every=0"])
-        started, cpu_started = time.monotonic(), time.process_time()
-        stopped = {}
-        try:
-            assembly.train()
-        except NonFiniteError as error:  # the last good state is judged, and the row says where it stopped
-            stopped = {"stopped_at_round": float(assembly.state.round)}
-            print(f"  seed {seed}: {error}", flush=True)
-        seconds.append(time.monotonic() - started)
-        cpu_seconds.append(time.process_time() - cpu_started)
-        found = {} if read.__name__ in NEED_NO_SCORES else evaluate(assembly)
-        results.append(read(assembly, found) | stopped)
-        print(f"  seed {seed}: {seconds[-1]:.0f} s  {results[-1]}", flush=True)
+        outcomes.append(one(command, read, seed))
+        print(f"  seed {seed}: {outcomes[-1].seconds:.0f} s  {outcomes[-1].figures}", flush=True)
     figures = {}
-    for name in dict.fromkeys(name for r in results for name in r):
-        values = [r.get(name, float(assembly.config.loop.rounds)) for r in results]
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.figures):
+        values = [outcome.figures.get(name, float(outcome.rounds)) for outcome in outcomes]
         figures[name] = {"mean": statistics.mean(values), "sd": statistics.stdev(values), "values": values}
+    seconds, cpu_seconds = [o.seconds for o in outcomes], [o.cpu_seconds for o in outcomes]
     row = {"command": f"se-train {command}", "seeds": list(SEEDS), "figures": figures, "seconds": seconds}
     return row | {"cpu_seconds": cpu_seconds, "machine": machine()}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 NEED_NO_SCORES = ("read_w1",)
 """Readers that look at the critic alone."""
@@ -24,6 +25,50 @@ PUBLISHED = {
     "jeffreys": (0.5151, 1.2295, 1.8087),
     "pearson": (0.6379, 0.6157, 1.9031),
 }
+
+
+class Outcome(NamedTuple):
+    """What became of a command under one seed.
+
+    Attributes:
+        figures: as they were read.
+        seconds: of training.
+        cpu_seconds: of training, of the processor.
+        rounds: that were wanted.
+    """
+
+    figures: dict[str, float]
+    seconds: float
+    cpu_seconds: float
+    rounds: int
+
+
+def one(command: str, read: Reader, seed: int, more: Sequence[str] = (), n: int = 10_000) -> Outcome:
+    """Train a command under a seed and return what became of it.
+
+    Args:
+        command: the words after ``se-train``.
+        read: from the trained objects and their scores to the figures.
+        seed: of the run.
+        more: further overrides.
+        n: examples of the scores.
+    """
+    import se_framework as se
+    from se_framework.errors import NonFiniteError
+    from se_framework.evaluation.evaluate import evaluate
+
+    quiet = [f"seed={seed}", "progress=false", "loop.log_every=0"]
+    assembly = se.compose(None, [*command.split(), *quiet, *more])
+    started, cpu_started = time.monotonic(), time.process_time()
+    stopped = {}
+    try:
+        assembly.train()
+    except NonFiniteError as error:  # the last good state is judged, and the row says where it stopped
+        stopped = {"stopped_at_round": float(assembly.state.round)}
+        print(f"  seed {seed}: {error}", flush=True)
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+    found = {} if read.__name__ in NEED_NO_SCORES else evaluate(assembly, n)
+    return Outcome(read(assembly, found) | stopped, seconds, cpu_seconds, assembly.config.loop.rounds)
 
 
 def optimum(name: str) -> tuple[float, float, float]:
@@ -86,11 +131,11 @@ def scores_of(*names: str) -> Reader:
 
 def univariate(name: str) -> Reader:
     """Return a reader of the fit's errors against the quadrature optimum."""
-    mean, std, least = optimum(name)
 
     def read(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
         from se_framework.evaluation.evaluate import held_out_value
 
+        mean, std, least = optimum(name)  # takes seconds: not before it is needed
         x = assembly.sample(1_000_000, seed=1).double()
         value = held_out_value(assembly, 1_000_000, seed=1)["value"]
         return {

@@ -34,7 +34,10 @@ def seed_global(seed: int, position: int, purpose: str, device: torch.device) ->
     number = stream_seed(seed, position, purpose)
     torch.default_generator.manual_seed(number)
     if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(number)
+        module = torch.get_device_module(device)
+        # A module's own ``manual_seed`` seeds the current device, which need not be the one that a run is on.
+        own = getattr(module, "default_generators", ())
+        (own[device.index or 0] if own else module).manual_seed(number)
 
 
 def generator(seed: int, position: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:

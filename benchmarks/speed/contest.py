@@ -151,11 +151,11 @@ class Figure:
         return [Verdict(*line, note=why) for line in ((self.work, self.against, self.goal), *self.more_lines)]
 
 
-def measure(row: Row, quick: bool = False) -> tuple[list[Verdict], dict[str, Any]]:
+def measure(row: Row, quick: bool = False, size: Size = "full") -> tuple[list[Verdict], dict[str, Any]]:
     """Check that the sides agree, time them, and return the lines of the table and the record."""
     torch.set_num_threads(row.threads)
     torch.manual_seed(0)
-    contest = row.make("full")
+    contest = row.make(size)
     differences = contest.agree()
     times = take_turns(contest.sides, row.quick_pairs if quick else row.pairs, row.warmup, row.gpu)
     verdicts = row.verdicts(row, times)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -83,7 +83,8 @@ def plain(layers: Any) -> nn.Sequential:
     found: list[nn.Module] = []
     for layer in others if isinstance(first, nn.Flatten | nn.Unflatten) else layers:
         if isinstance(layer, Dense):
-            linear = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+            like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
+            linear = nn.Linear(layer.in_features, layer.out_features, **like)
             linear.load_state_dict(layer.state_dict())
             found += [linear] if layer.activation is None else [linear, ACTIVATIONS[layer.activation]()]
         else:
@@ -132,14 +133,20 @@ def recorded(equation: se.StandardEquation, data: Data) -> Iterator[Replay]:
         found.noises += [of_parts["model/noise"]] if "model/noise" in of_parts else []
         return of_parts
 
-    metric = equation.metric
-    hook = None
-    if metric is not None and metric.penalty is not None:
-        hook = metric.penalty.register_forward_pre_hook(lambda _, inputs: found.mixes.append(inputs[3]))
-    with mock.patch.object(data, "batch", batch), mock.patch.object(se.StandardEquation, "draws", drawn):
+    def mixed(draws: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+        # Where they are drawn, not where the penalty reads them: a step that is replayed from a graph calls no module.
+        def kept(*arguments: Any) -> dict[str, Tensor]:
+            of_penalty = draws(*arguments)
+            found.mixes.append(of_penalty["mix"])
+            return of_penalty
+
+        return kept
+
+    penalty = None if equation.metric is None else equation.metric.penalty
+    mixing = nullcontext() if penalty is None else mock.patch.object(penalty, "draws", mixed(penalty.draws))
+    patched = mock.patch.object(data, "batch", batch), mock.patch.object(se.StandardEquation, "draws", drawn)
+    with patched[0], patched[1], mixing:
         yield found
-    if hook is not None:
-        hook.remove()
     found.shared = len(found.noises) == len(found.batches)
 
 

@@ -82,7 +82,7 @@ class RowData(Data):
     def _context(self, part: Part, index: Tensor, device: torch.device | str) -> Tensor | None:
         """Return a copy of the labels of rows of a part; None where the models are given none."""
         labels = self.train_labels if part == "train" else self.rest_labels
-        return labels[index].to(device) if self.classes and labels is not None else None
+        return labels[index].to(device, non_blocking=True) if self.classes and labels is not None else None
 
     def _chosen(self, start: int, n: int, seed: int) -> Tensor:
         slices = epoch_slices(start, n, self.train_size)

@@ -107,5 +107,5 @@ class Sampler(Data):
 def _batch(drawn: Particles, device: torch.device | str) -> Particles:
     """Return a copy on the device, in the type of a batch: nobody can write into what is kept."""
     # float64 before the cast: runs in float32 and in float64 see the same points.
-    x = drawn.x.to(device, point_type(drawn.x), copy=True)
+    x = drawn.x.to(device, point_type(drawn.x), non_blocking=True, copy=True)
     return Particles(x, context=None if drawn.context is None else drawn.context.to(device, copy=True))

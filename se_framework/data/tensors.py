@@ -94,7 +94,7 @@ class TensorData(RowData):
     def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
-        return stored[index].to(device, self.dtype)
+        return stored[index].to(device, self.dtype, non_blocking=True)
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and their labels."""
@@ -196,7 +196,7 @@ class DequantizedDigits(TensorData):
         """Return rows with noise of their own in every epoch, shape (n, 64), with their labels."""
         chosen = self._chosen(start, n, seed)
         rows = self.train[chosen] + self._noise.rows(start, n, seed).x
-        return Particles(rows.to(device, self.dtype), context=self._context("train", chosen, device))
+        return Particles(rows.to(device, self.dtype, non_blocking=True), context=self._context("train", chosen, device))
 
     def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
         """Return ``batch(start, n, seed)`` of several seeds, stacked."""

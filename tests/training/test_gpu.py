@@ -72,6 +72,16 @@ def test_graphs_resume_exactly():
         assert torch.equal(a, b)
 
 
+def test_a_step_that_reads_the_gpu_gives_way_before_it_is_recorded():
+    """A recording that is broken off would leave torch's generator on the GPU unusable."""
+    plain, fast = (compose("sinkhorn", [*SHORT, f"performance.graphs={use}"]) for use in ("never", "always"))
+    first, again = rounds(plain, 2)[-1], rounds(fast, 2)[-1]
+    (line,) = fast.state.execution.tell()
+    assert line.startswith("no CUDA graph for theta: RuntimeError") and "synchroniz" in line
+    assert first == pytest.approx(again, rel=1e-4)
+    assert torch.cuda.get_sync_debug_mode() == 0 and bool(torch.randn(3, device="cuda").isfinite().all())
+
+
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_convolutions_are_compiled_or_say_why(precision):
     images = ["model=conv_generator", "metric=conv_r1", f"performance.precision={precision}"]

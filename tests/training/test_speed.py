@@ -21,10 +21,13 @@ from benchmarks.speed.contest import (
     measure,
     must_agree,
 )  # fmt: skip
-from benchmarks.speed.engine import agreement, compose
+from benchmarks.speed.engine import agreement, compose, plain
 from benchmarks.speed.growth import exponent
-from benchmarks.speed.loops import hand_gan, slope_of_perceptron
+from benchmarks.speed.loops import hand_gan, hand_wgan_gp, slope_of_perceptron
 from benchmarks.speed.timer import LOG_EVERY, Side, Times, spread, take_turns
+from models.networks import Dense
+from se_framework.training.execution import Execution
+from tests.support.tape import record
 
 CONTESTS = [name for name, row in all_rows().items() if isinstance(row, Row) and not row.gpu]
 
@@ -109,6 +112,28 @@ def test_other_work_is_refused():
         must_agree("x", float("nan"), 1.0)
     with pytest.raises(Disagreement, match="different tensors"):
         largest_difference({"a": torch.ones(1)}, {})
+
+
+def test_rounds_that_are_replayed_from_recordings_are_compared_on_their_own_draws():
+    """On a GPU the engine replays graphs in which no module is called, so draws are kept where they are drawn."""
+    shape = [f"model.latent_dim={LATENT}", "model.width=8", "metric=mlp_gradient_penalty", "metric.network.width=8"]
+
+    def make(more):
+        torch.manual_seed(0)
+        options = [*shape, "players.phi.steps=5", "loop.batch_size=8", "device=cpu", *more]
+        assembly = compose("wgan_gp", options, torch.randn(64, 2))
+        recorded.append(Execution(graphs=True, capture=record))
+        assembly.state.execution = recorded[-1]
+        return assembly
+
+    recorded = []
+    assert agreement(make, {"hand": hand_wgan_gp})["hand"] < 1e-9
+    assert any(execution._steps for execution in recorded) and not recorded[0].news
+
+
+def test_plain_copies_of_networks_lie_where_the_networks_do():
+    copied = plain(torch.nn.Sequential(Dense(2, 3, activation="relu"), torch.nn.Linear(3, 1)).to("meta"))
+    assert {p.device.type for p in copied.parameters()} == {"meta"}
 
 
 def test_slope_of_a_perceptron_and_its_weight_gradients_are_those_of_two_derivatives():

@@ -6,6 +6,7 @@ import copy
 import math
 import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1
 from se_framework.equation.units import in_user_units
 from se_framework.errors import ConfigError, NonFiniteError, RunDirectoryError
-from se_framework.randomness import generator
+from se_framework.randomness import generator, seed_global, stream_seed
 from se_framework.training.finite import ADVICE
 from se_framework.training.loop import measure, train
 from se_framework.training.players import make_players
@@ -426,6 +427,13 @@ def test_a_seed_is_a_trajectory_and_the_callers_generator_is_left_alone():
         assert torch.equal(before, torch.random.get_rng_state())
         states.append(state.equation.state_dict())
     assert same(states[0], states[1]) and not same(states[0], states[2])
+
+
+def test_the_generator_of_the_runs_own_device_is_seeded(monkeypatch):
+    own = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(default_generators=own))
+    seed_global(3, 7, "phi/0/global", torch.device("cuda:1"))
+    assert [g.initial_seed() for g in own] == [1, stream_seed(3, 7, "phi/0/global")]
 
 
 def test_a_foreign_checkpoint_is_refused():

@@ -95,6 +95,17 @@ def rates(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor]) -> Iterat
             group["lr"] = number
 
 
+@contextmanager
+def no_reads() -> Iterator[None]:
+    """Let torch raise where something within waits for the GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def cuda_graph(
     run: Callable[[], tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer
 ) -> tuple[Callable[[], Any], Any]:
@@ -103,15 +114,19 @@ def cuda_graph(
     with torch.cuda.device(device):
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(3):  # what libraries set up on first use must not be recorded
-                run()
-        current.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(2):  # what libraries set up on first use must not be recorded
+                    run()
+                with no_reads():  # a recording that is broken off would leave torch's generator within it
+                    run()
+        finally:
+            current.wait_stream(stream)  # moments are set up there, also where a run fails
         graph = torch.cuda.CUDAGraph()
         try:
             for group in optimizer.param_groups:
                 group["capturable"] = True  # asked for only while recording
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may pin batches meanwhile
                 outputs = run()
         finally:
             torch.cuda.set_stream(current)  # a recording that fails leaves its own

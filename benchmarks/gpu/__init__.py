@@ -1,0 +1,1 @@
+"""``make gpu``: what only a GPU can tell, in one script of at most eight minutes."""
