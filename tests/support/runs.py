@@ -112,6 +112,6 @@ def differences(a, b):
 
 
 __all__ = [
-    "Path", "RunDirectory", "child", "compose", "differences", "evaluation", "files", "json", "loop", "os", "rows", "same", "signal",
-    "start", "sys", "torch", "train", "wait", "SHORT",
+    "Path", "RunDirectory", "child", "compose", "differences", "evaluation", "files", "json", "loop", "os", "rows",
+    "same", "signal", "start", "sys", "torch", "train", "wait", "SHORT",
 ]  # fmt: skip
