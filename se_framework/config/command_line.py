@@ -131,11 +131,15 @@ def run_directory(composed: DictConfig) -> Path:
         raise ConfigError(f"hydra.run.dir leads nowhere ({reason}): write the directory itself") from error
 
 
-def check_writable(directory: Path) -> None:
+def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
     """Refuse a directory that cannot be made: it is made, and removed again.
 
+    Args:
+        directory: where a run or sweep goes.
+        key: that says so.
+
     Raises:
-        ConfigError: the message names ``hydra.run.dir`` and the reason.
+        ConfigError: the message names the key and the reason.
     """
     made: list[Path] = []
     try:
@@ -148,7 +152,7 @@ def check_writable(directory: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            f"hydra.run.dir={directory} cannot be a run's directory ({reason}): choose another"
+            f"{key}={directory} cannot be the directory of a run or sweep ({reason}): choose another"
         ) from error
     finally:
         for folder in reversed(made):

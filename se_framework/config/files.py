@@ -80,8 +80,8 @@ def _problems(file: Path, group: str, what: str, known: dict[str, list[str]]) ->
         yield f"{what} starts with a byte order mark, before which Hydra sees no '# @package': save it as plain UTF-8"
     if group == "experiment" and not (header and header[1].strip() == "_global_"):
         yield (
-            f"{what}: its first line must be '# @package _global_': without it its keys stand below 'experiment' and "
-            "choose nothing"
+            f"--config-dir: the first line of {group}/{file.name} must be '# @package _global_': without it its keys "
+            "stand below 'experiment' and choose nothing"
         )
     plain: Any = OmegaConf.to_container(content, resolve=False)
     defaults = plain.get("defaults", [])

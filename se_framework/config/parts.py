@@ -21,6 +21,7 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, check_frozen
 from se_framework.errors import ConfigError, DataError, SEError
+from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision
 
@@ -77,7 +78,11 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     }  # fmt: skip
 
     def made(key: str) -> Any:
-        return objects[key] if key in objects else build(config[key], key, OBJECTS[key], **made_for)
+        if key in objects:
+            return objects[key]
+        with torch.random.fork_rng([]):  # D and q may have parameters as well
+            torch.manual_seed(stream_seed(config.seed, 0, f"weights/{key}"))
+            return build(config[key], key, OBJECTS[key], **made_for)
 
     divergence, auxiliary = made("divergence"), made("auxiliary")
     divergence = Absent() if divergence is None else divergence
@@ -110,6 +115,9 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
             outlines = [model if isinstance(model, Model) else assemble(model, arguments, "model"), outline]
         _check_stackable(members, config, outlines, [divergence, *views.values()], [auxiliary], made_for, chosen)
 
+    def make_metric() -> Metric | None:
+        return objects["metric"] if "metric" in objects else build(config.metric, "metric", Metric, **made_for)
+
     def make_model() -> Model:
         return model if isinstance(model, Model) else assemble(model, arguments, "model")
 
@@ -118,7 +126,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         with torch.device("meta"):
             parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline}
             check_frozen(StandardEquation(model=make_model(), **parts, checked=warnings), frozen)
-    return Parts(chosen, made_for, make_model, lambda: made("metric"), divergence, auxiliary, views, warnings)
+    return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
 
 
 def all_outlined(stages: Sequence[DictConfig], data: Any, objects: Mapping[str, Any]) -> list[Parts]:

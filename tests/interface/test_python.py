@@ -224,3 +224,27 @@ def test_scores_densities_pictures_and_weights(flow, tmp_path):
         assembly.log_prob(torch.zeros(5))
     with pytest.raises(IncompatibleError, match="MLPGenerator has no density"):
         se.compose("vanilla_gan", SHORT).log_prob(x)
+
+
+# -- seeds ------------------------------------------------------------------------------------------------------------
+
+
+class Learned(se.Dual):
+    """A q-step with weights of its own, that it does not use."""
+
+    def __init__(self, normalised: bool = False):
+        super().__init__(normalised)
+        self.own = torch.nn.Linear(3, 3)
+
+
+def test_the_weights_of_every_part_follow_the_seed():
+    found = []
+    for seed, stray in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(stray)
+        equation = se.compose("fgan", [*SHORT, f"seed={seed}", f"auxiliary._target_={__name__}.Learned"]).state.equation
+        found.append({name: p.detach().clone() for name, p in equation.named_parameters()})
+    assert "auxiliary.own.weight" in found[0]
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]), name
+    for part in ("metric", "auxiliary"):  # the model of this experiment starts at fixed numbers
+        assert any(not torch.equal(t, found[2][name]) for name, t in found[0].items() if name.startswith(part)), part

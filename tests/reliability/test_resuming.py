@@ -159,7 +159,7 @@ def test_a_run_without_checkpoint_cannot_be_loaded(tmp_path):
 def test_jobs_go_round_the_gpus_and_on_with_their_own_run(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     seen = []
-    monkeypatch.setattr(train, "assembly_of", lambda config, trust: seen.append(config.device) or 1 / 0)
+    monkeypatch.setattr(train, "assembly_of", lambda config, **_: seen.append(config.device) or 1 / 0)
     for job in range(6):
         with pytest.raises(ZeroDivisionError):
             se_train(tmp_path / str(job), *TINY[:-1], job=job)
