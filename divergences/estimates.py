@@ -13,7 +13,7 @@ same spectrum), so it errs to the safe side.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ def from_samples(
         else:
             instead = "there is no D of two samples here"
         raise NotImplementedError(f"{name} cannot be estimated from samples alone: {instead}")
+    x, y = _points(name, "x", x), _points(name, "y", y)
     w_x, w_y = (_normalised(name, *pair) for pair in (("x", x, weights_x), ("y", y, weights_y)))
     with torch.enable_grad():
         leaves = [w.detach().requires_grad_() for w in (w_x, w_y)]
@@ -67,6 +68,7 @@ def from_critic(divergence: Divergence, v_data: Tensor, v_model: Tensor, normali
         raise NotImplementedError(f"{name} has no dual bound: {instead}")
     if normalised and not divergence.has_normalised_dual:
         raise NotImplementedError(f"{name} has no dual over probability q: take normalised=False")
+    v_data, v_model = _points(name, "v_data", v_data), _points(name, "v_model", v_model)
     for symbol, v in (("v_data", v_data), ("v_model", v_model)):
         if v.ndim != 1 or len(v) == 0:
             raise ValueError(f"{name}.bound takes critic outputs of shape (N,), got {symbol} of shape {tuple(v.shape)}")
@@ -83,6 +85,22 @@ def from_critic(divergence: Divergence, v_data: Tensor, v_model: Tensor, normali
         slopes = torch.autograd.grad(value, leaves)
     additive = divergence.additive_dual and not normalised
     return Estimate(value.detach(), _standard_error((w_data, w_model), slopes), "0" if additive else "+O(1/n)")
+
+
+def _points(name: str, symbol: str, x: Any) -> Tensor:
+    """Return points as a tensor of floats: whole numbers are points too.
+
+    Raises:
+        TypeError: it is no tensor, or one without values in their places (sparse, nested).
+        ValueError: its numbers are not real.
+    """
+    if not isinstance(x, Tensor) or x.is_sparse or x.is_nested:
+        kind = f"a {'sparse' if x.is_sparse else 'nested'} tensor" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        remedy = f"{symbol}.to_dense()" if isinstance(x, Tensor) else f"torch.as_tensor({symbol})"
+        raise TypeError(f"{name} takes tensors of shape (N, *E), got {kind} for {symbol}: write {remedy}")
+    if x.is_complex():
+        raise ValueError(f"{name} takes real numbers, got {x.dtype} for {symbol}")
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
 def _normalised(name: str, symbol: str, points: Tensor, weights: Tensor | None) -> Tensor:

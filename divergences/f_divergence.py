@@ -74,9 +74,12 @@ class FDivergence(Divergence):
         slope = self.slope(v)
         rise = slope.diff()
         rounding = 64 * EPS / v[1:].exp().clamp(max=1)  # a derivative through log u rounds like 1/u
-        if bool((rise < -(1e-9 + rounding) * slope.abs()[1:].clamp(min=1)).any()):
-            at = float(v[1:][rise.nan_to_num(nan=torch.inf).argmin()].exp())
-            raise ValueError(f"the generator {self.generator_name} is not convex: h' falls near u = {at:.3g}")
+        falls = rise < -(1e-9 + rounding) * slope.abs()[1:].clamp(min=1)
+        if bool(falls.any()):
+            first = int(torch.where(falls, v[1:].abs(), torch.inf).argmin())  # nearest to u = 1, where data is
+            raise ValueError(
+                f"the generator {self.generator_name} is not convex: h' falls at u = {float(v[1 + first].exp()):.3g}"
+            )
         self._require_smooth(v[500:-500:20], slope[500:-500:20])
         self.supremum = float(supremum if supremum is not None else self._measured_supremum())
 

@@ -18,6 +18,8 @@ _WHERE = {
     "InnerProblem": "equation.auxiliary",
     "Solution": "equation.auxiliary",
     "Auxiliary": "equation.auxiliary",
+    "Callback": "training.callbacks",
+    "CallbackError": "training.callbacks",
     "Empirical": "equation.auxiliary",
     "Dual": "equation.auxiliary",
     "Embedded": "equation.auxiliary",
@@ -26,6 +28,7 @@ _WHERE = {
     "Metric": "equation.metric",
     "Player": "training.players",
     "R1": "equation.penalties",
+    "RunDirectory": "runs.directory",
     "StandardEquation": "equation.equation",
     "Terms": "equation.equation",
     "Tilted": "equation.auxiliary",
@@ -36,6 +39,7 @@ _WHERE = {
     "check_metric": "checks",
     "check_model": "checks",
     "compose": "api",
+    "evaluate": "evaluation.evaluate",
     "load": "api",
     "make_players": "training.players",
     "parametrize_with_laws": "checks",
@@ -66,6 +70,10 @@ if TYPE_CHECKING:
     from se_framework.equation.metric import Metric as Metric
     from se_framework.equation.penalties import R1 as R1
     from se_framework.equation.penalties import GradientPenalty as GradientPenalty
+    from se_framework.evaluation.evaluate import evaluate as evaluate
+    from se_framework.runs.directory import RunDirectory as RunDirectory
+    from se_framework.training.callbacks import Callback as Callback
+    from se_framework.training.callbacks import CallbackError as CallbackError
     from se_framework.training.loop import train as train
     from se_framework.training.players import Player as Player
     from se_framework.training.players import make_players as make_players

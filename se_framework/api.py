@@ -7,30 +7,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.composing import compose as compose_config
+from se_framework.config.parts import check_objects
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages
 from se_framework.ensemble import member_config
 from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.failure import replay
+from se_framework.training.failure import failed_round, replay
 from se_framework.training.older import readable
 
 
-def compose(experiment: str | None = None, overrides: Sequence[str] = (), data: Any = None) -> Assembly:
-    """Return the objects of an experiment.
+def compose(
+    experiment: str | None = None,
+    overrides: Sequence[str] = (),
+    data: Any = None,
+    config_dirs: Sequence[str | Path] = (),
+    **objects: Any,
+) -> Assembly:
+    """Return the objects of an experiment: what ``se-train`` makes of the same words.
 
     Args:
         experiment: a choice of the group ``experiment``; None for the default.
         overrides: as on the command line, e.g. ``["loop.rounds=100", "divergence=kl"]``.
         data: a tensor (N, *E), a Dataset of tensors or a ``se_framework.data.Data`` in the place of the configured one.
+        config_dirs: folders of configurations of your own, as for ``--config-dir``.
+        objects: parts in the place of the configured ones: ``model=``, ``metric=``, ``divergence=``, ``auxiliary=``.
 
     Raises:
-        ConfigError: a key, type or choice is wrong.
+        ConfigError: a key, type or choice is wrong, or a part is given as an object and overridden besides.
         IncompatibleError: the choices do not form a legal equation.
     """
-    return assembly_of(compose_config(experiment, overrides), data)
+    typed = [text.lstrip("+~").partition("=")[0].split("@")[-1] for text in overrides]
+    check_objects(objects | ({} if data is None else {"data": data}), typed)
+    return assembly_of(compose_config(experiment, overrides, [Path(d) for d in config_dirs]), data, **objects)
 
 
 def load(
@@ -40,6 +53,7 @@ def load(
     checkpoint: str | int = "last",
     trust: str | Sequence[str] = (),
     member: int | None = None,
+    **objects: Any,
 ) -> Assembly:
     """Return the objects of a run with the weights of a checkpoint.
 
@@ -52,6 +66,7 @@ def load(
         checkpoint: ``"last"``, ``"best"`` (by score, see ``loop.keep_best``), or the round of one that was kept.
         trust: packages of your own (or another's) that the run may use besides ours and torch.
         member: of an ensemble, as the single run that it is; None for all (``.members``).
+        objects: the parts that the run was given as objects, see :func:`compose`.
 
     Raises:
         ConfigError: the run names what is not trusted.
@@ -63,7 +78,9 @@ def load(
     config.device = "auto" if device is None else device
     if member is not None:
         config = member_config(config, member)
-    assembly = assembly_of(config, data, Trust(packages(trust)))
+    assembly = assembly_of(
+        config, data, Trust(packages(trust)), rounds=rounds_of(config, run, str(checkpoint)), **objects
+    )
     restored = restore(assembly, run, str(checkpoint), member)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
@@ -93,8 +110,15 @@ def reproduce(
     config = saved_config(run)
     if device is not None:
         config.device = device
-    assembly = assembly_of(config, data, Trust(packages(trust)))
+    rounds = failed_round(run) + 1 if config.stages else 0
+    assembly = assembly_of(config, data, Trust(packages(trust)), rounds=rounds)
     return replay(assembly.state, run)
+
+
+def rounds_of(config: DictConfig, run: RunDirectory, checkpoint: str = "last") -> int:
+    """Return how many rounds a checkpoint has seen, where that says which stage it is of; else 0."""
+    found = run.load_checkpoint("cpu", checkpoint) if config.stages else None
+    return 0 if found is None else int(found[0].get("round", 0))
 
 
 def restore(

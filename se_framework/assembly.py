@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from divergences.base import Absent, Divergence
-from models.base import Model
-from se_framework.config.build import assemble, build, find, locating, resolve
-from se_framework.config.objects import choose_device, optimizer_factory, summand
+from se_framework.config.build import build, find, locating
+from se_framework.config.parts import all_outlined, check_objects, outlined
+from se_framework.config.stages import stage_at, stages_of
+from se_framework.config.states import Course, state_of
 from se_framework.config.trust import Trust
-from se_framework.data import Data, as_data
+from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
-from se_framework.equation.auxiliary import Auxiliary
-from se_framework.equation.equation import StandardEquation, legality
+from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.modes import evaluating
-from se_framework.errors import ConfigError, DataError
+from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.pictures.frames import frame
+from se_framework.pictures.plots import picture
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.execution import check_precision, choose
+from se_framework.training.callbacks import Callback
 from se_framework.training.loop import train
-from se_framework.training.players import make_players
 from se_framework.training.state import TrainState
+from se_framework.training.weights import save_weights
 
 BLOCK = 256
 """Samples drawn at once."""
@@ -42,12 +45,14 @@ class Assembly:
         state: equation, players and counters.
         data: p_d.
         device: where the model lives.
+        course: the stages of the run, where it changes its course; the state is that of one of them.
     """
 
     config: DictConfig
     state: TrainState
     data: Data
     device: torch.device
+    course: Course | None = None
 
     @property
     def equation(self) -> StandardEquation:
@@ -101,19 +106,101 @@ class Assembly:
         drawn = [self.data.batch(start, rows, own, self.device).context for start in range(0, n, rows)]
         return torch.cat([t for t in drawn if t is not None])[:n]
 
-    def train(
-        self, run: RunDirectory | None = None, evaluate: Callable[[TrainState], dict[str, float | str]] | None = None
-    ) -> TrainState:
-        """Play the configured rounds, and call ``evaluate`` where the configuration wants scores."""
-        from se_framework.pictures.frames import frame
+    def train(self, run: RunDirectory | None = None, callbacks: Sequence[Callback] = ()) -> TrainState:
+        """Play the configured rounds, with pictures and scores where the configuration wants them.
 
-        loop = self.config.loop
+        Args:
+            run: where rows, pictures and checkpoints go; a directory that is no run yet is made one. None keeps the
+                rows in ``state.history`` only.
+            callbacks: are told of every row, picture and checkpoint, after those of the configuration.
+
+        Raises:
+            RunDirectoryError: the directory holds another run.
+            NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
+        """
+        if run is not None and not run.is_run:
+            run.start(OmegaConf.to_yaml(self.config, resolve=True), self.device)
+        own = [build(node, f"callbacks.{name}", Callback) for name, node in self.config.callbacks.items()]
+        if self.course is None:
+            return self._play(self.config, run, [*own, *callbacks])
+        for k in range(self.course.at, len(self.course.stages)):
+            if k > self.course.at:
+                self.state, self.data = self.course.enter(k, self.state)
+            if self._play(self.course.stages[k], run, [*own, *callbacks]).stopped_by is not None:
+                break
+        return self.state
+
+    def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
+        from se_framework.evaluation.evaluate import score_row
+
+        loop = config.loop
         return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
-            evaluate_every=loop.evaluate_every, evaluate=evaluate, picture=frame, run=run,
-            progress=self.config.progress,
+            evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self), picture=frame, run=run,
+            callbacks=callbacks, progress=config.progress,
         )  # fmt: skip
+
+    def scores(self, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Return every score of the trained model, see :func:`se_framework.evaluate`."""
+        from se_framework.evaluation.evaluate import evaluate
+
+        return evaluate(self, n, seed)
+
+    def log_prob(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        r"""Return the trained model's log-density in the user's units, shape (n,), in nats, float64 on the CPU.
+
+        .. math:: \log p_{user}(x) = \log p_{model}\!\left(\frac{x-\text{loc}}{\text{scale}}\right)
+            - \sum_i\log|\text{scale}_i|
+
+        Args:
+            x: points in the user's units, shape (n, \*E).
+            context: their labels, shape (n,), where the data has labels.
+
+        Raises:
+            IncompatibleError: the model has no density.
+            ValueError: the points have another shape, or labels are missing.
+        """
+        from se_framework.evaluation.evaluate import log_density
+
+        if not self.state.equation.model.has_log_prob:
+            name = type(self.state.equation.model).__name__
+            raise IncompatibleError(f"{name} has no density: choose a model with one, e.g. model=realnvp")
+        if tuple(x.shape[1:]) != tuple(self.data.event_shape):
+            raise ValueError(
+                f"points have shape {tuple(x.shape)}, expected (n, {', '.join(map(str, self.data.event_shape))})"
+            )
+        return log_density(self, self.data.to_model(x), context) - self.data.log_scale
+
+    def plot(self, path: str | Path, samples: torch.Tensor | None = None, note: str | None = None) -> None:
+        """Draw samples beside data, with the model's density where there is one, into a picture (.png).
+
+        Args:
+            path: the file.
+            samples: in the user's units; by default 1,000 of the trained model.
+            note: what the picture shall say besides.
+
+        Raises:
+            RunDirectoryError: the file cannot be written.
+        """
+        from se_framework.evaluation.evaluate import log_density
+
+        known = self.state.equation.model.has_log_prob and not self.data.classes
+        density = partial(log_density, self) if known else None
+        drawn = self.sample(1000) if samples is None else samples
+        picture(self.data, drawn, Path(path), model_log_prob=density, note=note)
+
+    def save(self, path: str | Path) -> int:
+        """Write the trained (averaged) weights to a .safetensors file and return the number of tensors.
+
+        The names are ``model.NAME`` and, where there is a metric, ``metric.NAME``; the header's metadata holds the
+        configuration (YAML), the round and the versions (JSON).
+
+        Raises:
+            RunDirectoryError: the file cannot be written.
+        """
+        text = OmegaConf.to_yaml(self.config, resolve=True)
+        return save_weights(Path(path), self.equation, text, self.state.round, self.device)
 
 
 class EnsembleAssembly(Assembly):
@@ -152,31 +239,14 @@ class EnsembleAssembly(Assembly):
         raise ConfigError(f"an ensemble has {len(self.members)} members, each with its own samples: take members[k]")
 
 
-def _check_stackable(
-    members: int, config: DictConfig, model: Any, metric: Metric | None, divergences: list[Any],
-    auxiliaries: list[Any], made_for: dict[str, Any], data: Data,
-) -> None:  # fmt: skip
-    """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
-    with torch.device("meta"):
-        outlines = [assemble(*model), metric]
-        for name, node in (config.plus or {}).items():
-            outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
-            divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
-            auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
-    optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
-    legality.refuse(
-        legality.ensemble(
-            members,
-            [outline for outline in outlines if outline is not None],
-            [divergence for divergence in divergences if divergence is not None],
-            [optimizer] if isinstance(optimizer, type) else [],
-            data,
-            [auxiliary for auxiliary in auxiliaries if auxiliary is not None],
-        )
-    )
-
-
-def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None) -> Assembly:
+def assembly_of(
+    config: DictConfig,
+    data: Any = None,
+    trust: Trust | None = None,
+    own: Path | None = None,
+    rounds: int = 0,
+    **objects: Any,
+) -> Assembly:
     """Build everything a configuration names, checking legality before parameters are allocated.
 
     Of an ensemble it is an :class:`EnsembleAssembly`.
@@ -186,85 +256,37 @@ def assembly_of(config: DictConfig, data: Any = None, trust: Trust | None = None
         data: a tensor, Dataset or Data in the place of the configured one.
         trust: what the configuration may name, if it was read from a run directory; None for one of the user's own,
             which names anything.
+        own: the directory of the run that is about to start.
+        rounds: that have been played: of a run with stages the stage of that round is built.
+        objects: parts in the place of the configured ones: ``divergence=KL()``, ``model=...``.
 
     Raises:
         ConfigError: a plug-in's arguments are wrong, or it may not be named.
         DataError: the data is missing or malformed, or smaller than a batch.
         IncompatibleError: the choices do not form a legal equation.
     """
-    with locating(find if trust is None else trust.locate):
-        count = members_of(config)
+    check_objects(objects)
+    for name, given in objects.items():  # what a run keeps: it must be given again
+        config[name] = f"{type(given).__module__}.{type(given).__qualname__}, an object from Python"
+    locator = find if trust is None else trust.locate
+    with locating(locator):
+        count, stages = members_of(config), stages_of(config)
         if count == 1:
-            return _assembly_of(config, data)
-        first = _assembly_of(member_config(config, 0), data, count)
-        members = [first, *(_assembly_of(member_config(config, k), first.data, count) for k in range(1, count))]
-    return EnsembleAssembly(config, Ensemble([member.state for member in members]), first.data, first.device, members)
-
-
-def _assembly_of(config: DictConfig, data: Any, members: int = 1) -> Assembly:
-    """Build a single run, or one of several members."""
-    device = choose_device(config.device)
-    source = build(config.data, "data", workers=config.workers) if data is None else data
-    chosen = as_data(source, config.workers)
-    if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
-        raise DataError(
-            f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "
-            f"training rows; choose loop.batch_size={chosen.train_size} or less"
-        )
-    shape, rate, equation_config = chosen.event_shape, config.loop, config.equation
-    made_for: dict[str, Any] = {"event_shape": shape, "image_shape": chosen.image_shape, "classes": chosen.classes}
-    divergence = build(config.divergence, "divergence", Divergence, **made_for)
-    auxiliary = build(config.auxiliary, "auxiliary", Auxiliary, **made_for)
-    views = {
-        str(name): build(player.view, f"players.{name}.view", Divergence, **made_for)
-        for name, player in config.players.items()
-    }
-    views = {name: view for name, view in views.items() if view is not None}
-    model = resolve(config.model, "model", Model, **made_for)
-    network = resolve(config.metric.network, "metric.network", **made_for)[0] if _has_network(config.metric) else None
-    for key, part in (("model", model[0]), ("auxiliary", auxiliary)):
-        if part is None:
-            raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
-    divergence = Absent() if divergence is None else divergence
-    if not isinstance(model[0], type):
-        raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
-
-    check_precision(config.performance.precision, model[0])
-    legality.refuse(legality.images(model[0], network, chosen.image_shape, divergence, auxiliary))
-    with torch.device("meta"):  # shapes and declarations without memory
-        outline = build(config.metric, "metric", Metric, **made_for)
-    warnings = legality.check(
-        legality.Choice(
-            model[0], divergence, auxiliary, outline, equation_config.alpha, equation_config.beta,
-            views, torch.Size(shape).numel(), chosen.classes,
-        ),
-        config.allow,
-    )  # fmt: skip
-    if members > 1:
-        chosen_parts = [divergence, *views.values()], [auxiliary]
-        _check_stackable(members, config, model, outline, *chosen_parts, made_for, chosen)
-
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream_seed(config.seed, 0, "weights"))
-        built = assemble(*model)
-        metric = build(config.metric, "metric", Metric, **made_for)
-        plus = {name: summand(node, f"plus.{name}", built, made_for) for name, node in (config.plus or {}).items()}
-        equation = StandardEquation(
-            model=built, divergence=divergence, auxiliary=auxiliary, metric=metric,
-            alpha=equation_config.alpha, beta=equation_config.beta, allow=config.allow, plus=plus,
-        ).to(device)  # fmt: skip
-    equation.warnings = warnings  # those of the players' views and of the dimension included
-    options: dict[str, Any] = {}
-    for name, player in config.players.items():
-        options[str(name)] = {
-            "steps": player.steps, "ema": player.ema, "decay": player.decay or rate.decay, "warmup": rate.warmup,
-            "view": views.get(str(name)), "optimizer": optimizer_factory(config.optimizer, player.lr),
-        }  # fmt: skip
-    players, wanted = make_players(equation, **options), config.performance
-    execution = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)
-    state = TrainState(equation, players, seed=config.seed, execution=execution)
-    return Assembly(config, state, chosen, device)
-
-
-def _has_network(node: Any) -> bool:
-    return isinstance(node, DictConfig) and isinstance(node.get("network"), DictConfig)
+            parts = all_outlined(stages, data, objects)
+            at = stage_at(stages, rounds)
+            state, device = state_of(stages[at], parts[at], trust is None and at == 0, own)
+            course = None
+            if config.stages:
+                config.loop.rounds, state.stage = stages[-1].loop.rounds, at
+                course = Course(stages, parts, at, locator)
+            return Assembly(config, state, parts[at].data, device, course)
+        if objects:
+            raise ConfigError(f"an ensemble builds its members' parts itself: leave out {', '.join(objects)}")
+        configs = [member_config(config, k) for k in range(count)]
+        members: list[Assembly] = []
+        for one in configs:
+            chosen = outlined(one, members[0].data if members else data, {}, count)
+            state, device = state_of(one, chosen, trust is None, own, count)
+            members.append(Assembly(one, state, chosen.data, device))
+    states, first = [member.state for member in members], members[0]
+    return EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ OF_A_RUN_HELP = """
 
 def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
     """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
+    if values.get("trust"):
+        find_own_modules()
     from se_framework.api import load
     from se_framework.assembly import EnsembleAssembly
 
@@ -83,6 +86,7 @@ def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> Non
         print(usage)
         return
     try:
+        prepare_imports()
         body(arguments)
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

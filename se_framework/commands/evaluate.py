@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
-from se_framework.config.composing import prepare_imports
 
 USAGE = (
     """se-eval RUN_DIR [n=10000] [seed=0]
@@ -24,7 +23,6 @@ def main() -> None:
 def _evaluate(arguments: list[str]) -> None:
     known = {"n": int, "seed": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
-    prepare_imports(own="trust" in values)
     from se_framework.evaluation.evaluate import evaluate, score_lines
     from se_framework.runs.directory import RunDirectory
 

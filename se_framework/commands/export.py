@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
-from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError
 
 USAGE = (
@@ -26,35 +24,14 @@ def main() -> None:
 
 def _export(arguments: list[str]) -> None:
     run_dir, values = parse(arguments, {"out": str} | OF_A_RUN, USAGE.splitlines()[0])
-    prepare_imports(own="trust" in values)
     out = Path(values.get("out", "weights.safetensors")).expanduser()
     if out.suffix != ".safetensors":
         raise ConfigError(f"out={out} must end in .safetensors")
     if not out.parent.is_dir():
         raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
-    from omegaconf import OmegaConf
-    from safetensors.torch import save
-
-    from se_framework.runs.files import write_atomically
-    from se_framework.runs.versions import versions
-
     assembly = load_run(run_dir, values)
-    equation = assembly.equation
-    modules = {"model": equation.model} | {
-        "metric" if name == "own" else f"plus.{name}.metric": metric for name, metric in equation.metrics().items()
-    }
-    tensors = {
-        f"{part}.{name}": tensor.detach().to("cpu", copy=True).contiguous()
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    metadata = {
-        "config": OmegaConf.to_yaml(assembly.config, resolve=True),
-        "round": str(assembly.state.round),
-        "versions": json.dumps(versions(assembly.device)),
-    }
-    write_atomically(out, save(tensors, metadata))
-    print(f"se-export: {len(tensors)} tensors of round {assembly.state.round} in {out}")
+    count = assembly.save(out)
+    print(f"se-export: {count} tensors of round {assembly.state.round} in {out}")
 
 
 if __name__ == "__main__":

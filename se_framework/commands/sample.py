@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
-from se_framework.config.composing import prepare_imports
 from se_framework.errors import ConfigError, RunDirectoryError
 
 USAGE = (
@@ -27,7 +26,6 @@ def main() -> None:
 def _sample(arguments: list[str]) -> None:
     known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
     run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
-    prepare_imports(own="trust" in values)
     out = expanded(values.get("out", "samples.npy"), "out")
     if out.suffix not in (".npy", ".png"):
         raise ConfigError(f"out={out} must end in .npy or .png")
@@ -37,14 +35,13 @@ def _sample(arguments: list[str]) -> None:
         raise ConfigError(f"out={out} is a directory: name a file in it")
     import numpy as np
 
-    from se_framework.commands.train import draw_samples
     from se_framework.runs.files import write_atomically
 
     assembly = load_run(run_dir, values)
     samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
     try:
         if out.suffix == ".png":
-            draw_samples(assembly, out, samples)
+            assembly.plot(out, samples)
         else:
             buffer = io.BytesIO()
             np.save(buffer, samples.cpu().numpy(), allow_pickle=False)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.api import restore
+from se_framework.api import restore, rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, with_choices
 from se_framework.config.saved import saved_config
@@ -28,12 +28,10 @@ from se_framework.evaluation.evaluate import (
     chosen_name,
     evaluate,
     evaluate_members,
-    log_density,
     score_lines,
-    score_row,
 )
 from se_framework.pictures.frames import animate
-from se_framework.pictures.plots import curves, picture
+from se_framework.pictures.plots import curves
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
 from se_framework.runs.provenance import check_fingerprint, record_fingerprint
@@ -84,7 +82,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     be_deterministic(config.deterministic)
-    assembly = assembly_of(config, trust=trust if resumed else None)
+    rounds = rounds_of(config, run) if resumed else 0
+    assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
         print(describe(assembly))
         return Outcome("dry run", None, run.path)
@@ -109,7 +108,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, {warning}")
         say(f"player steps: {assembly.state.execution.describe()}")
-        state = assembly.train(run, evaluate=partial(score_row, assembly))
+        state = assembly.train(run)
         if state.stopped_by is not None:
             done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
             say(f"{done_so_far}; go on with: se-train {shlex.quote(f'resume={run.path}')}")
@@ -174,7 +173,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         return finish_ensemble(assembly, run)
     found = evaluate(assembly)
     note = assembly.state.note
-    _, why = attempt(lambda: draw_samples(assembly, run.path / "samples.png", note=note))
+    _, why = attempt(lambda: assembly.plot(run.path / "samples.png", note=note))
     if why:
         say(f"samples.png is not drawn: {why}")
     if run.frames.is_dir():
@@ -200,7 +199,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     (run.path / "samples").mkdir(exist_ok=True)
     for k in state.living:
         name = f"member_{k}.png"
-        _, why = attempt(partial(draw_samples, assembly.members[k], run.path / "samples" / name, note=note))
+        _, why = attempt(partial(assembly.members[k].plot, run.path / "samples" / name, note=note))
         if why:
             say(f"samples/{name} is not drawn: {why}")
         if (run.frames / f"member_{k}").is_dir():
@@ -220,11 +219,3 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     print(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
           f"sample with: se-sample {shlex.quote(str(run.path))} member=0 n=64 out=samples.npy")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
-
-
-def draw_samples(assembly: Assembly, path: Path, samples: Any = None, note: str | None = None) -> None:
-    """Draw samples beside data."""
-    samples = assembly.sample(1000) if samples is None else samples
-    known = assembly.state.equation.model.has_log_prob and not assembly.data.classes
-    density = partial(log_density, assembly) if known else None
-    picture(assembly.data, samples, path, model_log_prob=density, note=note)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from se_framework.config.composing import prepare_imports
+from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 
 if TYPE_CHECKING:
@@ -58,14 +58,17 @@ def claims_of(arguments: argparse.Namespace) -> list[Claim]:
     """
     from se_framework.verify.claims import chosen, collect
 
+    if arguments.claims is not None and not all(part.isidentifier() for part in arguments.claims.split(".")):
+        module = arguments.claims.removeprefix("./").removesuffix(".py").replace("/", ".")
+        raise ConfigError(f"--claims {arguments.claims} is no module: write its name, --claims {module}")
     if arguments.claims is None and arguments.suite not in SUITES:
         raise ConfigError(f"no suite {arguments.suite!r}: {nearest(arguments.suite, SUITES)}")
     names = (arguments.claims,) if arguments.claims else SUITES[arguments.suite]
-    sys.path.insert(0, "")  # a user's module may lie where the command is given
     try:
         claims = [c for name in names for c in collect(importlib.import_module(name))]
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"--claims {arguments.claims}: {error}") from None
+    except Exception as error:  # noqa: BLE001  a user's module may raise anything on import
+        why = str(error) if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"--claims {arguments.claims}: {' '.join(why.split())}") from None
     try:
         found = chosen(claims, arguments.filter)
     except re.error as error:
@@ -78,6 +81,7 @@ def claims_of(arguments: argparse.Namespace) -> list[Claim]:
 def verify(arguments: argparse.Namespace) -> bool:
     """Measure the claims, print them as they come, and return whether all hold."""
     prepare_imports()
+    find_own_modules()
     import torch
 
     from se_framework.verify.claims import check
@@ -88,6 +92,8 @@ def verify(arguments: argparse.Namespace) -> bool:
         raise ConfigError(f"--device {arguments.device}: not available here; use --device cpu") from None
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: its folder does not exist")
+    if arguments.json is not None and arguments.json.is_dir():
+        raise ConfigError(f"--json {arguments.json} is a folder: name a file in it")
     claims, verdicts, started, topic = claims_of(arguments), [], time.monotonic(), ""
     print("         error  tolerance         claim [source]")
     for this in claims:

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
+import json
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal, Union
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 
 from se_framework.errors import ConfigError, SEError, nearest
 
 # What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
 _MAY_BE_OFF = ("data.labels",)
+FROM = "from"
+"""Key of a part whose weights come from a run: no constructor's argument, since no argument can be called that."""
 MOVED = {
     "se_framework.auxiliary": "se_framework",
     "se_framework.transported": "se_framework",
@@ -130,7 +134,7 @@ def resolve(
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a class")
     if isinstance(target, type) and kind is not None and not issubclass(target, kind):
         raise ConfigError(f"{key}._target_ must be {_article(kind)}, got {_article(target)} ({node['_target_']})")
-    given = {k: v for k, v in node.items() if k != "_target_"}
+    given = {k: v for k, v in node.items() if k not in ("_target_", FROM)}
     try:
         parameters = inspect.signature(target).parameters
     except ValueError as error:  # built-in types have none
@@ -169,8 +173,7 @@ def resolve(
 
 def _class_of(hint: Any) -> type | None:
     """Return the class that an annotation ``Class`` or ``Class | None`` names, else None."""
-    union = typing.get_origin(hint) in (Union, types.UnionType)
-    options = [o for o in typing.get_args(hint) if o is not type(None)] if union else [hint]
+    options = [o for o in typing.get_args(hint) if o is not type(None)] if _is_union(hint) else [hint]
     plain = len(options) == 1 and isinstance(options[0], type) and not getattr(options[0], "_is_protocol", False)
     return options[0] if plain and typing.get_origin(options[0]) is None else None
 
@@ -198,66 +201,46 @@ def conform(value: Any, hint: Any, key: str) -> Any:
     Raises:
         ConfigError: the value is not of that type.
     """
-    fitting = _fit(value, hint, key)
-    if fitting is _NOTHING:
-        raise ConfigError(f"{key} must be {_words(hint)}, got {value!r}")
-    return fitting
-
-
-_NOTHING = object()
-
-
-def _fit(value: Any, hint: Any, key: str) -> Any:
-    """Return the value made to fit the annotation, or _NOTHING."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(hint, (str, typing.TypeVar)):
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    wants_function = any(Callable in (option, typing.get_origin(option)) for option in options)
+    if wants_function and isinstance(value, str):
+        value = locate(value, key)
+    if wants_function and callable(value):
         return value
-    if origin in (Union, types.UnionType):
-        fits = [f for f in (_fit(value, option, key) for option in options) if f is not _NOTHING]
-        return fits[0] if fits else _NOTHING
-    if origin is Literal:
-        return value if value in options else _NOTHING
-    if hint is type(None):
-        return value if value is None else _NOTHING
-    if hint is bool:
-        return value if isinstance(value, bool) else _NOTHING
-    if hint is int:
-        return value if isinstance(value, int) and not isinstance(value, bool) else _NOTHING
-    if hint is float:
-        return _number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else _NOTHING
-    if hint is str:
-        return value if isinstance(value, str) else _NOTHING
-    if origin in (tuple, list, Sequence):
-        if not isinstance(value, (list, tuple)):
-            return _NOTHING
-        inner = [o for o in options if o is not Ellipsis] or [Any]
-        if origin is tuple and Ellipsis not in options and options and len(options) != len(value):
-            return _NOTHING
-        fits = [_fit(v, inner[i % len(inner)], key) for i, v in enumerate(value)]
-        return _NOTHING if any(f is _NOTHING for f in fits) else (tuple(fits) if origin is tuple else fits)
-    if origin is Callable or hint is Callable:
-        function = locate(value, key) if isinstance(value, str) else value
-        return function if callable(function) else _NOTHING
-    if isinstance(hint, type):
-        return value if isinstance(value, hint) else _NOTHING
-    return value
-
-
-def _number(value: int | float) -> Any:
+    adapter = _adapter(hint)
     try:
-        return _NOTHING if math.isnan(value) else float(value)
-    except OverflowError:  # a whole number beyond the largest float
-        return _NOTHING
+        if adapter is None:  # an annotation that cannot be evaluated checks nothing
+            return value
+        if any(number != number for number in (value if isinstance(value, list) else [value])):
+            raise ValueError("NaN is no number that anybody means")
+        try:
+            return adapter.validate_json(json.dumps(value), strict=True)  # a list of YAML is a tuple here
+        except TypeError:  # an object from Python
+            return adapter.validate_python(value, strict=True)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"{key} must be {_words(hint)}, got {value!r}") from error
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """Return what checks values against an annotation; None where it says nothing that could be checked."""
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        return None
 
 
 def _words(hint: Any) -> str:
     """Return an annotation in words."""
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(o) for o in options))
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, options))
-    if origin is Callable or hint is Callable:
+    if _is_union(hint):
+        return " or ".join(dict.fromkeys(_words(option) for option in typing.get_args(hint)))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if Callable in (hint, typing.get_origin(hint)):
         return "the dotted path of a function"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

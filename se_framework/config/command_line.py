@@ -1,4 +1,4 @@
-"""The command line of ``se-train``, refused where it is wrong before Hydra makes a directory for it.
+"""The command line of ``se-train``: its flags, its help, and what is refused before a directory is made.
 
 Imports neither torch nor models.
 """
@@ -9,25 +9,37 @@ import argparse
 import contextlib
 import errno
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import hydra
+from hydra import __version__ as hydra_version
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from se_framework.config.composing import (
-    check_config_dirs,
-    check_overrides,
-    compose_all,
-    config_dir,
-    groups,
-    prepare_imports,
-)
-from se_framework.config.schema import validate
+from se_framework import __version__
+from se_framework.config.files import config_dir, groups
 from se_framework.errors import ConfigError
 
+EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
+EXAMPLES = """
+Examples
+  se-train                                      the default: an adversarial model of handwritten digits
+  se-train experiment=wgan_gp data=moons seed=1 loop.rounds=2000
+  se-train experiment=fgan divergence=kl dry_run=true
+  se-train -m experiment=fgan divergence=kl,pearson seed=0,1,2
+  se-train experiment=wgan_gp resume=auto       go on with the newest run of this configuration, or start it
+  se-train resume=RUN_DIR                       then: se-sample RUN_DIR out=x.png   se-eval RUN_DIR
+  se-train experiment=wgan_gp --cfg job         every value of a configuration, those of its parts included
+  A path with =, (, ~ or a comma needs quotes:  'data.path="~/my (file).npy"'
+
+Flags
+  --multirun, -m         a sweep over KEY=VALUE,VALUE...
+  --config-dir, -cd DIR  a folder of configurations of your own: GROUP/CHOICE.yaml
+  --cfg, -c job          print the configuration (hydra, all: with Hydra's own part)
+  --hydra-help           Hydra's other flags"""
 SWITCHES = ("--help -h", "--hydra-help", "--resolve", "--run -r", "--multirun -m", "--shell-completion -sc")
 VALUES = ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun")
 PRINTED = ("job", "hydra", "all")
@@ -35,10 +47,10 @@ TOLD = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes the flags that ``hydra.main`` takes, which reads the same command line after us."""
+    """Takes the flags that ``hydra.main`` takes, which reads the same command line after us for sweeps."""
 
     def __init__(self) -> None:
-        super().__init__(add_help=False)
+        super().__init__("se-train", add_help=False)
         self.add_argument("overrides", nargs="*")
         for names in SWITCHES:
             self.add_argument(*names.split(), action="store_true")
@@ -46,7 +58,8 @@ class _Parser(argparse.ArgumentParser):
             self.add_argument(*names.split())
         self.add_argument("--cfg", "-c", choices=PRINTED)
         self.add_argument("--info", "-i", nargs="?", const="all", choices=TOLD)
-        self.add_argument("--version", action="version", version=f"Hydra {hydra.__version__}")
+        versions = f"se-framework {__version__} (Hydra {hydra_version})"
+        self.add_argument("--version", action="version", version=versions)
 
     def error(self, message: str) -> NoReturn:
         """Refuse in one sentence, in the place of a usage text."""
@@ -54,35 +67,6 @@ class _Parser(argparse.ArgumentParser):
         interrupted = any("=" in word and not word.startswith("-") for word in unknown)
         mend = "flags go before the first KEY=VALUE, or after the last" if interrupted else "se-train --help lists them"
         raise ConfigError(f"{message}: {mend}")
-
-
-def check(command_line: list[str]) -> None:
-    """Refuse a command line that cannot be composed before Hydra makes a directory for it.
-
-    Raises:
-        ConfigError: one sentence that names the flag or key.
-    """
-    arguments = parse(command_line)
-    if arguments.shell_completion:
-        return
-    dirs = [] if arguments.config_dir is None else [Path(arguments.config_dir)]
-    if arguments.multirun:
-        check_config_dirs(dirs)
-        check_overrides(arguments.overrides, groups([config_dir(), *dirs]), sweep=True)
-        if any(o.startswith("resume=") and o != "resume=auto" for o in arguments.overrides):
-            raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
-        return
-    composed = compose_all(arguments.overrides, dirs)
-    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info:
-        return
-    config = validate(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
-    directory = run_directory(composed)
-    named = config.resume not in (None, "auto")
-    if named and not is_file(Path(config.resume) / "config.yaml"):
-        raise ConfigError(f"resume={config.resume}: not a run directory (it has no config.yaml)")
-    if not named:
-        check_writable(directory)
-    prepare_imports(own=not named or bool(config.trust))
 
 
 def parse(command_line: list[str]) -> argparse.Namespace:
@@ -107,30 +91,55 @@ def parse(command_line: list[str]) -> argparse.Namespace:
         raise ConfigError(f"{' and '.join(asked)} exclude each other: leave one")
     if arguments.package and not arguments.cfg:
         raise ConfigError(f"--package {arguments.package} says what --cfg prints: add --cfg job, or leave it out")
-    if arguments.resolve and not (arguments.cfg or arguments.help):
+    if arguments.resolve and not arguments.cfg:
         raise ConfigError("--resolve says how --cfg prints: add --cfg job, or leave it out")
+    arguments.config_dirs = [] if arguments.config_dir is None else [Path(arguments.config_dir)]
     return arguments
 
 
+def usage(config_dirs: Sequence[Path]) -> str:
+    """Return the help: the groups with their choices, and the values as ``config.yaml`` has them, with its remarks."""
+    text = (config_dir() / "config.yaml").read_text(encoding="utf-8")
+    values = re.split(r"\n\n", text)[1:]
+    shown = "\n\n".join(block for block in values if not block.startswith("hydra:"))
+    choices = "\n".join(f"  {g}: {', '.join(c)}" for g, c in groups([config_dir(), *config_dirs]).items())
+    return (
+        f"se-train: train p_theta by the Standard Equation\n  {EQUATION}\n\nGroups (GROUP=CHOICE)\n{choices}\n\n"
+        f"Values (KEY=VALUE)\n\n{shown.rstrip()}\n{EXAMPLES}"
+    )
+
+
+def needs_hydra(arguments: argparse.Namespace, composed: DictConfig) -> bool:
+    """Whether Hydra itself must run the command: it prints something, or does what is configured around a job."""
+    hydra = composed.hydra
+    around = hydra.callbacks or hydra.job.env_set or hydra.job.chdir or hydra.output_subdir or hydra.mode
+    logs = any(hydra[name].get("handlers") for name in ("job_logging", "hydra_logging"))
+    return bool(arguments.hydra_help or arguments.cfg or arguments.info or around or logs)
+
+
 def run_directory(composed: DictConfig) -> Path:
-    """Return where Hydra will put the run.
+    """Return where the run goes: ``hydra.run.dir``.
 
     Raises:
-        ConfigError: ``hydra.run.dir`` cannot be resolved.
+        ConfigError: it cannot be resolved.
     """
     HydraConfig.instance().set_config(composed)  # it may refer to Hydra's own values
     try:
         return Path(str(composed.hydra.run.dir))
     except (OmegaConfBaseException, ValueError) as error:
-        reason = " ".join(str(error).partition("full_key:")[0].split())
+        reason = str(getattr(error, "msg", error)).splitlines()[0].rstrip(".")
         raise ConfigError(f"hydra.run.dir leads nowhere ({reason}): write the directory itself") from error
 
 
-def check_writable(directory: Path) -> None:
-    """Refuse a directory that cannot be made: what Hydra would do is done, and undone.
+def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
+    """Refuse a directory that cannot be made: it is made, and removed again.
+
+    Args:
+        directory: where a run or sweep goes.
+        key: that says so.
 
     Raises:
-        ConfigError: the message names ``hydra.run.dir`` and the reason.
+        ConfigError: the message names the key and the reason.
     """
     made: list[Path] = []
     try:
@@ -143,7 +152,7 @@ def check_writable(directory: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            f"hydra.run.dir={directory} cannot be a run's directory ({reason}): choose another"
+            f"{key}={directory} cannot be the directory of a run or sweep ({reason}): choose another"
         ) from error
     finally:
         for folder in reversed(made):
@@ -155,5 +164,5 @@ def is_file(path: Path) -> bool:
     """Whether there is such a file; a name no file can have is none."""
     try:
         return path.is_file()
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,14 +13,16 @@ from pathlib import Path
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.config.files import check_config_dirs, config_dir, groups
-from se_framework.config.refusals import check_overrides, explain
+from se_framework.config.refusals import guilty, parsed
 from se_framework.config.schema import validate
+from se_framework.config.stages import CHOICES, with_choices_named
 from se_framework.errors import ConfigError
 
 
@@ -32,22 +35,15 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
 
 
-def prepare_imports(own: bool = True) -> None:
-    """Let users' modules in the working directory be found, after ours, and refuse others of our packages' names.
-
-    A folder ``models/`` in the working directory replaces nothing; one that stands before ours on the path would.
-
-    Args:
-        own: whether modules of the working directory are wanted. Where a run directory is read and no package trusted,
-            they are not: the folder may be the stranger's, and packages look for others that may be absent.
+def prepare_imports() -> None:
+    """Take the working directory off the path, so that nothing there replaces a package or is loaded by one.
 
     Raises:
         ConfigError: the three packages do not lie beside each other; the message names both paths.
     """
     here, home = Path.cwd(), Path(__file__).resolve().parents[2]
     sys.path[:] = [p for p in sys.path if p not in ("", ".", str(here))]
-    Plugins.instance()  # Hydra imports every hydra_plugins that it sees, once: those installed, not those lying here
-    if own or here.resolve() == home:
+    if here.resolve() == home:
         sys.path.append(str(here))
     for name in ("models", "divergences"):
         spec = importlib.util.find_spec(name)
@@ -58,6 +54,16 @@ def prepare_imports(own: bool = True) -> None:
                 f"the package {name} is taken from {found}, not from {home / name} beside se_framework: rename what "
                 "shadows it, or take it off PYTHONPATH"
             )
+
+
+def find_own_modules() -> None:
+    """Let users' modules in the working directory be found, after all others.
+
+    Not where a run directory is read and no package trusted: the folder may be the stranger's, and packages look for
+    others that may be absent.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def compose(
@@ -73,10 +79,16 @@ def compose(
     Raises:
         ConfigError: one sentence that names the key, what was got and what to do.
     """
-    composed = compose_all([*([f"experiment={experiment}"] if experiment else []), *overrides], config_dirs)
+    words = [*([f"experiment={experiment}"] if experiment else []), *overrides]
+    composed = compose_all(with_starts(words), config_dirs)
     OmegaConf.set_struct(composed, False)
     composed.pop("hydra", None)
     return validate(composed)
+
+
+def with_starts(overrides: Sequence[str]) -> list[str]:
+    """Return overrides in which ``model.from=RUN`` is marked as a key that choices need not have."""
+    return [f"++{text}" if re.match(rf"({'|'.join(CHOICES)})\.from=", text) else text for text in overrides]
 
 
 def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
@@ -87,15 +99,19 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
     """
     register_resolvers()
     check_config_dirs(config_dirs)
-    check_overrides(overrides, groups([config_dir(), *config_dirs]))
+    known = groups([config_dir(), *config_dirs])
+    typed = parsed(overrides, known)
     places = ",".join(f'"file://{str(d.resolve())}"' for d in config_dirs)
     search = [f"hydra.searchpath=[{places}]"] if config_dirs else []
-    hydra = GlobalHydra.instance()
-    hydra.clear()
+    GlobalHydra.instance().clear()
+    Plugins.instance()  # Hydra imports every hydra_plugins that it sees, once: those installed, not those lying here
     try:
         with warnings.catch_warnings(), initialize_config_dir(str(config_dir()), version_base="1.3"):
             warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there
-            return hydra_compose("config", [*overrides, *search], return_hydra_config=True)
+            try:
+                composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
+            except REFUSALS as error:
+                raise ConfigError(_explain(error, typed, known, search, config_dirs)) from error
     except RecursionError as error:
         raise ConfigError(
             "lists of defaults include each other in a circle: look at those of "
@@ -103,5 +119,32 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
         ) from error
     except UserWarning as error:
         raise ConfigError(f"hydra.searchpath: {error}") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises bare ValueErrors as well
-        raise ConfigError(explain(error, config_dirs)) from error
+    with_choices_named(composed, config_dirs)
+    return composed
+
+
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+"""What Hydra raises; bare ValueErrors as well."""
+
+
+def _explain(
+    error: Exception, typed: Sequence[Override], known: dict[str, list[str]], search: list[str], dirs: Sequence[Path]
+) -> str:
+    """Return in one sentence which override is to blame, else what Hydra says.
+
+    The choices are composed without the values, and the values' keys looked for there: no text is taken apart.
+    """
+    of_groups = [o for o in typed if o.key_or_group in known or "/" in str(o.key_or_group)]
+    said = " ".join(str(error).split()) or f"the configuration cannot be composed ({type(error).__name__})"
+    for override in of_groups:
+        if override.package is not None and not override.is_add():
+            try:
+                hydra_compose("config", [str(override.input_line)])
+            except REFUSALS:
+                key, place = override.key_or_group, override.package
+                return f"{key}@{place}: no choice stands at {place!r}: add one by +{key}@{place or 'PLACE'}=CHOICE"
+    try:
+        before = hydra_compose("config", [*(str(o.input_line) for o in of_groups), *search], return_hydra_config=True)
+    except REFUSALS:
+        return said
+    return guilty([o for o in typed if o not in of_groups], before, dirs) or said

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from se_framework.config.files import read_yaml
 from se_framework.config.schema import validate
-from se_framework.config.trust import no_links_out, read_config
+from se_framework.config.trust import no_links_out
 from se_framework.errors import ConfigError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 
@@ -18,12 +19,15 @@ def saved_config(run: RunDirectory) -> DictConfig:
         RunDirectoryError: no such run, it cannot be read, or holds what a run does not.
     """
     no_links_out(run.require().path)
-    config = read_config(run.config_file)
     try:
-        config = validate(config)
+        found = read_yaml(run.config_file, str(run.config_file), strangers=True)
+    except ConfigError as error:
+        raise RunDirectoryError(f"{error}: se-train did not write that; do not use this run directory") from error
+    if found is None:
+        raise RunDirectoryError(f"{run.config_file} is empty: it is damaged; do not use this run directory")
+    try:
+        config = validate(found)
     except ConfigError as error:
         raise ConfigError(f"{run.config_file}: {error}") from error
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise RunDirectoryError(f"{run.config_file} lacks {', '.join(missing)}: it is damaged or of another version")
     config.trust = []
     return config

@@ -3,7 +3,7 @@
 A configuration that the user composes is the user's own and names what it likes. One that was read from a run directory
 goes through three gates:
 
-* :func:`read_config` reads plain YAML: no interpolations, references or tags, and little enough of it;
+* :func:`~se_framework.config.files.read_yaml` reads no interpolations, references or tags of it, and not too much;
 * :func:`no_links_out` refuses symbolic links that lead out of the directory;
 * :meth:`Trust.locate`, in the place of :func:`~se_framework.config.build.find`, decides on every dotted path, *before*
   anything is imported (importing is running), and again on the object that was found: a path is only a name for it.
@@ -12,16 +12,13 @@ goes through three gates:
 from __future__ import annotations
 
 import importlib
-import io
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn, optim
 
 from divergences.base import Divergence
@@ -43,10 +40,6 @@ PARTS: dict[str, tuple[type, ...]] = {
 KINDS = "a model, critic, divergence, auxiliary, metric, penalty or data set of ours, or a module or optimiser of torch"
 NEVER = frozenset({*PARTS, *sys.stdlib_module_names, "builtins"})
 """Packages that cannot be trusted as a whole: their parts are taken anyway, and Python's library has none."""
-LARGEST = 2**20
-"""Bytes of a configuration that are read: ours have three thousand."""
-DEEPEST = 30
-"""Levels of a configuration: ours have five."""
 
 
 @dataclass(frozen=True)
@@ -122,44 +115,6 @@ def strings(config: DictConfig) -> frozenset[tuple[str, str]]:
             yield key, node
 
     return frozenset(walk(OmegaConf.to_container(config, resolve=True), ""))
-
-
-def read_config(file: Path) -> DictConfig:
-    """Return the configuration in a file of a run directory, as it stands there.
-
-    Our own are resolved before they are written, so an interpolation is not needed; it could read the environment or
-    call whatever resolver is registered. References multiply: twenty lines of them would fill the memory.
-
-    Raises:
-        RunDirectoryError: it is too large, no YAML, no mapping, or holds interpolations, references or tags.
-    """
-
-    def refused(why: str) -> RunDirectoryError:
-        return RunDirectoryError(f"{file} {why}: it was not written by se-train; do not use this run directory")
-
-    if file.stat().st_size > LARGEST:
-        raise refused(f"has {file.stat().st_size} bytes, more than {LARGEST}")
-    try:
-        text, depth = file.read_text(encoding="utf-8"), 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise refused(f"is more than {DEEPEST} levels deep in line {line}")
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise refused(f"holds a YAML reference in line {line}")
-            if getattr(event, "tag", None) is not None:
-                raise refused(f"holds the YAML tag {event.tag!r} in line {line}")
-            if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
-                raise refused(f"holds an interpolation in line {line}, which is not resolved")
-        config = OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
-        if isinstance(error, RunDirectoryError):
-            raise
-        raise refused(f"cannot be read ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(config, DictConfig):
-        raise refused("holds no mapping of keys to values")
-    return config
 
 
 def no_links_out(directory: Path) -> None:

@@ -137,6 +137,8 @@ def check_labels(labels: Tensor | np.ndarray, rows: int, what: str) -> tuple[Ten
     Raises:
         DataError: see the messages.
     """
+    if not isinstance(labels, Tensor | np.ndarray):
+        raise DataError(f"{what} is a {type(labels).__name__}; give a tensor or an array: torch.as_tensor(labels)")
     found = as_tensor(labels, what) if isinstance(labels, np.ndarray) else labels.detach().cpu()
     if found.shape not in ((rows,), (rows, 1)):
         raise DataError(f"{what} has shape {tuple(found.shape)} for {rows} rows of data; give one label per row")

@@ -220,6 +220,16 @@ def as_data(source: Any, workers: int = 0) -> Data:
         return source
     if isinstance(source, Tensor | np.ndarray):
         return TensorData(source)
+    if isinstance(source, torch.utils.data.DataLoader):
+        raise DataError(
+            "data is a DataLoader, whose batches follow no seed of ours: give its dataset, loader.dataset, and "
+            f"loop.batch_size={source.batch_size}, workers={source.num_workers}"
+        )
+    if isinstance(source, torch.utils.data.IterableDataset):
+        raise DataError(
+            "data is an IterableDataset, whose items have no numbers, so a run could not be resumed: write a Sampler "
+            "with draw(n, generator) for what is made, or a Dataset with __len__ and __getitem__ for what is stored"
+        )
     if isinstance(source, torch.utils.data.TensorDataset):
         return TensorData(source.tensors[0])
     if isinstance(source, torch.utils.data.Dataset) and hasattr(source, "__len__"):
@@ -240,6 +250,9 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
     Raises:
         DataError: see the messages.
     """
+    if isinstance(x, Tensor) and (x.layout is not torch.strided or x.is_nested):
+        kind = "nested tensor; give padded rows" if x.is_nested else "sparse tensor; give x.to_dense()"
+        raise DataError(f"{what} is a {kind}")
     rows = as_tensor(x, what) if isinstance(x, np.ndarray) else x.detach().cpu()
     if rows.numel() == 0:
         raise DataError(f"{what} is empty (shape {tuple(rows.shape)}); give at least {MIN_ROWS} rows")

@@ -44,6 +44,7 @@ class StandardEquation(nn.Module):
         allow: names of legality rules that shall only warn.
         plus: further equations by name, each with its weight >= 0: the scalar is the weighted sum. They must hold the
             same model, and may have a metric, divergence and auxiliary of their own.
+        checked: the remarks of legality, where it was computed before.
 
     Attributes:
         uses_samples: whether p_theta enters through particles, not through log-densities at the data alone.
@@ -66,6 +67,7 @@ class StandardEquation(nn.Module):
         beta: float = 1.0,
         allow: Sequence[str] = (),
         plus: Mapping[str, tuple[float, StandardEquation]] | None = None,
+        checked: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         divergence = Absent() if divergence is None else divergence
@@ -74,8 +76,7 @@ class StandardEquation(nn.Module):
         for name, (_, other) in plus.items():
             if other.model is not model or len(other.plus) or name == OWN:
                 raise ConfigError(
-                    f"plus.{name} must be one equation of the same model, under another name than {OWN}: equations "
-                    "are summed over theta"
+                    f"plus.{name} must be one equation of the same model, not called {OWN}: a sum is over one theta"
                 )
             if other.divergence.surrogate:
                 raise ConfigError(f"plus.{name} is a surrogate: a sum is one scalar, and it has a loss for each player")
@@ -87,7 +88,7 @@ class StandardEquation(nn.Module):
                 )
         self.alpha, self.beta, self.allow = float(alpha), float(beta), tuple(allow)
         choice = legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta)
-        self.warnings = legality.check(choice, allow)
+        self.warnings = list(legality.check(choice, allow) if checked is None else checked)
         self.plus = nn.ModuleDict({name: other for name, (_, other) in plus.items()})
         self.weights = {name: float(weight) for name, (weight, _) in plus.items()}
         owners = [own for _, own in self.equations()]  # asked once, not in every step
@@ -138,9 +139,8 @@ class StandardEquation(nn.Module):
         parts: dict[str, Any] = {
             name: made(getattr(self, name)) for name in ("model", "divergence", "auxiliary", "metric")
         }
-        twin = StandardEquation(**parts, alpha=self.alpha, beta=self.beta, allow=self.allow, plus=plus)
-        twin.warnings = self.warnings
-        return twin
+        parts |= {"alpha": self.alpha, "beta": self.beta, "allow": self.allow, "checked": self.warnings}
+        return StandardEquation(**parts, plus=plus)
 
     # -- randomness ----------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class StandardEquation(nn.Module):
         """Return all that is random in one evaluation besides the data, by part and purpose.
 
         Args:
-            n: particles of p_theta, and examples of the batch.
+            n: particles of p_theta, and examples.
             stream: a generator for each purpose.
             context: the labels of the particles, shape (n,).
         """

@@ -8,12 +8,12 @@ player of its own; the auxiliary by q and the model by theta, which descend. The
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from se_framework.errors import ConfigError
+from se_framework.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from se_framework.equation.equation import StandardEquation
@@ -91,3 +91,29 @@ def _parts(equation: StandardEquation, of: Callable[[StandardEquation], nn.Modul
 
 def _together(parts: Mapping[str, nn.Module]) -> nn.Module:
     return next(iter(parts.values())) if len(parts) == 1 else nn.ModuleDict(parts)
+
+
+def freeze(equation: StandardEquation, names: Sequence[str]) -> None:
+    """Let the parts that a player would move stand still: ``players.NAME.frozen=true``.
+
+    Raises:
+        ConfigError: the equation has no such player, or none is left that moves.
+    """
+    check_frozen(equation, names)
+    for role in equation.roles():
+        if role.name in names:
+            role.module.requires_grad_(False)
+
+
+def check_frozen(equation: StandardEquation, names: Sequence[str]) -> None:
+    """Refuse to freeze players that are not there, or all that are.
+
+    Raises:
+        ConfigError: see above.
+    """
+    there = [role.name for role in equation.roles()]
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"players.{name}.frozen=true: this equation has no player {name}; {nearest(name, there)}")
+    if names and set(there) <= set(names):
+        raise ConfigError(f"players.{names[0]}.frozen=true leaves no player that moves: free one of {', '.join(there)}")

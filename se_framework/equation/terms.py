@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.laws import Particles
+from se_framework.equation.auxiliary.base import Solution
+from se_framework.errors import ConfigError
 
 if TYPE_CHECKING:
     from se_framework.equation.auxiliary import Draws
@@ -78,6 +80,11 @@ def record(
     if problem.v is not None and problem.v_data is not None:
         problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
     inner = equation.auxiliary.solve(problem)
+    if not isinstance(inner, Solution):
+        raise ConfigError(
+            f"{type(equation.auxiliary).__name__}.solve must return a Solution, got a {type(inner).__name__}: write "
+            "se_framework.Solution(minimum, entropy, divergence, f_q)"
+        )
     f_data = None
     if problem.v_data is not None and equation.auxiliary.has_scores:
         f_data = problem.data.mean(equation.f(problem.v_data))

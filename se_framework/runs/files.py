@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,18 +62,34 @@ def _write_atomically(path: Path, content: bytes | bytearray) -> None:
 
 
 def append_row(file: Path, row: dict[str, float | str]) -> None:
-    """Append a row to a table; the first row fixes the columns.
+    """Append a row to a table. A column that the table has not is added to it, with ``nan`` in the rows before.
 
     Raises:
         RunDirectoryError: the disk is full, or the directory may not be written to.
     """
+    columns = list(row)
+    with told(file):
+        if file.exists():
+            with open(file, newline="", encoding="utf-8", errors="replace") as stream:
+                columns = next(csv.reader(stream), columns)
+            if not set(row) <= set(columns):
+                columns += [name for name in row if name not in columns]
+                _rewrite(file, columns, read_rows(file))
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        if not file.exists():
+            writer.writerow(columns)
+        writer.writerow([format_cell(row.get(name, math.nan)) for name in columns])
+        with open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
+            stream.write(text.getvalue())
+
+
+def _rewrite(file: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    if not file.exists():
-        writer.writerow(row)
-    writer.writerow(format_cell(v) for v in row.values())
-    with told(file), open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
-        stream.write(text.getvalue())
+    writer = csv.DictWriter(text, columns, restval="nan")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue().encode())
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -97,11 +114,7 @@ def keep_rows(file: Path, last_round: int) -> None:
     if not rows:
         file.unlink()  # with its header: a line cut short may be all there was of it
         return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(file, text.getvalue().encode())
+    _rewrite(file, list(rows[0]), rows)
 
 
 def make_durable(file: Path) -> None:

@@ -220,6 +220,22 @@ def dump(
     return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"
 
 
+def failed_round(run: RunDirectory) -> int:
+    """Return the round in which a run failed.
+
+    Raises:
+        RunDirectoryError: it has not.
+    """
+    return int(_report(run)["round"])
+
+
+def _report(run: RunDirectory) -> dict[str, Any]:
+    file = run.failure / "failure.json"
+    if not file.is_file():
+        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite")
+    return json.loads(file.read_text())
+
+
 def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     """Play the failed step of a run again and return its failure.
 
@@ -232,10 +248,7 @@ def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     Raises:
         RunDirectoryError: the run holds no failure, or it does not occur again.
     """
-    file = run.failure / "failure.json"
-    if not file.is_file():
-        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite")
-    report = json.loads(file.read_text())
+    report = _report(run)
     kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
     terms = {name: float(value) for name, value in report["terms"].items()}
     record, horizon = StepRecord(**kept, value=float(report["value"]), terms=terms), report["horizon"]

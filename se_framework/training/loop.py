@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from se_framework.equation.units import in_user_units
 from se_framework.errors import ConfigError
 from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
+from se_framework.training.callbacks import Callback, Told
 from se_framework.training.draws import draw_batch, like
 from se_framework.training.failure import explained
 from se_framework.training.game import Game
@@ -43,6 +44,7 @@ def train(
     evaluate: Callable[[TrainState], Row] | None = None,
     picture: Picture | None = None,
     run: RunDirectory | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Game:
     """Play rounds until ``rounds`` are completed in all, or Ctrl-C: the round is finished and the state is intact.
@@ -60,6 +62,7 @@ def train(
         evaluate: returns the scores of a run, a row of ``run``'s ``scores.csv``; must leave the state as it is.
         picture: draws a run into a file; None draws nothing.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
+        callbacks: are told of every row, picture and checkpoint (:class:`se_framework.Callback`).
         progress: show a bar (plain lines where there is no terminal).
 
     Returns:
@@ -68,17 +71,19 @@ def train(
     Raises:
         NonFiniteError: something in a step was not finite; the last good checkpoint stands, ``run`` holds a dump.
         StepError: a part of the equation could not be evaluated; player and round are named.
+        CallbackError: a callback raised; the round is whole, and saved where there is ``run``.
         ConfigError: an argument is out of range.
     """
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.samples
+    told = Told(callbacks)
 
     if state.round == 0:
         prepare(state, data, batch_size)
         if run is not None and picture is not None and picture_every > 0:
-            draw_pictures(state, data, picture, run)
+            draw_pictures(state, data, picture, run, told)
     device = like(state.equation).device
     devices = [device] if device.type == "cuda" else []
     ahead = data.prefetch(state.samples, batch_size, state.seed, device)
@@ -106,7 +111,7 @@ def train(
                 or (evaluate_due and run.keep_best > 0)
             )
             picture_due = picture is not None and picture_every > 0 and state.round % picture_every == 0
-            if not (log_due or evaluate_due or checkpoint_due or picture_due):
+            if not (log_due or evaluate_due or checkpoint_due or picture_due or told.failed):
                 continue
 
             if log_due:
@@ -116,15 +121,18 @@ def train(
                 for k, own in state.living.items():
                     for warning in watch(own, data, rows[k]):
                         bar.say(f"WARNING, {state.name_of(k)}{warning}")
-                bar.show(state.keep(rows, run))
+                row = state.keep(rows, run)
+                bar.show(row)
+                told.row(state, row)
             if evaluate_due and evaluate is not None:
                 counted: Row = {"round": float(state.round), "samples": float(state.samples)}
                 state.keep_scores({k: counted | evaluate(own) for k, own in state.living.items()}, run)
             if picture_due and picture is not None and run is not None:
-                draw_pictures(state, data, picture, run)
-            if checkpoint_due and run is not None:
+                draw_pictures(state, data, picture, run, told)
+            if run is not None and (checkpoint_due or told.failed):
                 state.check_whole()
-                run.save_checkpoint(state.state_dict(), state.round)
+                told.checkpoint(state, run.save_checkpoint(state.state_dict(), state.round))
+            told.check(state)
         state.stopped_by = stop
     return state
 
@@ -138,10 +146,12 @@ def prepare(state: Game, data: Data, batch_size: int) -> None:
                 own.equation.model.prepare(draw_batch(data, 0, batch_size, own.seed, own.equation))
 
 
-def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory) -> None:
+def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory, told: Told) -> None:
     """Draw every run, in a folder of its own where there are several."""
     for k, own in state.living.items():
-        picture(own, data, state.file_of(k, run.frame_file(state.round)))
+        file = state.file_of(k, run.frame_file(state.round))
+        picture(own, data, file)
+        told.picture(own, file)
 
 
 def measure(state: TrainState, data: Data, batch_size: int) -> Row:
@@ -153,6 +163,7 @@ def measure(state: TrainState, data: Data, batch_size: int) -> Row:
         draws = state.equation.draws(batch_size, stream, batch.context)
         terms = state.equation.terms(batch, state.equation.particles(draws, batch.context), draws)
     row: Row = {"round": float(state.round), "samples": float(state.samples)}
+    row |= {} if state.stage is None else {"stage": float(state.stage)}
     row |= in_user_units(terms, state.equation, data)
     missing = terms.unrepresentable()
     return row | {"note": f"not representable: {' '.join(missing)}" if missing else ""}

@@ -47,6 +47,7 @@ class TrainState:
         scores: the rows of scores, oldest first.
         stopped_by: the signal that ended training early, or None.
         execution: how player steps are executed.
+        stage: number of the run's stage, from 0; None where it has no stages.
         played: the equation that player steps evaluate: the same weights, in the precision of the steps.
         buffers: of every part: what steps may move besides weights.
         advances: an auxiliary carries something from step to step.
@@ -61,6 +62,7 @@ class TrainState:
     scores: list[Row] = field(default_factory=list)
     stopped_by: int | None = None
     execution: Execution = field(default_factory=Execution)
+    stage: int | None = None
 
     def __post_init__(self) -> None:
         self.players = self.players or make_players(self.equation)

@@ -165,7 +165,11 @@ def check(this: Claim, device: str = "cpu", seed: int = 0) -> Verdict:
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(seed)
-            found.extend(this.measure())
+            for comparison in this.measure():
+                if not isinstance(comparison, Comparison):
+                    kind = type(comparison).__name__
+                    raise TypeError(f"it yields a {kind}, not a comparison: yield equal(...), at_most(...), rate(...)")
+                found.append(comparison)
     except Exception as error:  # a broken claim is a failed claim; the others go on
         failure = f"{type(error).__name__}: {error}"
     finally:

@@ -496,7 +496,7 @@ def test_generic_form_names_its_generator_beyond_its_range():
 @pytest.mark.parametrize(
     ("h", "message"),
     [
-        (lambda u: -((u - 1) ** 2), "is not convex: h' falls near u"),
+        (lambda u: -((u - 1) ** 2), "is not convex: h' falls at u"),
         (lambda u: torch.sqrt(u) - 1, "is not convex"),
         (lambda u: (u - 1).abs() / 2, "is not smooth: h' jumps near u = 1 .*TotalVariation"),
         (lambda u: (u - 1).abs() / 2 + (u - 1) ** 2, "is not smooth: h' jumps near u = 1 "),

@@ -58,9 +58,9 @@ def test_an_embedding_carries_d_to_its_points_and_phi_climbs_on_it(kind):
     data, p = Particles(torch.randn(16, 2)), game.sample(16)
     want = EnergyDistance().primal(Particles(embedding(data.x)), None, Particles(embedding(p.x)))
     minimum, f_data = game.parts(data, p)
-    assert float(minimum) == pytest.approx(float(want), abs=1e-14) and float(f_data) == 0
+    assert float(minimum.detach()) == pytest.approx(float(want.detach()), abs=1e-14) and float(f_data.detach()) == 0
     row = game.terms(data, p).as_dict()
-    assert set(row) == {"D", "total"} and row["D"] == pytest.approx(float(want), abs=1e-14)
+    assert set(row) == {"D", "total"} and row["D"] == pytest.approx(float(want.detach()), abs=1e-14)
     phi, _ = make_players(game, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))
     phi.apply(-game.scalar(data, game.sample(16, torch.Generator().manual_seed(0))), ())
     after = game.scalar(data, p.detach())

@@ -157,7 +157,7 @@ def test_the_fix_for_sinkhorn_under_a_gan_is_the_documented_one():
         (["~loop.decay"], "loop.decay has no value: give loop.decay=VALUE, or do not delete it"),
         (["~model"], "~model deletes a part of the equation: choose another, model=CHOICE; known: affine"),
         (["loop=3"], "loop must be a mapping of rounds, batch_size,"),
-        (["plus=3"], "plus must be a mapping of names to equations, got 3"),
+        (["plus=3"], "plus must be a mapping of names, got 3"),
         (["loop.rounds=1,2"], "loop.rounds=1,2: several values are a sweep, which needs -m"),
         (["=3"], "'=3' is not an override: write KEY=VALUE"),
         (["divergence@foo=kl"], r"divergence@foo: no choice stands at 'foo': add one by \+divergence@foo=CHOICE"),

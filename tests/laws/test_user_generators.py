@@ -204,7 +204,7 @@ def test_random_generators_with_a_dent_are_refused(seed):
         dent = depth * torch.sqrt(1 + ((u - c) / width) ** 2)
         return g.h(u, torch) - dent + depth * math.sqrt(1 + ((1 - c) / width) ** 2)
 
-    with pytest.raises(ValueError, match="is not convex: h' falls near u = ") as caught:
+    with pytest.raises(ValueError, match="is not convex: h' falls at u = ") as caught:
         FDivergence(h)
     assert abs(math.log(float(str(caught.value).split()[-1]) / c)) < 0.5
 

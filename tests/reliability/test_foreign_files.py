@@ -207,7 +207,7 @@ def test_links_in_a_run_directory_are_not_written_through(name, finished, tmp_pa
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(precious)
     typed = [f"resume={run}", "loop.rounds=4", "loop.log_every=1", "loop.evaluate_every=1"]
-    monkeypatch.setattr(train, "score_row", lambda assembly, state: {"to_minimise": 0.0})
+    monkeypatch.setattr("se_framework.evaluation.evaluate.score_row", lambda assembly, state: {"to_minimise": 0.0})
     try:
         train.train_run(compose(None, typed), run, typed)
     except RunDirectoryError as error:

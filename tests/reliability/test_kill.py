@@ -15,7 +15,7 @@ root, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 rounds = 240
 typed = ["experiment=vanilla_gan", "data=moons", "model.width=16", "metric.network.width=16", *SHORT,
          f"loop.rounds={rounds}", "loop.checkpoint_every=3", "loop.evaluate_every=20", "loop.keep_best=2"]
-train.score_row = lambda assembly, state: {"to_minimise": float(state.round % 70)}
+evaluation.score_row = lambda assembly, state: {"to_minimise": float(state.round % 70)}
 draw = random.Random(seed)
 
 def at_a_step_of_a_write():
@@ -107,8 +107,8 @@ def full_disk():  # the system refuses any file longer than 4 kB, as a full disk
 
 def nobody():  # root may write anywhere; what was read before stays readable
     built = train.assembly_of
-    def then_nobody(config, trust):
-        found = built(config, trust=trust)
+    def then_nobody(config, **rest):
+        found = built(config, **rest)
         if os.geteuid() == 0:
             os.setuid(65534)
         return found

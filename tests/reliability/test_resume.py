@@ -15,7 +15,7 @@ from tests.support.runs import play
 
 EVERY_WAY = """
 experiment, root = sys.argv[1], Path(sys.argv[2])
-train.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
+evaluation.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
 typed = [f"experiment={experiment}", *SHORT]
 KILLED = -signal.SIGKILL
 
@@ -90,7 +90,7 @@ def test_deterministic_is_what_the_configuration_says(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "finish", lambda *a: 0.0)
     seen = []
     monkeypatch.setattr(
-        train, "assembly_of", lambda c, trust: seen.append(torch.are_deterministic_algorithms_enabled()) or 1 / 0
+        train, "assembly_of", lambda c, **_: seen.append(torch.are_deterministic_algorithms_enabled()) or 1 / 0
     )
     for wanted in ("true", "false"):
         with pytest.raises(ZeroDivisionError):

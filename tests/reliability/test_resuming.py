@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 import se_framework as se
+from se_framework.assembly import Assembly
 from se_framework.commands import train
 from se_framework.config.composing import compose
 from se_framework.errors import ConfigError, RunDirectoryError
@@ -27,7 +28,7 @@ def elsewhere(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "evaluate", quick)
     monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", quick)
-    monkeypatch.setattr(train, "draw_samples", lambda *a, **k: None)
+    monkeypatch.setattr(Assembly, "plot", lambda *a, **k: None)
     monkeypatch.setattr(train, "curves", lambda *a, **k: None)
 
 
@@ -158,7 +159,7 @@ def test_a_run_without_checkpoint_cannot_be_loaded(tmp_path):
 def test_jobs_go_round_the_gpus_and_on_with_their_own_run(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     seen = []
-    monkeypatch.setattr(train, "assembly_of", lambda config, trust: seen.append(config.device) or 1 / 0)
+    monkeypatch.setattr(train, "assembly_of", lambda config, **_: seen.append(config.device) or 1 / 0)
     for job in range(6):
         with pytest.raises(ZeroDivisionError):
             se_train(tmp_path / str(job), *TINY[:-1], job=job)

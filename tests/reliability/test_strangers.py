@@ -25,12 +25,13 @@ from omegaconf import OmegaConf
 import models
 import se_framework as se
 from divergences import FDivergence, Jeffreys
-from se_framework.__main__ import check
+from se_framework.__main__ import main
 from se_framework.assembly import assembly_of
 from se_framework.commands import evaluate, export, sample, train
 from se_framework.config.composing import compose
+from se_framework.config.files import LARGEST
 from se_framework.config.saved import saved_config
-from se_framework.config.trust import LARGEST, Trust, packages, strings
+from se_framework.config.trust import Trust, packages, strings
 from se_framework.data import ImageFolder
 from se_framework.errors import ConfigError, DataError, RunDirectoryError, SEError
 from se_framework.pictures.frames import animate
@@ -384,10 +385,13 @@ def test_a_strangers_folder_is_no_place_to_import_from(tmp_path_factory, strange
     assert not marks(stranger)
 
 
-def test_se_train_keeps_the_working_directory_for_the_users_own_modules(run, stranger):
+def test_se_train_keeps_the_working_directory_for_the_users_own_modules(run, stranger, monkeypatch):
     shutil.copytree(run, stranger / "theirs")
+    monkeypatch.setattr(train, "train_run", lambda *_: train.Outcome("dry run", None, stranger))
     for arguments, wanted in (([], True), (["resume=theirs"], False), (["resume=theirs", "trust=evil"], True)):
-        check(arguments)
+        monkeypatch.setattr(sys, "argv", ["se-train", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        main()
         assert "" not in sys.path and (str(stranger) in sys.path) is wanted
 
 
@@ -419,18 +423,18 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     [
         ("model: !!python/object/apply:os.system ['touch mark']\n", "holds the YAML tag"),
         ("model: !!python/name:os.system\n", "holds the YAML tag"),
-        ("device: ${oc.env:HOME}\n", "holds an interpolation in line 1"),
+        ("device: ${oc.env:HOME}\n", "line 1, holds an interpolation"),
         ("data: {path: '${mark:x}'}\n", "holds an interpolation"),
         ("${mark:x}: 1\n", "holds an interpolation"),
-        (BOMB, "holds a YAML reference in line 1"),
-        ("model: " + "[" * 200 + "]" * 200, "levels deep"),
-        ("x" * (LARGEST + 1), f"more than {LARGEST}"),
-        ("- 1\n", "holds no mapping"),
-        ("7\n", "cannot be read"),
-        ("", "has no value"),
-        ("a: [\n", "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read"),
-        ("seed: " + "9" * 5000, "cannot be read"),
+        (BOMB, "line 1, holds a YAML reference"),
+        ("model: " + "[" * 200 + "]" * 200, "nested deeper than"),
+        ("x" * (LARGEST + 1), f"more than the {LARGEST}"),
+        ("- 1\n", "must hold KEY: VALUE pairs"),
+        ("7\n", "must hold KEY: VALUE pairs"),
+        ("", "is empty"),
+        ("a: [\n", "is not YAML"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        ("seed: " + "9" * 5000, "is not YAML that we read"),
         ("equation: {}\n", "has no value"),
         ("mischief: 1\n", "unknown key 'mischief'"),
         ("seed: x\n", "seed must be a whole number"),

@@ -7,12 +7,13 @@ from functools import cache
 import numpy as np
 import yaml
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from PIL import Image
 
 from divergences.base import Absent
 from se_framework.config.build import build, locate
-from se_framework.config.composing import config_dir
-from se_framework.config.refusals import known_keys
+from se_framework.config.composing import compose_all, config_dir
+from se_framework.config.refusals import keys_of
 from tests.support.bad_input import SHORT, Case
 from tests.support.bad_values import GROUPS, NEEDS, PARTS, parameters, part_values, root_values
 
@@ -56,7 +57,8 @@ def unknown_keys(draw):
 
 @cache
 def known_key_set():
-    return frozenset(known_keys())
+    plain = OmegaConf.to_container(compose_all(["experiment=digits"]), resolve=False)
+    return frozenset([*GROUPS, *(key for key in keys_of(plain) if not key.startswith("hydra."))])
 
 
 @st.composite

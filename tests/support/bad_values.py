@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import typing
-from functools import cache
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
 
 import yaml
 
 from se_framework.config.build import locate
 from se_framework.config.composing import config_dir, groups
-from se_framework.config.schema import AT_LEAST, AT_MOST, Config
+from se_framework.config.schema import Config, Section
 from se_framework.equation.roles import NAMES
 
 GROUPS = groups([config_dir()])
@@ -106,9 +107,18 @@ def scalar(hint):
     return (list if typing.get_origin(hint) in (list, tuple) else hint), type(None) in options
 
 
-def of_every_player(key):
-    """Return a key, with each player's name in the place of NAME."""
-    return [key.replace("NAME", name) for name in NAMES] if "NAME" in key else [key]
+def bare(hint):
+    """Return an annotation without its bounds, and whole numbers beyond them."""
+    if typing.get_origin(hint) is UnionType:
+        options, beyond = zip(*map(bare, typing.get_args(hint)), strict=True)
+        return reduce(or_, options), sum(beyond, ())
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, ()
+    plain, *marks = typing.get_args(hint)
+    bounds = [bound for mark in marks for bound in getattr(mark, "metadata", ())]
+    least = [v for bound in bounds if hasattr(bound, "ge") for v in (bound.ge - 1, -HUGE)]
+    most = [v for bound in bounds if hasattr(bound, "le") for v in (bound.le + 1, 10**30)]
+    return plain, (*least, *most)
 
 
 @cache
@@ -117,25 +127,27 @@ def root_values():
     found = []
 
     def walk(cls, prefix):
-        for name, hint in typing.get_type_hints(cls).items():
-            key = prefix + name
-            if dataclasses.is_dataclass(hint):
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+            key, (hint, limits) = prefix + name, bare(hint)
+            if name == "model_config":
+                continue
+            if inspect.isclass(hint) and issubclass(hint, Section):
                 walk(hint, f"{key}.")
                 found.append((key, ("3", "abc", "[1]", "null", "{zz:1}")))
-            elif typing.get_origin(hint) is dict:  # a section by name
+            elif key == "players":  # a section by name
                 found.append((key, ("3", "abc", "[1]", "null", "{zz:1}")))
                 for own in NAMES:
                     found.append((f"{key}.{own}", ("3", "abc", "[1]", "null", "{zz:1}")))
                     walk(typing.get_args(hint)[1], f"{key}.{own}.")
-            elif hint is not typing.Any:
+            elif scalar(hint)[0] in WRONG:
                 kind, optional = scalar(hint)
                 bad = [w for w in WRONG[kind] if not (key == "resume" and w == "''")]
                 found.append((key, tuple(bad) + (() if optional else ("null",))))
+                if kind is int:
+                    found.append((key, limits))
 
     walk(Config, "")
-    bounds = [(k, (least - 1, -HUGE)) for k, least in AT_LEAST.items()]
-    bounds += [(k, (m + 1, 10**30)) for k, m in AT_MOST.items()]
-    tables = [(key, values) for k, values in bounds for key in of_every_player(k)]
+    tables = []
     tables += [(k, ("-1", "-inf", "inf", "-1e-300")) for k in ("equation.alpha", "equation.beta", "players.theta.lr")]
     tables += [(k, ("expo", "Linear", "''", "3")) for k in ("loop.decay", "players.theta.decay", "players.phi.decay")]
     tables += [(f"players.{p}.ema", (1, 1.5, -0.1, "inf")) for p in NAMES]

@@ -16,6 +16,7 @@ import torch
 from se_framework.commands import train
 from se_framework.config.composing import compose
 from se_framework.errors import SEError
+from se_framework.evaluation import evaluate as evaluation
 from se_framework.runs import files
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import loop
@@ -111,6 +112,6 @@ def differences(a, b):
 
 
 __all__ = [
-    "Path", "RunDirectory", "child", "compose", "differences", "files", "json", "loop", "os", "rows", "same", "signal",
-    "start", "sys", "torch", "train", "wait", "SHORT",
+    "Path", "RunDirectory", "child", "compose", "differences", "evaluation", "files", "json", "loop", "os", "rows",
+    "same", "signal", "start", "sys", "torch", "train", "wait", "SHORT",
 ]  # fmt: skip

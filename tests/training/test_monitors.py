@@ -17,6 +17,7 @@ from divergences import GAN, KL, ReverseKL, Wasserstein1
 from models import GroupSortCritic, MLPCritic, MLPGenerator
 from models.laws import Particles
 from se_framework.api import restore
+from se_framework.assembly import Assembly
 from se_framework.config.composing import compose, config_dir, groups
 from se_framework.data import Moons, as_data
 from se_framework.equation.auxiliary import Dual
@@ -214,7 +215,7 @@ def test_the_summary_lists_the_warnings(tmp_path, monkeypatch):
     from se_framework.commands import train as command
 
     monkeypatch.setattr(command, "evaluate", lambda assembly: {"w2": {"value": 0.0, "n": 1, "seed": 0}})
-    monkeypatch.setattr(command, "draw_samples", lambda *a, **k: None)
+    monkeypatch.setattr(Assembly, "plot", lambda *a, **k: None)
     monkeypatch.setattr(command, "curves", lambda *a, **k: None)
     overrides = ["score=w2", "loop.rounds=2", "loop.log_every=1", "loop.batch_size=16", "progress=false", "device=cpu"]
     monkeypatch.setattr(monitors, "findings", lambda *a: iter([monitors.Finding("a thing", "1, and a hint")]))

@@ -432,7 +432,7 @@ def test_a_dry_run_names_the_fast_paths_and_why_not():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("performance.graphs=true", "performance.graphs must be one of auto, always, never, got 'True'"),
+        ("performance.graphs=true", "performance.graphs must be one of auto, always, never, got True"),
         ("performance.compile=no", "performance.compile must be one of auto, always, never, got"),
         ("performance.precision=fp16", "performance.precision must be one of float32, bf16, got 'fp16'"),
         ("performance.precison=bf16", "unknown key 'performance.precison': did you mean 'performance.precision'"),

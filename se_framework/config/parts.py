@@ -1,0 +1,234 @@
+"""The parts that a configuration chooses, checked before anything is allocated; and weights of a part from a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from divergences.base import Absent, Divergence
+from models.base import Model
+from se_framework.config.build import assemble, build, resolve
+from se_framework.config.saved import saved_config
+from se_framework.data import Data, as_data
+from se_framework.equation import legality
+from se_framework.equation.auxiliary import Auxiliary
+from se_framework.equation.equation import StandardEquation
+from se_framework.equation.metric import Metric
+from se_framework.equation.roles import NAMES, check_frozen
+from se_framework.errors import ConfigError, DataError, SEError
+from se_framework.randomness import stream_seed
+from se_framework.runs.directory import RunDirectory
+from se_framework.training.execution import check_precision
+
+OBJECTS: dict[str, type] = {"model": Model, "metric": Metric, "divergence": Divergence, "auxiliary": Auxiliary}
+"""The parts that Python may give as objects, and their base classes."""
+
+
+class Parts(NamedTuple):
+    """What one configuration chooses; of the model and the metric nothing is allocated yet.
+
+    Attributes:
+        data: p_d.
+        made_for: what every constructor is told of the data.
+        model: makes the model.
+        metric: makes the metric, or None.
+        divergence: D.
+        auxiliary: how the minimum over q is taken.
+        views: by player.
+        warnings: rules that were allowed to be broken.
+    """
+
+    data: Data
+    made_for: dict[str, Any]
+    model: Callable[[], Model]
+    metric: Callable[[], Metric | None]
+    divergence: Divergence
+    auxiliary: Auxiliary
+    views: dict[str, Divergence]
+    warnings: list[str]
+
+
+def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members: int = 1) -> Parts:
+    """Return the parts of a configuration, checked against each other.
+
+    Args:
+        config: validated.
+        data: in the place of the configured data; None for that.
+        objects: parts in the place of the configured ones.
+        members: how many runs train together.
+
+    Raises:
+        ConfigError: a plug-in's arguments are wrong, or it may not be named.
+        DataError: the data is missing or malformed, or smaller than a batch.
+        IncompatibleError: the choices do not form a legal equation.
+    """
+    chosen = as_data(build(config.data, "data", workers=config.workers) if data is None else data, config.workers)
+    if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
+        raise DataError(
+            f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "
+            f"training rows; choose loop.batch_size={chosen.train_size} or less"
+        )
+    made_for: dict[str, Any] = {
+        "event_shape": chosen.event_shape, "image_shape": chosen.image_shape, "classes": chosen.classes
+    }  # fmt: skip
+
+    def made(key: str) -> Any:
+        if key in objects:
+            return objects[key]
+        with torch.random.fork_rng([]):  # D and q may have parameters as well
+            torch.manual_seed(stream_seed(config.seed, 0, f"weights/{key}"))
+            return build(config[key], key, OBJECTS[key], **made_for)
+
+    divergence, auxiliary = made("divergence"), made("auxiliary")
+    divergence = Absent() if divergence is None else divergence
+    views = {
+        str(name): build(player.view, f"players.{name}.view", Divergence, **made_for)
+        for name, player in config.players.items()
+    }
+    views = {name: view for name, view in views.items() if view is not None}
+    target, arguments, _ = resolve(None if "model" in objects else config.model, "model", Model, **made_for)
+    model = objects.get("model", target)
+    for key, part in (("model", model), ("auxiliary", auxiliary)):
+        if part is None:
+            raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+    if not isinstance(model, (type, Model)):
+        raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
+
+    check_precision(config.performance.precision, model if isinstance(model, type) else type(model))
+    node = None if "metric" in objects or config.metric is None else config.metric.get("network")
+    network = resolve(node, "metric.network", **made_for)[0] if isinstance(node, DictConfig) else None
+    legality.refuse(legality.images(model, network, chosen.image_shape, divergence, auxiliary))
+    with torch.device("meta"):  # shapes and declarations without memory
+        outline = made("metric")
+    weights, coordinates = config.equation, torch.Size(chosen.event_shape).numel()
+    choice = legality.Choice(
+        model, divergence, auxiliary, outline, weights.alpha, weights.beta, views, coordinates, chosen.classes
+    )
+    warnings = legality.check(choice, config.allow)
+    if members > 1:
+        with torch.device("meta"):
+            outlines = [model if isinstance(model, Model) else assemble(model, arguments, "model"), outline]
+        _check_stackable(members, config, outlines, [divergence, *views.values()], [auxiliary], made_for, chosen)
+
+    def make_metric() -> Metric | None:
+        return objects["metric"] if "metric" in objects else build(config.metric, "metric", Metric, **made_for)
+
+    def make_model() -> Model:
+        return model if isinstance(model, Model) else assemble(model, arguments, "model")
+
+    frozen = [str(name) for name, player in config.players.items() if player.frozen]
+    if frozen:  # a stage must be known to be playable before the first is
+        with torch.device("meta"):
+            parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline}
+            check_frozen(StandardEquation(model=make_model(), **parts, checked=warnings), frozen)
+    return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
+
+
+def all_outlined(stages: Sequence[DictConfig], data: Any, objects: Mapping[str, Any]) -> list[Parts]:
+    """Return the parts of every stage, all of them checked; stages with the same data share it.
+
+    Raises:
+        SEError: as :func:`outlined`; the message says in which stage.
+    """
+    found: list[Parts] = []
+    for k, stage in enumerate(stages):
+        shared = next((p.data for s, p in zip(stages, found, strict=False) if s.data == stage.data), None)
+        try:
+            found.append(outlined(stage, data if data is not None else shared, objects))
+        except SEError as error:
+            raise type(error)(f"stages[{k}]: {error}") if len(stages) > 1 else error from error
+    return found
+
+
+def _check_stackable(
+    members: int, config: DictConfig, outlines: list[Any], divergences: list[Any], auxiliaries: list[Any],
+    made_for: dict[str, Any], data: Data,
+) -> None:  # fmt: skip
+    """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
+    with torch.device("meta"):
+        for name, node in (config.plus or {}).items():
+            outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
+            divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
+            auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
+    optimizer = resolve(config.optimizer, "optimizer", torch.optim.Optimizer)[0]
+    there = [[part for part in parts if part is not None] for parts in (outlines, divergences, auxiliaries)]
+    optimizers = [optimizer] if isinstance(optimizer, type) else []
+    legality.refuse(legality.ensemble(members, there[0], there[1], optimizers, data, there[2]))
+
+
+def check_objects(objects: Mapping[str, Any], typed: Collection[str] = ()) -> None:
+    """Refuse objects that are no parts, and parts that are overridden besides.
+
+    Args:
+        objects: by the name of the part.
+        typed: the keys of the overrides.
+
+    Raises:
+        ConfigError: see above; the message names the part.
+    """
+    for name, given in objects.items():
+        if name not in (*OBJECTS, "data"):
+            raise ConfigError(f"{name} cannot be given as an object: {', '.join(OBJECTS)} and data can")
+        if name in OBJECTS and not isinstance(given, OBJECTS[name]):
+            raise ConfigError(f"{name} must be a {OBJECTS[name].__name__}, got a {type(given).__name__}")
+        for key in typed:
+            if key == name or key.startswith(f"{name}."):
+                raise ConfigError(f"{key} is overridden, and {name} is given as an object: leave one of them out")
+
+
+# -- weights of another run -------------------------------------------------------------------------------------------
+
+
+def start_from(part: nn.Module, name: str, source: str, own: Path | None = None) -> None:
+    """Give a part the trained weights of the same part of a finished run, averaged ones where the run has them.
+
+    Nothing of the run is executed: its configuration and its checkpoint are read as a stranger's.
+
+    Args:
+        part: as it was built.
+        name: ``model``, ``metric``, ``auxiliary`` or ``divergence``.
+        source: the directory of the run.
+        own: the directory of the run that is about to start.
+
+    Raises:
+        RunDirectoryError: no such run, or it has no checkpoint that can be read.
+        ConfigError: it is the run itself, unfinished or an ensemble, or layers do not fit; the message names them.
+    """
+    key, run = f"{name}.from={source}", RunDirectory(Path(source).expanduser())
+    if own is not None and run.path.resolve() == own.resolve():
+        raise ConfigError(f"{key} is the run itself: name another, or go on with it by resume={source}")
+    config, found = saved_config(run), run.load_checkpoint()
+    rounds = 0 if found is None else int(found[0].get("round", 0))
+    if found is None or rounds < config.loop.rounds:
+        raise ConfigError(
+            f"{key}: that run has played {rounds} of {config.loop.rounds} rounds: finish it with resume={source}"
+        )
+    if "equation" not in found[0]:
+        raise ConfigError(f"{key}: an ensemble, or a run of an earlier version, has no weights of one {name}")
+    theirs = {
+        k.removeprefix(f"{name}."): v for k, v in found[0]["equation"].items() if k.startswith(f"{name}.")
+    }  # fmt: skip
+    player = next(player for player, moved in NAMES.items() if moved == f"the {name}")
+    average = found[0]["players"].get(player, {}).get("average") or {}
+    for k, value in average.items():
+        inner = k.removeprefix("module.").removeprefix("own.")
+        theirs |= {inner: value} if inner in theirs else {}
+    ours = part.state_dict()
+    unfit = [
+        f"{k} {_shape(ours.get(k))} here, {_shape(theirs.get(k))} there"
+        for k in sorted({*ours, *theirs})
+        if _shape(ours.get(k)) != _shape(theirs.get(k))
+    ]
+    if unfit:
+        shown = "; ".join(unfit[:4]) + (f"; and {len(unfit) - 4} more" if len(unfit) > 4 else "")
+        raise ConfigError(f"{key}: layers do not fit ({shown}): choose {name} as in that run")
+    part.load_state_dict(theirs)
+
+
+def _shape(tensor: Any) -> str:
+    return "absent" if tensor is None else str(tuple(tensor.shape))
