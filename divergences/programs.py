@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import optimize, sparse
 from torch import Tensor
 
 LARGEST = 250_000
@@ -37,6 +36,8 @@ def transport_cost(points: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def linear_program(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """Return the least cost of a plan between masses a and b on points (K, d), by scipy's simplex or interior point."""
+    from scipy import optimize, sparse  # half a second, which few runs need
+
     x, y, a, b = points[a > 0], points[b > 0], a[a > 0], b[b > 0]
     n, m = len(x), len(y)
     if n * m > LARGEST:
@@ -76,6 +77,8 @@ def lipschitz_maximum(
         NotImplementedError: more than 60 letters.
         ValueError: the program does not converge.
     """
+    from scipy import optimize
+
     n = len(points)
     if n > MOST_SCORES:
         raise NotImplementedError(
