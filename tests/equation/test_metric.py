@@ -64,7 +64,7 @@ def test_an_embedding_carries_d_to_its_points_and_phi_climbs_on_it(kind):
     phi, _ = make_players(game, lambda parameters: torch.optim.SGD(parameters, lr=1e-3))
     phi.apply(-game.scalar(data, game.sample(16, torch.Generator().manual_seed(0))), ())
     after = game.scalar(data, p.detach())
-    assert float(after) > float(want)
+    assert float(after.detach()) > float(want.detach())
 
 
 def test_a_lipschitz_embedding_bounds_the_value_by_that_in_the_space_of_the_data():

@@ -48,7 +48,7 @@ def test_value_terms_and_gradient_are_weighted_sums():
     assert terms.total == pytest.approx(float(want.detach()), abs=1e-12) and terms.up_to_constant
     row = terms.as_dict()
     assert {"D", "E_pd_f", "total_up_to_const", "nll/D", "nll/total_up_to_const", "w1/total", "w1/E_q_f"} <= set(row)
-    assert row["nll/D"] == pytest.approx(float(-model().log_prob(data.x).mean()), abs=1e-12)
+    assert row["nll/D"] == pytest.approx(float(-model().log_prob(data.x).mean().detach()), abs=1e-12)
 
 
 def test_phi_holds_every_metric_with_its_own_penalty():
@@ -105,9 +105,9 @@ def test_units_are_undone_summand_by_summand():
     data = TensorData(5 * torch.randn(100, 2) + 7, standardize=True)
     batch, p = Particles(data.train[:32].double()), total.sample(32)
     row = in_user_units(total.terms(batch, p), total, data)
-    nll = float(-(model().log_prob(batch.x) - data.log_scale).mean())
+    nll = float(-(model().log_prob(batch.x) - data.log_scale).mean().detach())
     assert row["nll/D"] == pytest.approx(nll, abs=1e-10)
-    own = float(StandardEquation(model=model, **gan).scalar(batch, p))
+    own = float(StandardEquation(model=model, **gan).scalar(batch, p).detach())
     assert row["total_up_to_const"] == pytest.approx(own + 0.3 * nll, abs=1e-10)
 
 

@@ -53,7 +53,7 @@ def test_a_convex_one_is_taken():
 # -- samples and data -------------------------------------------------------------------------------------------------
 
 ROWS = torch.arange(24.0).reshape(12, 2)
-SPARSE, NESTED = ROWS.to_sparse(), torch.nested.nested_tensor([ROWS[:2], ROWS[:3]])
+SPARSE, NESTED = ROWS.to_sparse(), torch.nested.nested_tensor([ROWS[:2], ROWS[:3]], layout=torch.jagged)
 
 
 @pytest.mark.parametrize(
