@@ -21,7 +21,8 @@ def describe(assembly: Assembly) -> str:
         seeds = ", ".join(str(member.state.seed) for member in assembly.members)
         differ = "".join(f"; {key} = {column}" for key, column in values_of(assembly.config).items())
         return f"{describe(assembly.members[0])}\n\nEnsemble: {len(assembly.members)} members, seeds {seeds}{differ}"
-    equation, data, config = assembly.state.equation, assembly.data, assembly.config
+    equation, data = assembly.state.equation, assembly.data
+    config = assembly.config if assembly.course is None else assembly.course.stages[assembly.course.at]
     auxiliary, divergence, metric = equation.auxiliary, equation.divergence, equation.metric
     density = "with density" if equation.model.has_log_prob else "implicit"
     examples = "a sampler" if data.train_size is None else f"{data.train_size} training examples"
@@ -45,10 +46,24 @@ def describe(assembly: Assembly) -> str:
     views = [player.view for player in assembly.state.players]
     if any(v is not None and not v.surrogate and type(v) is not type(divergence) for v in views):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
+    lines += ["", *stage_lines(assembly)] if assembly.course is not None else []
     lines += ["", f"Player steps: {assembly.state.execution.describe()}"]
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]
     lines += [f"  WARNING, {w}" for w in equation.warnings] or ["  none is broken"]
     return "\n".join(lines)
+
+
+def stage_lines(assembly: Assembly) -> list[str]:
+    """Return a line for every stage: its rounds, and what differs in it from the configuration."""
+    assert assembly.course is not None
+    ends = [stage.loop.rounds for stage in assembly.course.stages]
+    lines = [f"Stages, all of them checked; described is the {assembly.course.at + 1}. of {len(ends)}"]
+    for first, last, stage in zip([0, *ends], ends, assembly.config.stages, strict=False):
+        plain: Any = OmegaConf.to_container(stage, resolve=True)
+        own = ", ".join(f"{key}: {choice(stage[key])}" if "_target_" in str(v) else f"{key}: {v}"
+                        for key, v in plain.items() if key != "rounds")  # fmt: skip
+        lines.append(f"  rounds {first + 1} to {last}: {own or 'as configured'}")
+    return lines
 
 
 def function_class(equation: StandardEquation) -> str:

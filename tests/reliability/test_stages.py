@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import se_framework as se
+from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError
 from tests.support.runs import play
 
@@ -122,3 +123,9 @@ def test_every_stage_is_checked_before_the_first(stages, error, message):
 def test_an_ensemble_has_no_stages():
     with pytest.raises(ConfigError, match="an ensemble has none"):
         se.compose(None, [*BASE, "stages=[{rounds:2}]", "ensemble.size=2"])
+
+
+def test_the_description_is_of_the_stage_and_lists_all():
+    text = describe(se.compose(None, [*BASE, "stages=[{rounds:2,divergence:kl},{rounds:3,loop:{batch_size:8}}]"]))
+    assert "D(q, p)  = KL()" in text and "described is the 1. of 2" in text
+    assert "rounds 1 to 2: divergence: KL()" in text and "rounds 3 to 5: loop: {'batch_size': 8}" in text
