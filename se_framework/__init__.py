@@ -19,7 +19,7 @@ _WHERE = {
     "Solution": "equation.auxiliary",
     "Auxiliary": "equation.auxiliary",
     "Callback": "training.callbacks",
-    "CallbackError": "training.callbacks",
+    "CallbackError": "errors",
     "Empirical": "equation.auxiliary",
     "Dual": "equation.auxiliary",
     "Embedded": "equation.auxiliary",
@@ -70,10 +70,10 @@ if TYPE_CHECKING:
     from se_framework.equation.metric import Metric as Metric
     from se_framework.equation.penalties import R1 as R1
     from se_framework.equation.penalties import GradientPenalty as GradientPenalty
+    from se_framework.errors import CallbackError as CallbackError
     from se_framework.evaluation.evaluate import evaluate as evaluate
     from se_framework.runs.directory import RunDirectory as RunDirectory
     from se_framework.training.callbacks import Callback as Callback
-    from se_framework.training.callbacks import CallbackError as CallbackError
     from se_framework.training.loop import train as train
     from se_framework.training.players import Player as Player
     from se_framework.training.players import make_players as make_players

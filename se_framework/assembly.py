@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from se_framework.config.build import build, find, locating
 from se_framework.config.parts import all_outlined, check_objects, outlined
 from se_framework.config.stages import stage_at, stages_of
-from se_framework.config.states import Course, state_of
+from se_framework.config.states import Course, start, state_of
 from se_framework.config.trust import Trust
 from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
@@ -27,6 +28,7 @@ from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
 from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
+from se_framework.runs.lock import locked
 from se_framework.training.callbacks import Callback
 from se_framework.training.loop import train
 from se_framework.training.state import TrainState
@@ -46,6 +48,7 @@ class Assembly:
         data: p_d.
         device: where the model lives.
         course: the stages of the run, where it changes its course; the state is that of one of them.
+        locator: turns names into objects, as far as the configuration may name them.
     """
 
     config: DictConfig
@@ -53,6 +56,7 @@ class Assembly:
     data: Data
     device: torch.device
     course: Course | None = None
+    locator: Callable[[str, str], Any] = find
 
     @property
     def equation(self) -> StandardEquation:
@@ -119,16 +123,22 @@ class Assembly:
             NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
         """
         if run is not None and not run.is_run:
-            run.start(OmegaConf.to_yaml(self.config, resolve=True), self.device)
-        own = [build(node, f"callbacks.{name}", Callback) for name, node in self.config.callbacks.items()]
-        if self.course is None:
-            return self._play(self.config, run, [*own, *callbacks])
-        for k in range(self.course.at, len(self.course.stages)):
-            if k > self.course.at:
-                self.state, self.data = self.course.enter(k, self.state)
-            if self._play(self.course.stages[k], run, [*own, *callbacks]).stopped_by is not None:
-                break
+            self.start(run)
+        nodes = self.config.callbacks.items()
+        with locating(self.locator), nullcontext() if run is None else locked(run.path):
+            heard = [*(build(node, f"callbacks.{name}", Callback) for name, node in nodes), *callbacks]
+            if self.course is None:
+                return self._play(self.config, run, heard)
+            for k in range(self.course.at, len(self.course.stages)):
+                if k > self.course.at:
+                    self.state, self.data = self.course.enter(k, self.state)
+                if self._play(self.course.stages[k], run, heard).stopped_by is not None:
+                    break
         return self.state
+
+    def start(self, run: RunDirectory) -> None:
+        """Make a directory that of this run, see :func:`se_framework.config.states.start`."""
+        self.config = start(run, self.config, self.state, self.data, self.device)
 
     def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
         from se_framework.evaluation.evaluate import score_row
@@ -193,11 +203,7 @@ class Assembly:
     def save(self, path: str | Path) -> int:
         """Write the trained (averaged) weights to a .safetensors file and return the number of tensors.
 
-        The names are ``model.NAME`` and, where there is a metric, ``metric.NAME``; the header's metadata holds the
-        configuration (YAML), the round and the versions (JSON).
-
-        Raises:
-            RunDirectoryError: the file cannot be written.
+        See :func:`se_framework.training.weights.save_weights` for their names and what else is in it.
         """
         text = OmegaConf.to_yaml(self.config, resolve=True)
         return save_weights(Path(path), self.equation, text, self.state.round, self.device)
@@ -278,8 +284,8 @@ def assembly_of(
             course = None
             if config.stages:
                 config.loop.rounds, state.stage = stages[-1].loop.rounds, at
-                course = Course(stages, parts, at, locator)
-            return Assembly(config, state, parts[at].data, device, course)
+                course = Course(stages, parts, at)
+            return Assembly(config, state, parts[at].data, device, course, locator)
         if objects:
             raise ConfigError(f"an ensemble builds its members' parts itself: leave out {', '.join(objects)}")
         configs = [member_config(config, k) for k in range(count)]
@@ -289,4 +295,6 @@ def assembly_of(
             state, device = state_of(one, chosen, trust is None, own, count)
             members.append(Assembly(one, state, chosen.data, device))
     states, first = [member.state for member in members], members[0]
-    return EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)
+    found = EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)
+    found.locator = locator
+    return found

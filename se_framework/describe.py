@@ -7,12 +7,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, EnsembleAssembly
+from se_framework.config.command_line import EQUATION
 from se_framework.ensemble.settings import values_of
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import RULES, show
 from se_framework.training.players import Player
-
-EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
 
 
 def describe(assembly: Assembly) -> str:
@@ -57,11 +56,14 @@ def stage_lines(assembly: Assembly) -> list[str]:
     """Return a line for every stage: its rounds, and what differs in it from the configuration."""
     assert assembly.course is not None
     ends = [stage.loop.rounds for stage in assembly.course.stages]
-    lines = [f"Stages, all of them checked; described is the {assembly.course.at + 1}. of {len(ends)}"]
+    lines = [f"Stages, all of them checked; stage {assembly.course.at + 1} of {len(ends)} is described above"]
     for first, last, stage in zip([0, *ends], ends, assembly.config.stages, strict=False):
         plain: Any = OmegaConf.to_container(stage, resolve=True)
-        own = ", ".join(f"{key}: {choice(stage[key])}" if "_target_" in str(v) else f"{key}: {v}"
-                        for key, v in plain.items() if key != "rounds")  # fmt: skip
+        own = ", ".join(
+            f"{key}: {choice(stage[key]) if isinstance(v, dict) and '_target_' in v else v}"
+            for key, v in plain.items()
+            if key != "rounds"
+        )
         lines.append(f"  rounds {first + 1} to {last}: {own or 'as configured'}")
     return lines
 

@@ -81,6 +81,10 @@ class StepError(SEError, ValueError):
     record: StepRecord | None = None
 
 
+class CallbackError(SEError, RuntimeError):
+    """A callback raised; the round was finished and saved, so the run can go on."""
+
+
 class RunDirectoryError(SEError, OSError):
     """A run directory is missing, occupied or unreadable."""
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from se_framework.api import restore, rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
-from se_framework.config.resuming import OF_THE_CALL, newest_run, resumed_config, same_course, with_choices
+from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
@@ -100,11 +100,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             run.rewind(assembly.state.round)
             run.write_config(as_kept(config))
         else:
-            choices = {"device": str(assembly.device), "threads": torch.get_num_threads()}
-            choices |= {"loop.horizon": config.loop.rounds, **assembly.state.execution.settled}
-            config = assembly.config = with_choices(config, choices)
-            run.start(as_kept(config), assembly.device)
-            record_fingerprint(run, assembly.data)
+            assembly.start(run)
+            config = assembly.config
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, {warning}")
         say(f"player steps: {assembly.state.execution.describe()}")
@@ -152,14 +149,6 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
         return float(summary["scores"][chosen_name(summary["scores"], config.score)]["value"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def as_kept(config: DictConfig) -> str:
-    """Return the text of a run's configuration: all but what belongs to one call."""
-    kept = config.copy()
-    for key in OF_THE_CALL:
-        kept[key] = False if key == "dry_run" else None if key == "resume" else []
-    return OmegaConf.to_yaml(kept, resolve=True)
 
 
 def say(sentence: str) -> None:

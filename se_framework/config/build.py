@@ -24,8 +24,6 @@ from se_framework.errors import ConfigError, SEError, nearest
 
 # What every constructor without such a parameter grants: `data._target_=mine.rows` over a choice with `labels: false`.
 _MAY_BE_OFF = ("data.labels",)
-FROM = "from"
-"""Key of a part whose weights come from a run: no constructor's argument, since no argument can be called that."""
 MOVED = {
     "se_framework.auxiliary": "se_framework",
     "se_framework.transported": "se_framework",
@@ -134,7 +132,7 @@ def resolve(
         raise ConfigError(f"{key}._target_: {node['_target_']!r} is not a class")
     if isinstance(target, type) and kind is not None and not issubclass(target, kind):
         raise ConfigError(f"{key}._target_ must be {_article(kind)}, got {_article(target)} ({node['_target_']})")
-    given = {k: v for k, v in node.items() if k not in ("_target_", FROM)}
+    given = {k: v for k, v in node.items() if k != "_target_"}
     try:
         parameters = inspect.signature(target).parameters
     except ValueError as error:  # built-in types have none

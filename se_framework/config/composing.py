@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from se_framework.config.files import check_config_dirs, config_dir, groups
 from se_framework.config.refusals import guilty, parsed
 from se_framework.config.schema import validate
-from se_framework.config.stages import CHOICES, with_choices_named
+from se_framework.config.stages import PARTS, with_choices_named
 from se_framework.errors import ConfigError
 
 
@@ -88,7 +89,7 @@ def compose(
 
 def with_starts(overrides: Sequence[str]) -> list[str]:
     """Return overrides in which ``model.from=RUN`` is marked as a key that choices need not have."""
-    return [f"++{text}" if re.match(rf"({'|'.join(CHOICES)})\.from=", text) else text for text in overrides]
+    return [f"++{text}" if re.match(rf"({'|'.join(PARTS)})\.from=", text) else text for text in overrides]
 
 
 def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> DictConfig:
@@ -136,15 +137,19 @@ def _explain(
     """
     of_groups = [o for o in typed if o.key_or_group in known or "/" in str(o.key_or_group)]
     said = " ".join(str(error).split()) or f"the configuration cannot be composed ({type(error).__name__})"
-    for override in of_groups:
-        if override.package is not None and not override.is_add():
-            try:
-                hydra_compose("config", [str(override.input_line)])
-            except REFUSALS:
-                key, place = override.key_or_group, override.package
-                return f"{key}@{place}: no choice stands at {place!r}: add one by +{key}@{place or 'PLACE'}=CHOICE"
     try:
-        before = hydra_compose("config", [*(str(o.input_line) for o in of_groups), *search], return_hydra_config=True)
+        before = _choices(of_groups, search)
     except REFUSALS:
+        for override in of_groups:
+            if override.package is not None and not override.is_add():
+                with contextlib.suppress(*REFUSALS):
+                    _choices([o for o in of_groups if o is not override], search)
+                    key, place = override.key_or_group, override.package
+                    return f"{key}@{place}: no choice stands at {place!r}: add one by +{key}@{place or 'PLACE'}=CHOICE"
         return said
     return guilty([o for o in typed if o not in of_groups], before, dirs) or said
+
+
+def _choices(overrides: Sequence[Override], search: list[str]) -> DictConfig:
+    """Return the configuration of choices alone."""
+    return hydra_compose("config", [*(str(o.input_line) for o in overrides), *search], return_hydra_config=True)

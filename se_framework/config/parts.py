@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from divergences.base import Absent, Divergence
 from models.base import Model
 from se_framework.config.build import assemble, build, resolve
+from se_framework.config.objects import summand
 from se_framework.config.saved import saved_config
 from se_framework.data import Data, as_data
 from se_framework.equation import legality
@@ -20,6 +21,7 @@ from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, check_frozen
+from se_framework.equation.terms import OWN
 from se_framework.errors import ConfigError, DataError, SEError
 from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
@@ -82,7 +84,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
             return objects[key]
         with torch.random.fork_rng([]):  # D and q may have parameters as well
             torch.manual_seed(stream_seed(config.seed, 0, f"weights/{key}"))
-            return build(config[key], key, OBJECTS[key], **made_for)
+            return build(without_source(config[key]), key, OBJECTS[key], **made_for)
 
     divergence, auxiliary = made("divergence"), made("auxiliary")
     divergence = Absent() if divergence is None else divergence
@@ -91,7 +93,9 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         for name, player in config.players.items()
     }
     views = {name: view for name, view in views.items() if view is not None}
-    target, arguments, _ = resolve(None if "model" in objects else config.model, "model", Model, **made_for)
+    target, arguments, _ = resolve(
+        None if "model" in objects else without_source(config.model), "model", Model, **made_for
+    )
     model = objects.get("model", target)
     for key, part in (("model", model), ("auxiliary", auxiliary)):
         if part is None:
@@ -116,7 +120,8 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         _check_stackable(members, config, outlines, [divergence, *views.values()], [auxiliary], made_for, chosen)
 
     def make_metric() -> Metric | None:
-        return objects["metric"] if "metric" in objects else build(config.metric, "metric", Metric, **made_for)
+        node = without_source(config.metric)
+        return objects["metric"] if "metric" in objects else build(node, "metric", Metric, **made_for)
 
     def make_model() -> Model:
         return model if isinstance(model, Model) else assemble(model, arguments, "model")
@@ -124,8 +129,10 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     frozen = [str(name) for name, player in config.players.items() if player.frozen]
     if frozen:  # a stage must be known to be playable before the first is
         with torch.device("meta"):
-            parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline}
-            check_frozen(StandardEquation(model=make_model(), **parts, checked=warnings), frozen)
+            built = make_model()
+            plus = {name: summand(node, f"plus.{name}", built, made_for) for name, node in (config.plus or {}).items()}
+            parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline, "plus": plus}
+            check_frozen(StandardEquation(model=built, **parts, checked=warnings), frozen)
     return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
 
 
@@ -184,6 +191,16 @@ def check_objects(objects: Mapping[str, Any], typed: Collection[str] = ()) -> No
 # -- weights of another run -------------------------------------------------------------------------------------------
 
 
+SOURCE = "from"
+"""Key of a part's node: the run whose weights it starts with."""
+
+
+def without_source(node: Any) -> Any:
+    """Return a part's node as its constructor wants it."""
+    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    return {key: value for key, value in plain.items() if key != SOURCE} if isinstance(plain, dict) else plain
+
+
 def start_from(part: nn.Module, name: str, source: str, own: Path | None = None) -> None:
     """Give a part the trained weights of the same part of a finished run, averaged ones where the run has them.
 
@@ -216,7 +233,8 @@ def start_from(part: nn.Module, name: str, source: str, own: Path | None = None)
     player = next(player for player, moved in NAMES.items() if moved == f"the {name}")
     average = found[0]["players"].get(player, {}).get("average") or {}
     for k, value in average.items():
-        inner = k.removeprefix("module.").removeprefix("own.")
+        inner = k.removeprefix("module.")
+        inner = inner if inner in theirs else inner.removeprefix(f"{OWN}.")  # a player of several parts names them
         theirs |= {inner: value} if inner in theirs else {}
     ours = part.state_dict()
     unfit = [

@@ -46,6 +46,14 @@ def with_choices(config: DictConfig, choices: dict[str, Any]) -> DictConfig:
     return config
 
 
+def as_kept(config: DictConfig) -> str:
+    """Return the text of a run's configuration: all but what belongs to one call."""
+    kept = config.copy()
+    for key in OF_THE_CALL:
+        kept[key] = False if key == "dry_run" else None if key == "resume" else []
+    return OmegaConf.to_yaml(kept, resolve=True)
+
+
 def changes(saved: DictConfig, wanted: DictConfig, typed: Collection[str] | None = None) -> dict[str, tuple[Any, Any]]:
     """Return what is asked to change in a run: dotted keys with old and new value, :data:`ABSENT` for none.
 

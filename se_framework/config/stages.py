@@ -16,7 +16,9 @@ from se_framework.config.files import config_dir, groups, read_yaml
 from se_framework.config.schema import validate
 from se_framework.errors import ConfigError, nearest
 
-CHOICES = ("model", "metric", "divergence", "auxiliary", "data", "optimizer")
+PARTS = ("model", "metric", "divergence", "auxiliary")
+"""The parts of the equation."""
+CHOICES = (*PARTS, "data", "optimizer")
 """Groups of which a stage may name a choice."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from se_framework.config.build import locating
 from se_framework.config.objects import choose_device, optimizer_factory, summand
-from se_framework.config.parts import OBJECTS, Parts, start_from
+from se_framework.config.parts import OBJECTS, SOURCE, Parts, start_from
+from se_framework.config.resuming import as_kept, with_choices
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.roles import freeze
 from se_framework.randomness import stream_seed
+from se_framework.runs.directory import RunDirectory
+from se_framework.runs.provenance import record_fingerprint
 from se_framework.training.execution import choose
 from se_framework.training.handover import take_over
 from se_framework.training.players import make_players
@@ -50,7 +51,7 @@ def state_of(
         )  # fmt: skip
     for name in OBJECTS if fresh else ():  # a run that was started has its weights in its checkpoints
         node = config[name]
-        source = node.get("from") if isinstance(node, DictConfig) else None
+        source = node.get(SOURCE) if isinstance(node, DictConfig) else None
         if source is not None:
             start_from(getattr(equation, name), name, str(source), own)
     equation.to(device)
@@ -67,6 +68,26 @@ def state_of(
     return TrainState(equation, players, seed=config.seed, execution=execution), device
 
 
+def start(run: RunDirectory, config: DictConfig, state: TrainState, data: Data, device: torch.device) -> DictConfig:
+    """Make a directory that of a run and return its configuration, with the choices that were left to us.
+
+    Args:
+        run: the directory.
+        config: of the run; with the fingerprint of the data it is what the directory keeps.
+        state: of the run, or of the members of an ensemble.
+        data: p_d.
+        device: where the model lives.
+
+    Raises:
+        RunDirectoryError: the directory holds a run already.
+    """
+    choices = {"device": str(device), "threads": torch.get_num_threads(), "loop.horizon": config.loop.rounds}
+    config = with_choices(config, choices | state.execution.settled)
+    run.start(as_kept(config), device)
+    record_fingerprint(run, data)
+    return config
+
+
 @dataclass
 class Course:
     """The stages of a run: all of them checked, one of them built.
@@ -75,21 +96,18 @@ class Course:
         stages: the configuration of each; ``loop.rounds`` is the round in which it ends.
         parts: what each of them chooses.
         at: the number of the one that was built last.
-        locator: turns names into objects, as for the first.
     """
 
     stages: list[DictConfig]
     parts: list[Parts]
     at: int
-    locator: Callable[[str, str], Any]
 
     def enter(self, k: int, before: TrainState) -> tuple[TrainState, Data]:
         """Return the state of stage k, which goes on where the stage before ended, and its data."""
-        with locating(self.locator):
-            after, _ = state_of(self.stages[k], self.parts[k], fresh=False, own=None)
+        after, _ = state_of(self.stages[k], self.parts[k], fresh=False, own=None)
         afresh = take_over(after, before)
         after.stage = self.at = k
         if self.stages[k].progress:
-            told = f"; afresh: {', '.join(afresh)}" if afresh else ""
-            print(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{told}", file=sys.stderr)
+            rest = f"; afresh: {', '.join(afresh)}" if afresh else ""
+            print(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{rest}", file=sys.stderr)
         return after, self.parts[k].data

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from se_framework.errors import SEError
+from se_framework.errors import CallbackError
 from se_framework.training.game import Game
-
-
-class CallbackError(SEError, RuntimeError):
-    """A callback raised; the round was finished and saved, so the run can go on."""
 
 
 class Callback:
@@ -34,7 +30,7 @@ class Callback:
         """Be told the file of a checkpoint that was written."""
 
 
-class Told:
+class Callbacks:
     """Tells all callbacks, and keeps the first failure until the round is whole.
 
     Args:

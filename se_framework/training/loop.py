@@ -16,7 +16,7 @@ from se_framework.equation.units import in_user_units
 from se_framework.errors import ConfigError
 from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
-from se_framework.training.callbacks import Callback, Told
+from se_framework.training.callbacks import Callback, Callbacks
 from se_framework.training.draws import draw_batch, like
 from se_framework.training.failure import explained
 from se_framework.training.game import Game
@@ -62,7 +62,7 @@ def train(
         evaluate: returns the scores of a run, a row of ``run``'s ``scores.csv``; must leave the state as it is.
         picture: draws a run into a file; None draws nothing.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
-        callbacks: are told of every row, picture and checkpoint (:class:`se_framework.Callback`).
+        callbacks: are listeners of every row, picture and checkpoint (:class:`se_framework.Callback`).
         progress: show a bar (plain lines where there is no terminal).
 
     Returns:
@@ -78,12 +78,12 @@ def train(
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.samples
-    told = Told(callbacks)
+    listeners = Callbacks(callbacks)
 
     if state.round == 0:
         prepare(state, data, batch_size)
         if run is not None and picture is not None and picture_every > 0:
-            draw_pictures(state, data, picture, run, told)
+            draw_pictures(state, data, picture, run, listeners)
     device = like(state.equation).device
     devices = [device] if device.type == "cuda" else []
     ahead = data.prefetch(state.samples, batch_size, state.seed, device)
@@ -111,7 +111,7 @@ def train(
                 or (evaluate_due and run.keep_best > 0)
             )
             picture_due = picture is not None and picture_every > 0 and state.round % picture_every == 0
-            if not (log_due or evaluate_due or checkpoint_due or picture_due or told.failed):
+            if not (log_due or evaluate_due or checkpoint_due or picture_due or listeners.failed):
                 continue
 
             if log_due:
@@ -123,16 +123,16 @@ def train(
                         bar.say(f"WARNING, {state.name_of(k)}{warning}")
                 row = state.keep(rows, run)
                 bar.show(row)
-                told.row(state, row)
+                listeners.row(state, row)
             if evaluate_due and evaluate is not None:
                 counted: Row = {"round": float(state.round), "samples": float(state.samples)}
                 state.keep_scores({k: counted | evaluate(own) for k, own in state.living.items()}, run)
             if picture_due and picture is not None and run is not None:
-                draw_pictures(state, data, picture, run, told)
-            if run is not None and (checkpoint_due or told.failed):
+                draw_pictures(state, data, picture, run, listeners)
+            if run is not None and (checkpoint_due or listeners.failed):
                 state.check_whole()
-                told.checkpoint(state, run.save_checkpoint(state.state_dict(), state.round))
-            told.check(state)
+                listeners.checkpoint(state, run.save_checkpoint(state.state_dict(), state.round))
+            listeners.check(state)
         state.stopped_by = stop
     return state
 
@@ -146,12 +146,12 @@ def prepare(state: Game, data: Data, batch_size: int) -> None:
                 own.equation.model.prepare(draw_batch(data, 0, batch_size, own.seed, own.equation))
 
 
-def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory, told: Told) -> None:
+def draw_pictures(state: Game, data: Data, picture: Picture, run: RunDirectory, listeners: Callbacks) -> None:
     """Draw every run, in a folder of its own where there are several."""
     for k, own in state.living.items():
         file = state.file_of(k, run.frame_file(state.round))
         picture(own, data, file)
-        told.picture(own, file)
+        listeners.picture(own, file)
 
 
 def measure(state: TrainState, data: Data, batch_size: int) -> Row:

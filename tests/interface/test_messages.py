@@ -183,3 +183,14 @@ def test_a_byte_order_mark_before_the_package_is_named(tmp_path):
     (tmp_path / "experiment" / "mine.yaml").write_text("\ufeff# @package _global_\nseed: 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="starts with a byte order mark"):
         se.compose("mine", config_dirs=[tmp_path])
+
+
+def test_of_two_mistakes_the_right_one_is_named(tmp_path):
+    """A choice of one's own that stands well is not blamed for a key that does not exist."""
+    (tmp_path / "divergence").mkdir()
+    (tmp_path / "divergence" / "mine.yaml").write_text("_target_: divergences.KL\n")
+    view = "divergence@players.phi.view=mine"
+    with pytest.raises(ConfigError, match="unknown key 'loop.roundss'"):
+        se.compose("vanilla_gan", [view, "loop.roundss=3"], config_dirs=[tmp_path])
+    with pytest.raises(ConfigError, match="divergence@nowhere: no choice stands at 'nowhere'"):
+        se.compose("vanilla_gan", [view, "divergence@nowhere=mine"], config_dirs=[tmp_path])

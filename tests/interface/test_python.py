@@ -131,6 +131,28 @@ def test_what_cannot_be_started_from(flow, tmp_path):
         se.compose("mle_flow", [*FLOW, f"model.from={half.path}"])
 
 
+def test_only_parts_have_weights_to_start_with(flow):
+    _, path = flow
+    for overrides, key in (
+        ([f"data.from={path}"], "data.from"),
+        ([f"+data.from={path}"], "data.from"),
+        ([f"+optimizer.from={path}"], "optimizer.from"),
+    ):
+        with pytest.raises(ConfigError, match=f"unknown key '{key}'"):
+            se.compose("mle_flow", [*FLOW, *overrides])
+
+
+def test_averages_are_found_whatever_a_part_calls_its_tensors(tmp_path):
+    """Learned.own is a name that players of several parts use too."""
+    typed = [*SHORT, f"auxiliary._target_={__name__}.Learned", "players.q.ema=0.5"]
+    first = se.compose("fgan", typed)
+    first.train(se.RunDirectory(tmp_path / "run"))
+    started = se.compose("fgan", [*typed, f"auxiliary.from={tmp_path / 'run'}"]).state.equation.auxiliary
+    averages = first.state.player("q").average.module
+    assert torch.equal(started.own.weight, averages.own.weight)
+    assert not torch.equal(started.own.weight, first.state.equation.auxiliary.own.weight)
+
+
 def test_a_run_does_not_start_from_itself(flow, monkeypatch, tmp_path):
     from se_framework.assembly import assembly_of
 
@@ -206,6 +228,39 @@ def test_a_callback_that_raises_is_named_and_the_run_goes_on(tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_run_from_python_goes_on_by_the_command_line(tmp_path, monkeypatch):
+    """What was left to us at its start is kept: the end of the learning rates, the device."""
+    monkeypatch.setattr("se_framework.commands.train.finish", lambda *_: 0.0)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["se-train", f"resume={tmp_path / 'run'}", "loop.rounds=6"])
+    with pytest.raises(se.CallbackError):
+        se.compose("mle_flow", FLOW).train(se.RunDirectory(tmp_path / "run"), [Raises()])
+    command.main()
+    whole = se.compose("mle_flow", [*FLOW, "loop.rounds=6", "loop.horizon=4"])
+    whole.train()
+    for one, other in zip(se.load(tmp_path / "run").model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert (tmp_path / "run" / "data.json").is_file()
+
+
+def test_a_strangers_callback_is_not_made(tmp_path):
+    """A run may name one: it is the run's own code, and wants the trust of any other."""
+    run, mark = se.RunDirectory(tmp_path / "run"), tmp_path / "mark"
+    typed = [*FLOW, f"+callbacks.mine._target_={__name__}.Tells", f"+callbacks.mine.file='{mark}'"]
+    se.compose("mle_flow", typed).train(run)
+    mark.unlink()
+    loaded = se.load(run.path)
+    assert loaded.sample(2).shape == (2, 2)  # nothing of it is needed to look at the run
+    loaded.config.loop.rounds = 6
+    with pytest.raises(ConfigError, match="the run directory names 'tests.interface.test_python.Tells'"):
+        loaded.train(run)
+    assert not mark.exists()
+    trusting = se.load(run.path, trust="tests")
+    trusting.config.loop.rounds = 6
+    trusting.train(run)
+    assert "row 6 6" in mark.read_text()
+
+
 # -- what is done with a trained run ----------------------------------------------------------------------------------
 
 
@@ -230,11 +285,14 @@ def test_scores_densities_pictures_and_weights(flow, tmp_path):
 
 
 class Learned(se.Dual):
-    """A q-step with weights of its own, that it does not use."""
+    """A q-step with weights of its own, which it draws to zero."""
 
     def __init__(self, normalised: bool = False):
         super().__init__(normalised)
         self.own = torch.nn.Linear(3, 3)
+
+    def minimum(self, problem, role=None):
+        return super().minimum(problem, role) + sum(p.square().sum() for p in self.own.parameters())
 
 
 def test_the_weights_of_every_part_follow_the_seed():

@@ -37,7 +37,8 @@ def test_each_stage_plays_what_it_says(staged):
     assert [int(row["stage"]) for row in rows] == [0] * 5 + [1] * 4 + [2] * 6
     assert [int(row["samples"]) for row in rows][4::5] == [5 * 16, 9 * 16 + 48, 9 * 16 + 6 * 48]
     assert all((row["theta_objective"] == "nan") is (row["stage"] == "1") for row in rows)
-    assert assembly.state.stage == 2 and assembly.state.equation.metric.network.event_shape == (2,)
+    widths = {p.shape[0] for name, p in assembly.state.equation.metric.named_parameters() if name.endswith("bias")}
+    assert assembly.state.stage == 2 and widths == {12, 1}
 
 
 def test_a_stage_like_the_one_before_changes_nothing():
@@ -127,5 +128,5 @@ def test_an_ensemble_has_no_stages():
 
 def test_the_description_is_of_the_stage_and_lists_all():
     text = describe(se.compose(None, [*BASE, "stages=[{rounds:2,divergence:kl},{rounds:3,loop:{batch_size:8}}]"]))
-    assert "D(q, p)  = KL()" in text and "described is the 1. of 2" in text
+    assert "D(q, p)  = KL()" in text and "stage 1 of 2 is described above" in text
     assert "rounds 1 to 2: divergence: KL()" in text and "rounds 3 to 5: loop: {'batch_size': 8}" in text
