@@ -228,6 +228,20 @@ def test_a_callback_that_raises_is_named_and_the_run_goes_on(tmp_path):
         assert torch.equal(one, other)
 
 
+class Watches(se.Callback):
+    """Fails at the first picture, which is drawn before any round."""
+
+    def on_picture(self, state, file):
+        raise ValueError("no canvas")
+
+
+def test_a_failure_before_the_first_round_ends_the_run_with_the_first(tmp_path):
+    typed = [*FLOW, "loop.log_every=0", "loop.checkpoint_every=0", "loop.picture_every=4"]
+    with pytest.raises(se.CallbackError, match=r"Watches.on_picture raised in round 1 \(ValueError: no canvas\)"):
+        se.compose("mle_flow", typed).train(se.RunDirectory(tmp_path / "run"), [Watches()])
+    assert se.load(tmp_path / "run").state.round == 1
+
+
 def test_a_run_from_python_goes_on_by_the_command_line(tmp_path, monkeypatch):
     """What was left to us at its start is kept: the end of the learning rates, the device."""
     monkeypatch.setattr("se_framework.commands.train.finish", lambda *_: 0.0)

@@ -8,6 +8,7 @@ import torch
 import se_framework as se
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.runs.files import append_row
 from tests.support.runs import play
 
 BASE = ["experiment=vanilla_gan", "data=ring8", "model.width=8", "metric.network.width=8", "loop.batch_size=16",
@@ -130,3 +131,10 @@ def test_the_description_is_of_the_stage_and_lists_all():
     text = describe(se.compose(None, [*BASE, "stages=[{rounds:2,divergence:kl},{rounds:3,loop:{batch_size:8}}]"]))
     assert "D(q, p)  = KL()" in text and "stage 1 of 2 is described above" in text
     assert "rounds 1 to 2: divergence: KL()" in text and "rounds 3 to 5: loop: {'batch_size': 8}" in text
+
+
+def test_a_table_takes_columns_that_come_later(tmp_path):
+    file = tmp_path / "metrics.csv"
+    for row in ({"round": 1.0, "D": 0.5}, {"round": 2.0, "total": 0.25}, {"round": 3.0, "D": 1.5, "note": "x"}):
+        append_row(file, row)
+    assert file.read_text().splitlines() == ["round,D,total,note", "1,0.5,nan,nan", "2,nan,0.25,nan", "3,1.5,nan,x"]
