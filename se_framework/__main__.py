@@ -59,14 +59,16 @@ def checked(arguments: Namespace) -> DictConfig | None:
     dirs, overrides = arguments.config_dirs, arguments.overrides
     if arguments.shell_completion:
         return None
-    if arguments.multirun or arguments.help:
+    if arguments.help and not overrides:  # nothing that could be wrong but the folders
+        check_config_dirs(dirs)
+        return None
+    if arguments.multirun:
         check_config_dirs(dirs)
         parsed(overrides, groups([config_dir(), *dirs]), sweep=True)
         if any(o.startswith("resume=") and o != "resume=auto" for o in overrides):
             raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
-        if arguments.multirun:
-            named = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweep.dir=")]
-            check_writable(Path(named[-1] if named and "$" not in named[-1] else "multirun"), "hydra.sweep.dir")
+        named = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweep.dir=")]
+        check_writable(Path(named[-1] if named and "$" not in named[-1] else "multirun"), "hydra.sweep.dir")
         return None
     return compose_all(overrides, dirs)
 

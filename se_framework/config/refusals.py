@@ -61,6 +61,8 @@ def _check_choice(override: Override, known: dict[str, list[str]]) -> None:
     if override.is_delete() and key in known and override.package is None:
         instead = f"choose another, {key}=CHOICE; {nearest('', known[key])}"
         raise ConfigError(f"~{key} deletes a part of the equation: {instead}")
+    if override.is_delete() and _always_there(key, known):
+        raise ConfigError(f"{key} has no value: give {key}=VALUE, or do not delete it")
     picked = override.value()
     if key not in known:
         # Hydra's own groups (hydra/launcher, ...) take names, and stumble over anything else.
@@ -72,6 +74,14 @@ def _check_choice(override: Override, known: dict[str, list[str]]) -> None:
             if not isinstance(choice, dict) and str(choice) not in known[key]:
                 shown = "null" if choice is None else choice
                 raise ConfigError(f"{key}={shown}: no such choice; {nearest(str(shown), known[key])}")
+
+
+def _always_there(key: str, known: dict[str, list[str]]) -> bool:
+    """Whether every configuration has a key: the schema knows it, and it is no group's."""
+    from se_framework.config.schema import fields  # a sixth of a second, for few words
+
+    *path, leaf = key.split(".")
+    return [*path, leaf][0] not in known and (leaf in fields(path) or path == ["players"])
 
 
 def quoted(key: str, value: str) -> str:

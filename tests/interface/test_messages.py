@@ -194,3 +194,24 @@ def test_of_two_mistakes_the_right_one_is_named(tmp_path):
         se.compose("vanilla_gan", [view, "loop.roundss=3"], config_dirs=[tmp_path])
     with pytest.raises(ConfigError, match="divergence@nowhere: no choice stands at 'nowhere'"):
         se.compose("vanilla_gan", [view, "divergence@nowhere=mine"], config_dirs=[tmp_path])
+
+
+@pytest.mark.parametrize(
+    "key", ["players", "players.theta", "players.phi.ema", "loop", "loop.keep_best", "plus", "seed"]
+)
+def test_what_every_run_has_cannot_be_deleted(key):
+    with pytest.raises(ConfigError, match=f"^{key} has no value: give {key}=VALUE, or do not delete it$"):
+        se.compose(None, [f"~{key}"])
+
+
+def test_what_a_choice_has_can_be_deleted():
+    assert se.compose("flow_gan", ["~plus.nll"]).state.equation.weights == {}
+
+
+@pytest.mark.parametrize("word", ["modell=affine", "loop.roundss=3", "divergence=klx"])
+def test_help_beside_a_wrong_word_says_what_is_wrong(word, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["se-train", word, "--help"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    told = capsys.readouterr()
+    assert not told.out and word.partition("=")[0] in told.err
