@@ -205,7 +205,7 @@ def test_what_every_run_has_cannot_be_deleted(key):
 
 
 def test_what_a_choice_has_can_be_deleted():
-    assert se.compose("flow_gan", ["~plus.nll"]).state.equation.weights == {}
+    assert se.compose("flow_gan", ["~plus.likelihood"]).state.equation.weights == {}
 
 
 @pytest.mark.parametrize("word", ["modell=affine", "loop.roundss=3", "divergence=klx"])
