@@ -10,10 +10,12 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from divergences.base import Divergence
+from divergences.base import Absent, Divergence
 from se_framework.config.build import assemble, build, conform, resolve
+from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation
+from se_framework.equation.legality import Choice, check
 from se_framework.equation.metric import Metric
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
@@ -60,10 +62,13 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
     for name in ("auxiliary",) if needs_none else ("divergence", "auxiliary"):
         if parts[name] is None:
             raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
+    weights, divergence = {name: numbers[name] for name in ("alpha", "beta")}, parts["divergence"] or Absent()
+    chosen = Choice(model, divergence, parts["auxiliary"], parts["metric"], **weights)
     try:
-        other = StandardEquation(model=model, alpha=numbers["alpha"], beta=numbers["beta"], **parts)  # type: ignore[arg-type]
+        warnings = check(chosen, mend=mending(made_for, key))
     except IncompatibleError as error:
         raise IncompatibleError(f"{key}: {error}") from error
+    other = StandardEquation(model=model, **weights, **parts, checked=warnings)  # type: ignore[arg-type]
     return numbers["weight"], other
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from divergences.base import Absent, Divergence
 from models.base import Model
 from se_framework.config.build import assemble, build, resolve
+from se_framework.config.mending import mending
 from se_framework.config.objects import summand
 from se_framework.config.saved import saved_config
 from se_framework.data import Data, as_data
@@ -106,14 +107,17 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     check_precision(config.performance.precision, model if isinstance(model, type) else type(model))
     node = None if "metric" in objects or config.metric is None else config.metric.get("network")
     network = resolve(node, "metric.network", **made_for)[0] if isinstance(node, DictConfig) else None
-    legality.refuse(legality.images(model, network, chosen.image_shape, divergence, auxiliary))
-    with torch.device("meta"):  # shapes and declarations without memory
-        outline = made("metric")
     weights, coordinates = config.equation, torch.Size(chosen.event_shape).numel()
     choice = legality.Choice(
-        model, divergence, auxiliary, outline, weights.alpha, weights.beta, views, coordinates, chosen.classes
+        model, divergence, auxiliary, None, weights.alpha, weights.beta, views, coordinates, chosen.classes
     )
-    warnings = legality.check(choice, config.allow)
+    mend, flat = mending(made_for), legality.images(model, network, chosen.image_shape)
+    with torch.device("meta"):  # shapes and declarations without memory
+        outline = None if any("metric" in v.problem.parts for v in flat) else made("metric")
+    choice = choice._replace(metric=outline)
+    if flat:
+        legality.refuse(flat, mend(choice, flat, config.allow))
+    warnings = legality.check(choice, config.allow, mend)
     if members > 1:
         with torch.device("meta"):
             outlines = [model if isinstance(model, Model) else assemble(model, arguments, "model"), outline]

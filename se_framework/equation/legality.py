@@ -1,50 +1,23 @@
 """Legality: which choices form an equation, computed from what the parts declare, before anything is allocated.
 
-Each rule looks at declarations (class attributes, so a class serves as well as an instance) and, when broken, names
-the two parts and the overrides that mend it. ``allow=[RULE,...]`` turns a rule into a warning: one may study an
-illegal game, but config and plots say so.
+Each rule looks at declarations (class attributes, so a class serves as well as an instance); :func:`check` asks them
+all. ``allow=[RULE,...]`` turns a rule into a warning: one may study an illegal game, but config and plots say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn, optim
 
 from se_framework.equation.metric import BATCH_NORMS
-from se_framework.equation.rules import Choice, Violation, name_of, show, suitable, violations
+from se_framework.equation.rules import RULES, Choice, Problem, Violation, name_of, show, violations
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
 __all__ = ["Choice", "IncompatibleError", "RULES", "Violation", "check", "name_of", "show", "violations"]
 
 
-RULES: dict[str, str] = {
-    "metric_missing": "an auxiliary that uses f_phi needs a metric",
-    "metric_unused": "an auxiliary without f_phi gives a metric nothing to learn from",
-    "dual_missing": "auxiliary=dual needs a divergence with a dual",
-    "primal_missing": "auxiliary=data needs a divergence with a primal",
-    "divergence_missing": "D may be absent only where the auxiliary works through none of it",
-    "need": "an auxiliary of one's own needs what it works through",
-    "ground_cost": "auxiliary=transported needs a D that is transport at a cost",
-    "extra": "a primal that an extra package computes needs the package",
-    "entropy_form": "auxiliary=tilted has a closed q only for KL and cross-entropy",
-    "normaliser": "auxiliary=dual_probability needs a divergence with a dual over probability q",
-    "embedding": "an embedding serves auxiliary=embedded, which needs one, and a D of its points; nothing else does",
-    "embedding_bound": "D of embedded points has no maximum over phi unless D or the embedding is bounded or Lipschitz",
-    "lipschitz": "W1's dual holds for 1-Lipschitz metrics only",
-    "alpha": "alpha > 0 belongs to auxiliary=tilted, which needs it",
-    "beta": "without D the model has no gradient",
-    "density": "a term needs the model's log-density",
-    "dimension": "the model needs more dimensions than the data has, or the primal of D is for fewer",
-    "context": "data with labels needs a model, a metric and a D that read them",
-    "image": "convolutions need data that are images",
-    "batch_coupled": "a per-example penalty or a c-transform needs uncoupled examples",
-    "penalty": "a penalty at the model's samples needs an auxiliary that draws some",
-    "view": "a player's view needs the dual, and a divergence that has one",
-    "ensemble": "members train together only where vmap can evaluate them at once",
-}
-"""Every rule by its name."""
 ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
 """Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -52,18 +25,14 @@ ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
 
-def images(
-    model: Any, network: Any, image_shape: tuple[int, ...] | None, divergence: Any, auxiliary: Any
-) -> list[Violation]:
+def images(model: Any, network: Any, image_shape: tuple[int, ...] | None) -> list[Violation]:
     """Return the violations of a model and a metric's network (classes) for images where the data has none.
 
     Checked first: such a part cannot even be outlined without the shape of an image.
     """
-    dense = auxiliary.needs_density(divergence)
-    fixes = ((model, "model=affine" if dense else "model=mlp_generator"), (network, suitable(divergence, auxiliary)))
     return [
-        Violation("image", f"{name_of(part)} is for images, and the data has no image_shape", (fix,))
-        for part, fix in fixes
+        Violation("image", Problem(f"{name_of(part)} is for images, and the data has no image_shape", (name,)))
+        for name, part in (("model", model), ("metric", network))
         if getattr(part, "needs_image", False) and image_shape is None
     ]
 
@@ -110,28 +79,36 @@ def ensemble(
     if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")
     return [
-        Violation("ensemble", f"an ensemble of {members} cannot be stacked: {problem}", ("ensemble.size=1",))
+        Violation(
+            "ensemble", Problem(f"an ensemble of {members} cannot be stacked: {problem}", (), ("ensemble.size=1",))
+        )
         for problem in problems
     ]
 
 
-def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
+Mend = Callable[[Choice, Sequence[Violation], Sequence[str]], str]
+"""From a choice, what is wrong with it and what is allowed, to the overrides that mend it."""
+
+
+def check(choice: Choice, allow: Sequence[str] = (), mend: Mend | None = None) -> list[str]:
     """Return the remarks that config, log and pictures must carry: allowed violations, and surrogates.
 
     Args:
         choice: the parts.
         allow: names of rules that only warn.
+        mend: says what to choose instead, where there are choices.
 
     Raises:
         ConfigError: ``allow`` names a rule that cannot be allowed.
-        IncompatibleError: a rule that is not allowed is broken; the message names the parts and the overrides to add.
+        IncompatibleError: a rule that is not allowed is broken; the message names the parts and what mends it.
     """
     for name in allow:
         if name not in ALLOWABLE:
             raise ConfigError(f"allow: {name!r} is no rule that can be allowed: {nearest(name, ALLOWABLE)}")
     found = list(violations(choice))
-    refuse(found, allow)
-    remarks = [f"allowed: {v.rule}: {v.problem}" for v in found]
+    fatal = [v for v in found if v.rule not in allow]
+    refuse(fatal, mend(choice, fatal, allow) if fatal and mend is not None else None)
+    remarks = [f"allowed: {v.rule}: {v.problem.text}" for v in found]
     return remarks + [
         f"surrogate: {show(part)}: each player has a loss of its own; there is no D, no q and no saddle"
         for part in dict.fromkeys((choice.divergence, *choice.views.values()))
@@ -139,15 +116,21 @@ def check(choice: Choice, allow: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def refuse(found: Sequence[Violation], allow: Sequence[str] = ()) -> None:
-    """Raise for violations that are not allowed.
+def refuse(fatal: Sequence[Violation], mended_by: str | None = None) -> None:
+    """Raise if there are violations.
+
+    Args:
+        fatal: those that are not allowed.
+        mended_by: overrides; None for the values that the violations name.
 
     Raises:
-        IncompatibleError: the message names the parts and the overrides to add.
+        IncompatibleError: the message names the parts, and the overrides to add.
     """
-    fatal = [v for v in found if v.rule not in allow]
-    if fatal:
-        fixes = dict.fromkeys(part for v in fatal for part in v.fix)
-        rules = list(dict.fromkeys(v.rule for v in fatal))
-        study = f" (or study it anyway: allow=[{','.join(rules)}])" if set(rules) <= set(ALLOWABLE) else ""
-        raise IncompatibleError("; ".join(dict.fromkeys(v.problem for v in fatal)) + f": add {' '.join(fixes)}{study}")
+    if not fatal:
+        return
+    if mended_by is None:
+        mended_by = " ".join(dict.fromkeys(value for v in fatal for value in v.problem.values))
+    rules = list(dict.fromkeys(v.rule for v in fatal))
+    study = f" (or study it anyway: allow=[{','.join(rules)}])" if set(rules) <= set(ALLOWABLE) else ""
+    add = f": add {mended_by}" if mended_by else ""
+    raise IncompatibleError("; ".join(dict.fromkeys(v.problem.text for v in fatal)) + add + study)

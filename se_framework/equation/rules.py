@@ -1,9 +1,13 @@
-"""The rules of legality: each looks at what the parts declare, and says what is wrong and which overrides mend it."""
+"""The rules of legality, one function each: it looks at what the parts declare, and says what is wrong.
+
+A rule names what must change, not what to choose: a part, or a key's value. Which choices there are the configuration
+knows, see :mod:`se_framework.config.mending`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 
@@ -25,12 +29,19 @@ class Choice(NamedTuple):
     classes: int = 0
 
 
+class Problem(NamedTuple):
+    """What is wrong, and what must change: another choice of one of these parts, or a key's value (``KEY=VALUE``)."""
+
+    text: str
+    parts: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
 class Violation(NamedTuple):
-    """A broken rule: its name, what is wrong, and the overrides that mend it."""
+    """A broken rule: its name, and what is wrong."""
 
     rule: str
-    problem: str
-    fix: tuple[str, ...]
+    problem: Problem
 
 
 def name_of(part: Any) -> str:
@@ -43,178 +54,169 @@ def show(part: Any) -> str:
     return "none" if part is None else f"{name_of(part)}({part.extra_repr() if hasattr(part, 'extra_repr') else ''})"
 
 
-def violations(choice: Choice) -> Iterator[Violation]:
-    """Yield every broken rule."""
-    model, divergence, auxiliary, metric = choice.model, choice.divergence, choice.auxiliary, choice.metric
-    d, q, p = name_of(divergence), name_of(auxiliary), name_of(model)
-    yield from _missing(choice)
-
-    if auxiliary.needs_mass_one and not divergence.has_normalised_dual:
-        yield Violation("normaliser", f"auxiliary {q} takes q of mass one, {d} has no such dual", ("auxiliary=dual",))
-
-    if auxiliary.uses_metric and metric is None:
-        fitting = suitable(divergence, auxiliary)
-        yield Violation("metric_missing", f"auxiliary {q} needs a metric f_phi, got none", (fitting,))
-    yield from _embedding(choice)
-    if not auxiliary.uses_metric and metric is not None:
-        yield Violation("metric_unused", f"auxiliary {q} has no f_phi: the metric would never learn", ("metric=none",))
-
-    if metric is not None and auxiliary.uses_metric and metric.outputs is None:
-        lipschitz = metric.function_class != "unrestricted"
-        for view in (divergence, *choice.views.values()) if auxiliary.keeps_function_class else ():
-            if view.needs_lipschitz and not lipschitz:
-                yield Violation(
-                    "lipschitz", f"{name_of(view)} needs a 1-Lipschitz metric, got an unrestricted one",
-                    ("metric=groupsort",),
-                )  # fmt: skip
-        if auxiliary.moves_points and metric.batch_coupled:
-            yield Violation(
-                "batch_coupled", f"auxiliary {q} takes v at points of its own, and {name_of(metric.network)} couples "
-                "the examples by batch normalisation", ("metric=mlp",),
-            )  # fmt: skip
-        elif metric.penalty is not None and metric.penalty.per_example and metric.batch_coupled:
-            yield Violation(
-                "batch_coupled", f"{name_of(metric.penalty)} takes each example's gradient, and "
-                f"{name_of(metric.network)} couples the examples by batch normalisation", ("metric=mlp",),
-            )  # fmt: skip
-
-        if metric.penalty is not None and metric.penalty.needs_samples and not auxiliary.needs_samples(divergence):
-            yield Violation(
-                "penalty", f"{name_of(metric.penalty)} acts at the model's samples, and auxiliary {q} draws none",
-                ("metric.penalty=null",),
-            )  # fmt: skip
-
-    if auxiliary.needs_alpha is False and choice.alpha > 0:
-        yield Violation(
-            "alpha", f"auxiliary {q} is the minimum over q at alpha = 0, got alpha = {choice.alpha:g}",
-            ("equation.alpha=0",),
-        )  # fmt: skip
-    if auxiliary.needs_alpha is True and not choice.alpha > 0:
-        yield Violation("alpha", f"auxiliary {q} needs alpha > 0, got {choice.alpha:g}", ("equation.alpha=0.5",))
-    if not choice.beta > 0 and not divergence.absent:
-        yield Violation(
-            "beta", f"beta = {choice.beta:g} removes {d} and with it the model's gradient", ("equation.beta=1",)
-        )
-
-    if auxiliary.needs_density(divergence) and not model.has_log_prob:
-        needs = d if divergence.primal_needs == "log_prob" else f"auxiliary {q}"
-        yield Violation("density", f"{needs} needs the model's density, and {p} has none", ("model=affine",))
-    yield from _primal_limits(choice)
-    yield from _context(choice)
-    if choice.dimension is not None and choice.dimension < model.smallest_dimension:
-        yield Violation(
-            "dimension", f"{p} needs data of at least {model.smallest_dimension} dimensions, got {choice.dimension}",
-            ("model=affine",),
-        )  # fmt: skip
-
-    for name, view in choice.views.items():
-        null = (f"players.{name}.view=null",)
-        if not auxiliary.takes_views or not (view.has_dual and divergence.has_dual):
-            yield Violation(
-                "view", f"a player's view {name_of(view)} reads the critic through a dual, which auxiliary {q} "
-                "or the view or D itself does not have", null,
-            )  # fmt: skip
-        elif auxiliary.needs_alpha:
-            yield Violation(
-                "view", f"a player's view {name_of(view)} shares the optimal critic of D at alpha = 0 only, and "
-                f"auxiliary {q} is for alpha > 0", null,
-            )  # fmt: skip
-
-
-def _missing(choice: Choice) -> Iterator[Violation]:
-    """Yield what the auxiliary works through and D does not have, with what would fit."""
-    divergence, auxiliary = choice.divergence, choice.auxiliary
-    need = auxiliary.works_through
+def works_through(choice: Choice) -> Iterator[Problem]:
+    """An auxiliary works through something of D: its dual, a primal, a ground cost, ...; D must have it."""
+    divergence, need, q = choice.divergence, choice.auxiliary.works_through, name_of(choice.auxiliary)
     have = None if need is None else getattr(divergence, need, None)  # a weight of zero is there
     if need is None or not (have is None or have is False):
         return
-    d, q = name_of(divergence), name_of(auxiliary)
-    rule, problem, fix = _NEEDS.get(need, ("need", f"works through {need} of D, and {{d}} has none", lambda choice: ()))
     if divergence.absent:
-        yield Violation("divergence_missing", f"auxiliary {q} needs a divergence D, got none", fix(choice))
-    else:
-        known = "is known by its dual only" if divergence.has_dual else "has neither that nor a dual"
-        yield Violation(rule, f"auxiliary {q} {problem.format(d=d, known=known)}", fix(choice))
-
-
-def _for_a_dual(choice: Choice) -> tuple[str, ...]:
-    divergence, metric = choice.divergence, choice.metric
-    if metric is None or metric.outputs is not None or divergence.primal_needs is None:
-        return ("divergence=kl",)
-    if divergence.has_ground_cost:
-        return ("auxiliary=transported",)
-    lacking = divergence.primal_needs == "log_prob" and not choice.model.has_log_prob
-    return ("auxiliary=data", "metric=none", *(("model=affine",) if lacking else ()))
-
-
-def _for_a_primal(choice: Choice) -> tuple[str, ...]:
-    divergence = choice.divergence
-    if choice.metric is not None:
-        return ("divergence=sinkhorn",) if choice.auxiliary.embeds else ("divergence=sinkhorn", "metric=none")
-    dual = () if divergence.has_dual else ("divergence=kl",)
-    critic = "metric=groupsort" if divergence.needs_lipschitz else "metric=mlp"
-    return (*dual, "auxiliary=dual", critic, *(("equation.alpha=0",) if choice.alpha > 0 else ()))
-
-
-_NEEDS: dict[str, tuple[str, str, Callable[[Choice], tuple[str, ...]]]] = {
-    "has_dual": ("dual_missing", "works through the dual of D, and {d} has none", _for_a_dual),
-    "primal_needs": ("primal_missing", "evaluates D(p_d, p_theta) on samples, and {d} {known}", _for_a_primal),
-    "has_ground_cost": (
-        "ground_cost", "moves p at a ground cost, and {d} has none", lambda choice: ("divergence=wasserstein1",),
-    ),
-    "entropy_weight": ("entropy_form", "has no closed form of q under {d}", lambda choice: ("divergence=kl",)),
-}  # fmt: skip
-"""For each declaration of D that an auxiliary may work through: the rule, the problem without it, what would fit."""
-
-
-def _primal_limits(choice: Choice) -> Iterator[Violation]:
-    """Yield why a primal cannot be evaluated here: points of too many coordinates, or a package that is absent."""
-    divergence, auxiliary, metric = choice.divergence, choice.auxiliary, choice.metric
-    if not auxiliary.evaluates_primal or divergence.primal_needs is None:
+        yield Problem(f"auxiliary {q} needs a divergence D, got none", ("divergence",))
         return
-    embedded = metric.outputs if auxiliary.embeds and metric is not None else None
-    dimension, most = embedded if auxiliary.embeds else choice.dimension, divergence.largest_dimension
-    if most is not None and dimension is not None and dimension > most:
-        fix = "metric=projection" if auxiliary.embeds else "divergence=sliced_wasserstein"
-        points = "embedded points" if auxiliary.embeds else "data"
-        yield Violation(
-            "dimension", f"{name_of(divergence)} is for {points} of at most {most} dimension, got {dimension}", (fix,)
-        )
-    if divergence.primal_extra is not None:
-        package, extra = divergence.primal_extra
-        if importlib.util.find_spec(package) is None:
-            yield Violation(
-                "extra", f"{name_of(divergence)} is computed by the package {package}, which is not installed "
-                f"(pip install 'se-framework[{extra}]')", ("divergence=sinkhorn",),
-            )  # fmt: skip
+    known = "is known by its dual only" if divergence.has_dual else "has neither that nor a dual"
+    does, parts = USES.get(need, (f"works through {need} of D, and {{d}} has none", ()))
+    yield Problem(f"auxiliary {q} {does.format(d=name_of(divergence), known=known)}", parts)
 
 
-def _embedding(choice: Choice) -> Iterator[Violation]:
-    """Yield what is wrong about an embedding in the place of a score, or a score in that of an embedding."""
+USES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "has_dual": (
+        "works through the dual of D, and {d} has none", ("metric", "auxiliary", "model", "divergence"),
+    ),
+    "primal_needs": (
+        "evaluates D(p_d, p_theta) on samples, and {d} {known}", ("metric", "auxiliary", "divergence"),
+    ),
+    "has_ground_cost": ("moves p at a ground cost, and {d} has none", ("divergence",)),
+    "entropy_weight": ("has no closed form of q under {d}", ("divergence",)),
+}  # fmt: skip
+"""For each declaration of D that an auxiliary may work through: what it does with it, and what may change."""
+
+
+def normaliser(choice: Choice) -> Iterator[Problem]:
+    """A dual over q of mass one is not every divergence's."""
+    if choice.auxiliary.needs_mass_one and not choice.divergence.has_normalised_dual:
+        q, d = name_of(choice.auxiliary), name_of(choice.divergence)
+        yield Problem(f"auxiliary {q} takes q of mass one, {d} has no such dual", ("auxiliary",))
+
+
+def metric_missing(choice: Choice) -> Iterator[Problem]:
+    """An auxiliary that uses f_phi needs a metric."""
+    if choice.auxiliary.uses_metric and choice.metric is None:
+        yield Problem(f"auxiliary {name_of(choice.auxiliary)} needs a metric f_phi, got none", ("metric",))
+
+
+def metric_unused(choice: Choice) -> Iterator[Problem]:
+    """An auxiliary without f_phi gives a metric nothing to learn from."""
+    if not choice.auxiliary.uses_metric and choice.metric is not None:
+        q = name_of(choice.auxiliary)
+        yield Problem(f"auxiliary {q} has no f_phi: the metric would never learn", ("metric",))
+
+
+def embedding(choice: Choice) -> Iterator[Problem]:
+    """An embedding serves an auxiliary that embeds, which needs one and a D of its points; nothing else does."""
     divergence, auxiliary, metric = choice.divergence, choice.auxiliary, choice.metric
-    d, q = name_of(divergence), name_of(auxiliary)
     if auxiliary.embeds and divergence.primal_needs == "log_prob":
-        yield Violation("embedding", f"{d} needs a density, and embedded points have none", ("divergence=sinkhorn",))
+        yield Problem(f"{name_of(divergence)} needs a density, and embedded points have none", ("divergence",))
     if metric is None or not auxiliary.uses_metric:
         return
-    network = name_of(metric.network)
-    if not auxiliary.embeds:
-        if metric.outputs is not None:
-            problem = f"auxiliary {q} needs one score per example, and {network} returns an embedding"
-            yield Violation("embedding", problem, (suitable(divergence, auxiliary),))
-    elif metric.outputs is None:
-        problem = f"auxiliary {q} needs an embedding, and {network} returns one score per example"
-        yield Violation("embedding", problem, ("metric=embedding",))
-    elif metric.penalty is not None:
-        problem = f"{name_of(metric.penalty)} takes the gradient of one score, and {network} returns an embedding"
-        yield Violation("embedding", problem, ("metric.penalty=null",))
-    elif not (divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"):
-        problem = f"{d} grows with the scale of its points, and {network} is neither Lipschitz nor bounded"
-        yield Violation("embedding_bound", problem, ("metric=embedding",))
+    q, network = name_of(auxiliary), name_of(metric.network)
+    if not auxiliary.embeds and metric.outputs is not None:
+        yield Problem(f"auxiliary {q} needs one score per example, and {network} returns an embedding", ("metric",))
+    if auxiliary.embeds and metric.outputs is None:
+        yield Problem(f"auxiliary {q} needs an embedding, and {network} returns one score per example", ("metric",))
+    elif auxiliary.embeds and metric.penalty is not None:
+        penalty = f"{name_of(metric.penalty)} takes the gradient of one score"
+        yield Problem(f"{penalty}, and {network} returns an embedding", values=("metric.penalty=null",))
 
 
-def _context(choice: Choice) -> Iterator[Violation]:
-    """Yield which part cannot read the labels of the data."""
+def embedding_bound(choice: Choice) -> Iterator[Problem]:
+    """D of embedded points has no maximum over phi unless D or the embedding is bounded or Lipschitz."""
+    divergence, metric = choice.divergence, choice.metric
+    if not choice.auxiliary.embeds or metric is None or metric.outputs is None or metric.penalty is not None:
+        return
+    if not (divergence.bounded_in_scale or metric.bounded or metric.function_class != "unrestricted"):
+        grows = f"{name_of(divergence)} grows with the scale of its points"
+        yield Problem(f"{grows}, and {name_of(metric.network)} is neither Lipschitz nor bounded", ("metric",))
+
+
+def lipschitz(choice: Choice) -> Iterator[Problem]:
+    """W1's dual holds for 1-Lipschitz metrics only."""
+    if _scores(choice) and choice.metric.function_class == "unrestricted" and choice.auxiliary.keeps_function_class:
+        for view in (choice.divergence, *choice.views.values()):
+            if view.needs_lipschitz:
+                yield Problem(f"{name_of(view)} needs a 1-Lipschitz metric, got an unrestricted one", ("metric",))
+
+
+def batch_coupled(choice: Choice) -> Iterator[Problem]:
+    """A per-example penalty or a c-transform needs uncoupled examples."""
+    if not _scores(choice) or not choice.metric.batch_coupled:
+        return
+    penalty, couples = choice.metric.penalty, f"{name_of(choice.metric.network)} couples the examples"
+    if choice.auxiliary.moves_points:
+        takes = f"auxiliary {name_of(choice.auxiliary)} takes v at points of its own"
+        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+    elif penalty is not None and penalty.per_example:
+        takes = f"{name_of(penalty)} takes each example's gradient"
+        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+
+
+def penalty(choice: Choice) -> Iterator[Problem]:
+    """A penalty at the model's samples needs an auxiliary that draws some."""
+    if not _scores(choice) or choice.metric.penalty is None or not choice.metric.penalty.needs_samples:
+        return
+    if not choice.auxiliary.needs_samples(choice.divergence):
+        acts = f"{name_of(choice.metric.penalty)} acts at the model's samples"
+        yield Problem(f"{acts}, and auxiliary {name_of(choice.auxiliary)} draws none", values=("metric.penalty=null",))
+
+
+def _scores(choice: Choice) -> bool:
+    """Whether there is a metric that learns, and gives one score per example."""
+    return choice.metric is not None and choice.auxiliary.uses_metric and choice.metric.outputs is None
+
+
+def alpha(choice: Choice) -> Iterator[Problem]:
+    """A weight of the entropy above zero belongs to an auxiliary that needs it."""
+    q, needs = name_of(choice.auxiliary), choice.auxiliary.needs_alpha
+    if needs is False and choice.alpha > 0:
+        is_at_zero = f"auxiliary {q} is the minimum over q at alpha = 0"
+        yield Problem(f"{is_at_zero}, got alpha = {choice.alpha:g}", values=("equation.alpha=0",))
+    if needs is True and not choice.alpha > 0:
+        yield Problem(f"auxiliary {q} needs alpha > 0, got {choice.alpha:g}", values=("equation.alpha=0.5",))
+
+
+def beta(choice: Choice) -> Iterator[Problem]:
+    """Without D the model has no gradient."""
+    if not choice.beta > 0 and not choice.divergence.absent:
+        removes = f"beta = {choice.beta:g} removes {name_of(choice.divergence)}"
+        yield Problem(f"{removes} and with it the model's gradient", values=("equation.beta=1",))
+
+
+def density(choice: Choice) -> Iterator[Problem]:
+    """A term needs the model's log-density."""
+    if choice.auxiliary.needs_density(choice.divergence) and not choice.model.has_log_prob:
+        by_d = choice.divergence.primal_needs == "log_prob"
+        needs = name_of(choice.divergence) if by_d else f"auxiliary {name_of(choice.auxiliary)}"
+        yield Problem(f"{needs} needs the model's density, and {name_of(choice.model)} has none", ("model",))
+
+
+def dimension(choice: Choice) -> Iterator[Problem]:
+    """The data has as many dimensions as the model needs, and no more than the primal of D is for."""
+    divergence, embeds, smallest = choice.divergence, choice.auxiliary.embeds, choice.model.smallest_dimension
+    if choice.dimension is not None and choice.dimension < smallest:
+        needs = f"{name_of(choice.model)} needs data of at least {smallest} dimensions"
+        yield Problem(f"{needs}, got {choice.dimension}", ("model",))
+    embedded = choice.metric.outputs if embeds and choice.metric is not None else None
+    coordinates, most = embedded if embeds else choice.dimension, divergence.largest_dimension
+    if _primal_here(choice) and most is not None and coordinates is not None and coordinates > most:
+        points = "embedded points" if embeds else "data"
+        limit = f"{name_of(divergence)} is for {points} of at most {most} dimension"
+        yield Problem(f"{limit}, got {coordinates}", ("metric" if embeds else "divergence",))
+
+
+def extra(choice: Choice) -> Iterator[Problem]:
+    """A primal that an extra package computes needs the package."""
+    if _primal_here(choice) and choice.divergence.primal_extra is not None:
+        package, name = choice.divergence.primal_extra
+        if importlib.util.find_spec(package) is None:
+            absent = f"{name_of(choice.divergence)} is computed by the package {package}, which is not installed"
+            yield Problem(f"{absent} (pip install 'se-framework[{name}]')", ("divergence",))
+
+
+def _primal_here(choice: Choice) -> bool:
+    return bool(choice.auxiliary.evaluates_primal and choice.divergence.primal_needs is not None)
+
+
+def context(choice: Choice) -> Iterator[Problem]:
+    """Data with labels needs a model, a metric and a D that read them."""
     if not choice.classes:
         return
     deaf = [] if choice.model.has_context else [name_of(choice.model)]
@@ -224,15 +226,34 @@ def _context(choice: Choice) -> Iterator[Violation]:
         clouds = choice.auxiliary.evaluates_primal or choice.auxiliary.moves_points
         deaf.append(name_of(choice.divergence) if clouds else f"auxiliary {name_of(choice.auxiliary)}")
     if deaf:
-        yield Violation(
-            "context", f"the data has labels, and {' and '.join(deaf)} cannot read any", ("data.labels=false",)
-        )
+        yield Problem(f"the data has labels, and {' and '.join(deaf)} cannot read any", values=("data.labels=false",))
 
 
-def suitable(divergence: Any, auxiliary: Any) -> str:
-    """Return the choice of a metric that suits a divergence and an auxiliary."""
-    if not auxiliary.uses_metric:
-        return "metric=none"
-    if auxiliary.embeds:
-        return "metric=embedding"
-    return "metric=groupsort" if divergence.needs_lipschitz and auxiliary.keeps_function_class else "metric=mlp"
+def view(choice: Choice) -> Iterator[Problem]:
+    """A player's view needs the dual, and a divergence that has one."""
+    q = name_of(choice.auxiliary)
+    for name, d in choice.views.items():
+        reads, null = f"a player's view {name_of(d)}", (f"players.{name}.view=null",)
+        if not choice.auxiliary.takes_views or not (d.has_dual and choice.divergence.has_dual):
+            has_none = f"which auxiliary {q} or the view or D itself does not have"
+            yield Problem(f"{reads} reads the critic through a dual, {has_none}", values=null)
+        elif choice.auxiliary.needs_alpha:
+            only = "shares the optimal critic of D at alpha = 0 only"
+            yield Problem(f"{reads} {only}, and auxiliary {q} is for alpha > 0", values=null)
+
+
+RULES: dict[str, Callable[[Choice], Iterable[Problem]]] = {
+    rule.__name__: rule
+    for rule in (
+        works_through, normaliser, metric_missing, embedding, embedding_bound, metric_unused, lipschitz, batch_coupled,
+        penalty, alpha, beta, density, dimension, extra, context, view,
+    )
+}  # fmt: skip
+"""Every rule of an equation by its name, in the order in which they speak."""
+
+
+def violations(choice: Choice) -> Iterator[Violation]:
+    """Yield every broken rule."""
+    for name, rule in RULES.items():
+        for problem in rule(choice):
+            yield Violation(name, problem)

@@ -73,7 +73,7 @@ class Coupled(nn.Module):
 def test_networks_that_cannot_be_stacked_are_named(layer, text):
     found = ensemble(4, [Coupled((2,), layer)], data=Ring8())
     assert [v.rule for v in found] == ["ensemble"]
-    assert text in found[0].problem and found[0].fix == ("ensemble.size=1",)
+    assert text in found[0].problem.text and found[0].problem.values == ("ensemble.size=1",)
 
 
 def test_an_optimiser_that_couples_entries_is_refused():

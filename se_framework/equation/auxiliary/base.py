@@ -223,5 +223,5 @@ def needed_scores(problem: InnerProblem) -> tuple[Tensor, Particles]:
 def needed_density(problem: InnerProblem) -> Tensor:
     """Return log p_theta at its particles, which must be there."""
     if problem.p is None or problem.p.log_prob is None:
-        raise IncompatibleError(f"{type(problem.model).__name__} has no density: add model=affine")
+        raise IncompatibleError(f"{type(problem.model).__name__} has no density, which this auxiliary needs")
     return problem.p.log_prob

@@ -1,0 +1,89 @@
+"""Which choices mend an equation that is not legal: those of its groups are tried against the rules."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from divergences.base import Absent
+from se_framework.config.build import build, resolve
+from se_framework.config.files import config_dir, read_yaml
+from se_framework.equation.legality import Choice, Mend, Violation, images, violations
+from se_framework.errors import SEError
+
+SAID = ("divergence", "auxiliary", "metric", "model")
+"""The order in which parts are named."""
+
+
+def mending(made_for: Mapping[str, Any], at: str = "") -> Mend:
+    """Return the function that finds the overrides for :func:`se_framework.equation.legality.check`.
+
+    Args:
+        made_for: what every constructor is told of the data.
+        at: the key of a summand (``plus.NAME``), whose choices these are; empty for the equation's own.
+    """
+    return partial(_mended_by, dict(made_for), at)
+
+
+def _mended_by(
+    made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[Violation], allow: Sequence[str]
+) -> str:
+    """Return the first overrides with which no rule is broken: few parts are changed, and D as a last resort."""
+    parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
+    values = dict.fromkeys(value for v in fatal for value in v.problem.values)
+    options = {part: _choices(part, made_for, choice) for part in parts}
+    for number in range(1, 2 ** len(parts)):  # in binary: the first part alone, the second, both, the third, ...
+        changed = [part for bit, part in enumerate(parts) if number >> bit & 1]
+        for names in product(*(options[part] for part in changed)):
+            tried = choice._replace(**{p: options[p][name] for p, name in zip(changed, names, strict=True)})
+            left = [v for v in violations(tried) if v.rule not in allow]
+            if not any(v.problem.parts for v in left):
+                values |= dict.fromkeys(value for v in left for value in v.problem.values)
+                chosen = dict(zip(changed, names, strict=True))
+                return " ".join([*(_override(part, chosen[part], at) for part in SAID if part in chosen), *values])
+    return " ".join(values)
+
+
+def _override(part: str, name: str, at: str) -> str:
+    return f"+{part}@{at}.{part}={name}" if at and part != "model" else f"{part}={name}"
+
+
+def _choices(part: str, made_for: dict[str, Any], choice: Choice) -> dict[str, Any]:
+    """Return our choices of a group that can be built for the data: those like the chosen one first, then by use."""
+    used = Counter(
+        name
+        for file in (config_dir() / "experiment").glob("*.yaml")
+        for name in re.findall(rf"override /{part}: (\w+)", file.read_text(encoding="utf-8"))
+    )
+    found: dict[str, Any] = {}
+    files = sorted((config_dir() / part).glob("*.yaml"), key=lambda f: (-used[f.stem], f.stat().st_size, f.stem))
+    for file in files:
+        try:
+            found[file.stem] = _outline(part, file, made_for)
+        except SEError:  # it needs what the data has not, or a value that only the user knows
+            continue
+    declared = str(choice.auxiliary.works_through)
+    like = getattr(choice.divergence, declared, None) if part == "divergence" else None
+    unlike = [name for name, other in found.items() if like and getattr(other, declared, None) != like]
+    return {name: found[name] for name in sorted(found, key=unlike.__contains__)}
+
+
+def _outline(part: str, file: Path, made_for: dict[str, Any]) -> Any:
+    """Return what a choice declares: a class of models, and of the others an object without memory."""
+    node = read_yaml(file, file.name)
+    if part == "model":
+        target = resolve(node, part, **made_for)[0]
+        if images(target, None, made_for["image_shape"]):
+            raise SEError(f"{file.stem} is for images")
+        return target
+    with torch.device("meta") if part == "metric" else nullcontext():
+        built = build(node, part, **made_for)
+    return Absent() if part == "divergence" and built is None else built
