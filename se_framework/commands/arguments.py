@@ -1,12 +1,15 @@
-"""Arguments of the commands that take a run: the run directory, then ``key=value`` split at the first ``=``."""
+"""The commands that take a run: ``COMMAND RUN_DIR KEY=VALUE ...``, read by argparse (``--KEY VALUE`` does as well)."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
@@ -17,77 +20,116 @@ if TYPE_CHECKING:
 LARGEST_N = 10**8
 
 
-OF_A_RUN: dict[str, Callable[[str], Any]] = {"device": str, "checkpoint": str, "trust": str, "member": int}
-"""Arguments of every command that loads a run."""
-OF_A_RUN_HELP = """
-  device=cpu                  auto: cuda where there is one
-  checkpoint=last|best|ROUND  of those that were kept
-  trust=PACKAGE,...           packages whose code the run may use besides ours and torch
-  member=K                    of an ensemble, from 0"""
+class Parser(argparse.ArgumentParser):
+    """Takes the arguments that every command of a run has; :meth:`add` adds its own.
+
+    Args:
+        name: of the command.
+        does: what it does, for ``--help``.
+    """
+
+    def __init__(self, name: str, does: str) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        usage, same = f"{name} RUN_DIR [KEY=VALUE ...]", "device=cpu, --device=cpu and --device cpu are the same"
+        super().__init__(name, usage, does, same, allow_abbrev=False, formatter_class=raw)
+        self.keys: list[str] = []
+        self.add_argument("run_dir", type=existing_name, metavar="RUN_DIR", help="the directory of a run")
+        self.add("device", None, "cpu, cuda, ... (default: cuda where there is one)")
+        self.add("checkpoint", "last", "best, or the round of one that was kept")
+        self.add("trust", None, "packages whose code the run may use besides ours and torch, with commas between them")
+        self.add("member", None, "of an ensemble, from 0", whole)
+
+    def add(self, key: str, default: Any, says: str, kind: Callable[[str], Any] = str) -> None:
+        """Add an argument ``KEY=VALUE``."""
+        self.keys.append(key)
+        said = says if default is None else f"{says} (default: {default})"
+        self.add_argument(f"--{key}", type=kind, default=default, metavar="VALUE", help=said)
+
+    def read(self, words: list[str]) -> Namespace:
+        """Return the arguments of a command line.
+
+        Raises:
+            ConfigError: no run directory, an unknown key, or a value that does not fit.
+        """
+        found, others = self.parse_known_args([re.sub(r"^(?=[A-Za-z]\w*=)", "--", word) for word in words])
+        for word in others:
+            key, equals, _ = word.removeprefix("--").partition("=")
+            if equals or word.startswith("--"):
+                raise ConfigError(f"unknown key {key!r}: {nearest(key, self.keys)}")
+            raise ConfigError(f"{word!r} is not KEY=VALUE: {self.usage}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse in one sentence, in the place of a usage text."""
+        if "required: RUN_DIR" in message:
+            message = f"a run directory is needed: {self.usage}"
+        message = re.sub(r"^argument --(\w+): (?=must)", r"\1 ", message)
+        raise ConfigError(re.sub(r"^argument (--)?", "", message))
 
 
-def load_run(run_dir: Path, values: dict[str, Any]) -> Assembly:
-    """Return the objects of a run as the arguments of :data:`OF_A_RUN` want them."""
-    if values.get("trust"):
+def whole(text: str) -> int:
+    """Return a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+def count(text: str) -> int:
+    """Return how many, for ``n``."""
+    if not 1 <= whole(text) <= LARGEST_N:
+        raise ArgumentTypeError(f"must lie in 1..{LARGEST_N}, got {text}: draw more with other seeds")
+    return whole(text)
+
+
+def existing_name(text: str) -> Path:
+    """Return the path that a user typed, ``~`` written out; a file of that name could exist."""
+    try:
+        if "\0" in text:
+            raise ValueError("it holds a NUL")
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ArgumentTypeError(f"{text!r} is no path here: {' '.join(str(error).split())[:80]}") from error
+    return path
+
+
+def file_to_write(*endings: str) -> Callable[[str], Path]:
+    """Return what reads the name of a file that a command writes, with one of these endings."""
+
+    def read(text: str) -> Path:
+        path = existing_name(text)
+        if path.suffix not in endings:
+            raise ArgumentTypeError(f"{path} must end in {' or '.join(endings)}")
+        if not path.parent.is_dir():
+            raise ArgumentTypeError(f"{path}: the directory {path.parent} does not exist")
+        if path.is_dir():
+            raise ArgumentTypeError(f"{path} is a directory: name a file in it")
+        return path
+
+    return read
+
+
+def load_run(arguments: Namespace) -> Assembly:
+    """Return the objects of a run as the arguments want them."""
+    if arguments.trust:
         find_own_modules()
     from se_framework.api import load
     from se_framework.assembly import EnsembleAssembly
 
-    assembly = load(run_dir, **{name: values[name] for name in OF_A_RUN if name in values})
+    of_a_run = {key: getattr(arguments, key) for key in ("device", "checkpoint", "member")}
+    assembly = load(arguments.run_dir, trust=arguments.trust or (), **of_a_run)
     if isinstance(assembly, EnsembleAssembly):
-        raise ConfigError(f"{run_dir} is an ensemble: choose one, member=0 to member={len(assembly.members) - 1}")
+        many = len(assembly.members)
+        raise ConfigError(f"{arguments.run_dir} is an ensemble: choose one, member=0 to member={many - 1}")
     return assembly
 
 
-def parse(arguments: list[str], known: dict[str, Callable[[str], Any]], usage: str) -> tuple[Path, dict[str, Any]]:
-    """Return the run directory and the typed values.
-
-    Raises:
-        ConfigError: no run directory, an unknown key, or a value of the wrong type.
-    """
-    if not arguments:
-        raise ConfigError(f"a run directory is needed: {usage}")
-    values: dict[str, Any] = {}
-    for argument in arguments[1:]:
-        key, equals, text = argument.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{argument!r} is not KEY=VALUE: {usage}")
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}: {nearest(key, known)}")
-        try:
-            values[key] = known[key](text)
-        except ValueError as error:
-            raise ConfigError(f"{key} must be a whole number, got {text!r}") from error
-        if key == "n" and not 1 <= values[key] <= LARGEST_N:
-            raise ConfigError(f"n must lie in 1..{LARGEST_N}, got {text}: draw more with other seeds")
-    return expanded(arguments[0], "the run directory"), values
-
-
-def expanded(text: str, what: str) -> Path:
-    """Return the path that a user typed, ``~`` written out.
-
-    Raises:
-        ConfigError: no file can have that name.
-    """
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{what} {text!r} is no path here: {' '.join(str(error).split())[:80]}") from error
-    if "\0" in text:
-        raise ConfigError(f"{what} {text!r} is no path here: it holds a NUL")
-    return path
-
-
-def run_command(name: str, usage: str, body: Callable[[list[str]], None]) -> None:
-    """Run a command: ``--help`` prints its usage, an error of ours is one sentence and exit code 1."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0] in ("--help", "-h"):
-        print(usage)
-        return
+def run_command(name: str, body: Callable[[list[str]], None]) -> None:
+    """Run a command on the words after its name; an error of ours is one sentence and exit code 1."""
     try:
         prepare_imports()
-        body(arguments)
+        body(sys.argv[1:])
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

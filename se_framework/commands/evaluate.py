@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, load_run, parse, run_command
+from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
 
-USAGE = (
-    """se-eval RUN_DIR [n=10000] [seed=0]
-
-Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are known, held-out
-NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the equation's value T on
-held-out data with its standard error and the direction of the bound.
-"""
-    + OF_A_RUN_HELP
-)
+DOES = """Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are
+known, held-out NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the
+equation's value T on held-out data with its standard error and the direction of the bound."""
 
 
 def main() -> None:
     """Run the command line ``se-eval``."""
-    run_command("se-eval", USAGE, _evaluate)
+    run_command("se-eval", _evaluate)
 
 
-def _evaluate(arguments: list[str]) -> None:
-    known = {"n": int, "seed": int} | OF_A_RUN
-    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
+def _evaluate(words: list[str]) -> None:
+    parser = Parser("se-eval", DOES)
+    parser.add("n", 10_000, "samples", count)
+    parser.add("seed", 0, "of the draw", whole)
+    arguments = parser.read(words)
     from se_framework.evaluation.evaluate import evaluate, score_lines
     from se_framework.runs.directory import RunDirectory
 
-    assembly = load_run(run_dir, values)
-    found = evaluate(assembly, values.get("n", 10_000), values.get("seed", 0))
+    assembly = load_run(arguments)
+    found = evaluate(assembly, arguments.n, arguments.seed)
     for line in score_lines(found):
         print(line)
-    written = RunDirectory(run_dir).write_json("eval.json", {"round": assembly.state.round, "scores": found})
-    print(f"se-eval: written to {written}")
+    content = {"round": assembly.state.round, "scores": found}
+    print(f"se-eval: written to {RunDirectory(arguments.run_dir).write_json('eval.json', content)}")
 
 
 if __name__ == "__main__":

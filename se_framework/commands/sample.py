@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import io
 
-from se_framework.commands.arguments import OF_A_RUN, OF_A_RUN_HELP, expanded, load_run, parse, run_command
+from se_framework.commands.arguments import Parser, count, file_to_write, load_run, run_command, whole
 from se_framework.errors import ConfigError, RunDirectoryError
-
-USAGE = (
-    """se-sample RUN_DIR [n=64] [seed=0] [out=samples.npy] [label=K]
-
-Draw n samples of the run's trained (averaged) model, in the units of its data.
-  out=FILE.npy   an array of shape (n, *event)
-  out=FILE.png   a picture of the samples beside held-out data
-  label=K        samples of class K, where the data has labels"""
-    + OF_A_RUN_HELP
-)
 
 
 def main() -> None:
     """Run the command line ``se-sample``."""
-    run_command("se-sample", USAGE, _sample)
+    run_command("se-sample", _sample)
 
 
-def _sample(arguments: list[str]) -> None:
-    known = {"n": int, "seed": int, "out": str, "label": int} | OF_A_RUN
-    run_dir, values = parse(arguments, known, USAGE.splitlines()[0])
-    out = expanded(values.get("out", "samples.npy"), "out")
-    if out.suffix not in (".npy", ".png"):
-        raise ConfigError(f"out={out} must end in .npy or .png")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: the directory {out.parent} does not exist")
-    if out.is_dir():
-        raise ConfigError(f"out={out} is a directory: name a file in it")
+def _sample(words: list[str]) -> None:
+    parser = Parser("se-sample", "Draw samples of the run's trained (averaged) model, in the units of its data.")
+    parser.add("n", 64, "samples", count)
+    parser.add("seed", 0, "of the draw", whole)
+    says = "FILE.npy, an array of shape (n, *event), or FILE.png, the samples beside held-out data"
+    parser.add("out", "samples.npy", says, file_to_write(".npy", ".png"))
+    parser.add("label", None, "samples of this class alone, where the data has labels", whole)
+    arguments = parser.read(words)
     import numpy as np
 
     from se_framework.runs.files import write_atomically
 
-    assembly = load_run(run_dir, values)
-    samples = assembly.sample(values.get("n", 64), values.get("seed", 0), values.get("label"))
+    assembly, out = load_run(arguments), arguments.out
+    samples = assembly.sample(arguments.n, arguments.seed, arguments.label)
     try:
         if out.suffix == ".png":
             assembly.plot(out, samples)
