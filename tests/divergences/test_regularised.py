@@ -186,7 +186,7 @@ def test_it_says_of_f_what_holds_of_v():
 def test_it_plays_over_lipschitz_metrics_alone():
     plain = {"model": Affine((2,)), "divergence": LipschitzRegularised(Alpha(2.0)), "auxiliary": Dual()}
     StandardEquation(metric=Metric(GroupSortCritic((2,), width=8)), **plain)
-    with pytest.raises(IncompatibleError, match="groupsort"):
+    with pytest.raises(IncompatibleError, match="needs a 1-Lipschitz metric"):
         StandardEquation(metric=Metric(MLPCritic((2,), width=8)), **plain)
 
 

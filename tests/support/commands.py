@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,8 +70,8 @@ def small_scores(patch: pytest.MonkeyPatch) -> None:
 @cache
 def server() -> str:
     """Start the process that forks (one for all tests of this process) and return the path of its socket."""
-    folder = tempfile.TemporaryDirectory(prefix="se-tests-")
-    path = f"{folder.name}/socket"
+    folder, owner = tempfile.mkdtemp(prefix="se-tests-"), os.getpid()
+    path = f"{folder}/socket"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.server", path], cwd=ROOT, env=environment(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -78,9 +79,11 @@ def server() -> str:
     assert process.stdin is not None and process.stdout is not None
 
     def end() -> None:
+        if os.getpid() != owner:  # a fork of this process that leaves by way of its handlers
+            return
         process.stdin.close()
         process.wait()
-        folder.cleanup()
+        shutil.rmtree(folder)
 
     atexit.register(end)
     assert process.stdout.readline() == "ready\n", "the process that forks did not start"
