@@ -172,7 +172,7 @@ def _slope(equation: StandardEquation, problem: Any, v: Tensor) -> float:
         problem = problem._replace(v=v, v_data=problem.v_data.double(), p=problem.p.double())
         minimum = equation.auxiliary.minimum(problem)
         (slope,) = torch.autograd.grad(minimum, v, allow_unused=True, materialize_grads=True)
-        return float(slope.abs().sum())
+        return float(slope.detach().abs().sum())
 
 
 def coupled(metric: Metric, batch: Particles) -> Iterator[Finding]:
