@@ -25,6 +25,7 @@ from se_framework.config.composing import (
 from se_framework.config.files import check_config_dirs, config_dir, groups
 from se_framework.config.refusals import parsed
 from se_framework.config.schema import validate
+from se_framework.config.stages import with_choices_named
 from se_framework.errors import ConfigError, SEError
 from se_framework.runs.sweeps import record_job
 
@@ -117,6 +118,8 @@ def _hydra_main(composed: DictConfig) -> float | None:
     job = runtime.job.num if runtime.mode == RunMode.MULTIRUN else None
     try:
         prepare_imports()  # a launcher may have started this process
+        own = [source.path for source in runtime.runtime.config_sources if source.schema == "file"]
+        with_choices_named(composed, [Path(path) for path in own])
         return train(composed, directory, overrides, job)
     except SEError as error:
         if job is None:

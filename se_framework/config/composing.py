@@ -121,6 +121,8 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
     except UserWarning as error:
         raise ConfigError(f"hydra.searchpath: {error}") from error
     with_choices_named(composed, config_dirs)
+    if composed.get("stages") and any(override.key_or_group == "loop.rounds" for override in typed):
+        raise ConfigError("loop.rounds is the sum of the stages' rounds: leave it out, or change a stage")
     return composed
 
 

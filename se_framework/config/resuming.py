@@ -95,6 +95,8 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
         if not any(below(leaf, (key,)) for leaf in known):
             raise ConfigError(f"resume_allow: the run has no key {key!r}: {nearest(key, known)}")
     asked = changes(saved, config, None if "experiment" in typed else typed)
+    if saved.stages and "loop.rounds" in asked and below("loop.rounds", typed):
+        raise ConfigError(f"resume={run.path}: loop.rounds is the sum of that run's stages: leave it out")
     refused = [key for key in asked if not below(key, (*MAY_CHANGE, *config.resume_allow))]
     if refused:
         asking = "; ".join(f"{key}: {asked[key][0]} -> {asked[key][1]}" for key in refused)

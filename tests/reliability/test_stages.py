@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import se_framework as se
+from se_framework.config.composing import compose
+from se_framework.config.resuming import resumed_config
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.runs.files import append_row
+from tests.support.commands import TRAIN, call
 from tests.support.runs import play
 
 BASE = ["experiment=vanilla_gan", "data=ring8", "model.width=8", "metric.network.width=8", "loop.batch_size=16",
@@ -120,6 +123,20 @@ def test_every_stage_is_checked_before_the_first(stages, error, message):
     with pytest.raises(error, match=message) as caught:
         se.compose(None, [*BASE, f"stages={stages}"])
     assert "\n" not in str(caught.value)
+
+
+def test_the_length_of_a_run_with_stages_is_theirs(staged):
+    with pytest.raises(ConfigError, match="loop.rounds is the sum of the stages' rounds: leave it out"):
+        se.compose(None, [*BASE, "stages=[{rounds:2},{rounds:3}]", "loop.rounds=9"])
+    _, path = staged
+    with pytest.raises(ConfigError, match="loop.rounds is the sum of that run's stages: leave it out"):
+        resumed_config(compose(None, ["loop.rounds=99"]), se.RunDirectory(path), [f"resume={path}", "loop.rounds=99"])
+
+
+def test_a_job_of_a_sweep_names_choices_in_its_stages_too(tmp_path):
+    typed = [*BASE, "stages=[{rounds:2,divergence:kl},{rounds:3}]", "seed=0,1", "dry_run=true"]
+    done = call([*TRAIN, "-m", *typed], tmp_path)
+    assert done.returncode == 0 and done.stdout.count("rounds 1 to 2: divergence: KL()") == 2, done.stderr
 
 
 def test_an_ensemble_has_no_stages():
