@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -28,27 +27,46 @@ from se_framework.config.schema import validate
 from se_framework.config.stages import with_choices_named
 from se_framework.errors import ConfigError, SEError
 from se_framework.runs.sweeps import record_job
+from se_framework.training.console import open_streams, put
+from se_framework.training.interrupts import signals_told
 
 register_resolvers()
-STARTED = time.time() - 1  # file systems may keep time by the second
+THERE: set[Path] = set()
+"""Directories around the run or sweep that were there before this process made any; in a launcher's process none."""
 
 
 def main() -> None:
     """Run the command line ``se-train``: compose once and train; sweeps and what is printed are Hydra's."""
-    try:
-        prepare_imports()
-        sys.argv[1:] = with_starts(sys.argv[1:])
-        arguments = parse(sys.argv[1:])
-        composed = checked(arguments)
-        if arguments.help:
-            print(usage(arguments.config_dirs))
-        elif composed is None or needs_hydra(arguments, composed):
-            _hydra_main()
-        else:
-            own = [str(key) for key in composed if key != "hydra"]
-            train(OmegaConf.masked_copy(composed, own), run_directory(composed), arguments.overrides)
-    except SEError as error:
-        report(error)
+    open_streams()
+    with signals_told("se-train"):
+        try:
+            prepare_imports()
+            sys.argv[1:] = with_starts(sys.argv[1:])
+            arguments = parse(sys.argv[1:])
+            composed = checked(arguments)
+            if arguments.help:
+                put(usage(arguments.config_dirs), "stdout")
+                return
+            remember(sweep_directory(arguments) if composed is None else run_directory(composed))
+            if composed is None or needs_hydra(arguments, composed):
+                _hydra_main()
+            else:
+                own = [str(key) for key in composed if key != "hydra"]
+                train(OmegaConf.masked_copy(composed, own), run_directory(composed), arguments.overrides)
+        except SEError as error:
+            report(error)
+
+
+def sweep_directory(arguments: Namespace) -> Path:
+    """Return where a sweep goes, as far as the words say it."""
+    named = [o.partition("=")[2] for o in arguments.overrides if o.startswith("hydra.sweep.dir=")]
+    return Path(named[-1] if named and "$" not in named[-1] else "multirun")
+
+
+def remember(directory: Path) -> None:
+    """Keep in mind which directories are there already: those are the user's, empty or not."""
+    places = (directory, *directory.absolute().parents, *directory.glob("*"), Path.cwd())
+    THERE.update(place.resolve() for place in places if place.is_dir())
 
 
 def checked(arguments: Namespace) -> DictConfig | None:
@@ -68,8 +86,7 @@ def checked(arguments: Namespace) -> DictConfig | None:
         parsed(overrides, groups([config_dir(), *dirs]), sweep=True)
         if any(o.startswith("resume=") and o != "resume=auto" for o in overrides):
             raise ConfigError("a sweep goes on with resume=auto; to resume one run by its directory leave out -m")
-        named = [o.partition("=")[2] for o in overrides if o.startswith("hydra.sweep.dir=")]
-        check_writable(Path(named[-1] if named and "$" not in named[-1] else "multirun"), "hydra.sweep.dir")
+        check_writable(sweep_directory(arguments), "hydra.sweep.dir")
         return None
     return compose_all(overrides, dirs)
 
@@ -131,15 +148,18 @@ def report(error: SEError) -> None:
     """Print an error as one sentence and leave with code 1; ``HYDRA_FULL_ERROR=1`` shows the traceback."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    print(f"se-train: {' '.join(str(error).split())}", file=sys.stderr)  # what a user typed may have line breaks
+    put(f"se-train: {' '.join(str(error).split())}")  # what a user typed may have line breaks
     raise SystemExit(1)
 
 
 def remove_if_empty(directory: Path) -> None:
-    """Remove what was made for a job that wrote nothing: empty directories younger than this process."""
+    """Remove what was made for a job that wrote nothing: its directory and those above it, if they are empty.
+
+    Not those that were there before. A process that a launcher started does not know: it removes the job's own alone.
+    """
     with contextlib.suppress(OSError):
-        for folder in (directory, *directory.parents):
-            if folder == Path.cwd() or folder.stat().st_mtime < STARTED or any(folder.iterdir()):
+        for folder in (directory.absolute(), *directory.absolute().parents)[: None if THERE else 1]:
+            if folder.resolve() in THERE:
                 return
             folder.rmdir()
 

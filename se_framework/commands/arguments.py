@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.training.console import open_streams, put
+from se_framework.training.interrupts import signals_told
 
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
@@ -51,7 +53,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: no run directory, an unknown key, or a value that does not fit.
         """
-        found, others = self.parse_known_args([re.sub(r"^(?=[A-Za-z]\w*=)", "--", word) for word in words])
+        keyed = [re.sub(r"^(?=[A-Za-z]\w*=)", "--", word) for word in words[1:]]  # a directory may be called a=b
+        found, others = self.parse_known_args([*words[:1], *keyed])
         for word in others:
             key, equals, _ = word.removeprefix("--").partition("=")
             if equals or word.startswith("--"):
@@ -127,11 +130,13 @@ def load_run(arguments: Namespace) -> Assembly:
 
 def run_command(name: str, body: Callable[[list[str]], None]) -> None:
     """Run a command on the words after its name; an error of ours is one sentence and exit code 1."""
+    open_streams()
     try:
-        prepare_imports()
-        body(sys.argv[1:])
+        with signals_told(name):
+            prepare_imports()
+            body(sys.argv[1:])
     except SEError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        put(f"{name}: {' '.join(str(error).split())}")
         raise SystemExit(1) from None

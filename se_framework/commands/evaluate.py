@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
+from se_framework.training.console import put
 
 DOES = """Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are
 known, held-out NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the
@@ -24,10 +25,10 @@ def _evaluate(words: list[str]) -> None:
 
     assembly = load_run(arguments)
     found = evaluate(assembly, arguments.n, arguments.seed)
-    for line in score_lines(found):
-        print(line)
     content = {"round": assembly.state.round, "scores": found}
-    print(f"se-eval: written to {RunDirectory(arguments.run_dir).write_json('eval.json', content)}")
+    written = RunDirectory(arguments.run_dir).write_json("eval.json", content)  # first: the reader may leave
+    for line in (*score_lines(found), f"se-eval: written to {written}"):
+        put(line, "stdout")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import io
 
 from se_framework.commands.arguments import Parser, count, file_to_write, load_run, run_command, whole
 from se_framework.errors import ConfigError, RunDirectoryError
+from se_framework.training.console import put
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def _sample(words: list[str]) -> None:
             write_atomically(out, buffer.getvalue())
     except RunDirectoryError as error:  # "FILE cannot be written (why)"
         raise ConfigError(f"out={error}") from error
-    print(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}")
+    put(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}", "stdout")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +18,9 @@ from se_framework.api import restore, rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
-from se_framework.config.trust import Trust, packages, strings
+from se_framework.config.trust import Trust, needed, packages, strings
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, nearest
+from se_framework.errors import ConfigError, as_typed, nearest
 from se_framework.evaluation.evaluate import (
     SCORES,
     attempt,
@@ -35,6 +34,7 @@ from se_framework.pictures.plots import curves
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
 from se_framework.runs.provenance import check_fingerprint, record_fingerprint
+from se_framework.training.console import put
 from se_framework.training.monitors import warnings_in
 
 
@@ -85,7 +85,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
-        print(describe(assembly))
+        put(describe(assembly), "stdout")
         return Outcome("dry run", None, run.path)
 
     run.make()
@@ -108,7 +108,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         state = assembly.train(run)
         if state.stopped_by is not None:
             done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
-            say(f"{done_so_far}; go on with: se-train {shlex.quote(f'resume={run.path}')}")
+            command = " ".join(filter(None, ["se-train", as_typed("resume", str(run.path)), needed(config)]))
+            say(f"{done_so_far}; go on with: {command}")
             raise SystemExit(128 + state.stopped_by)
         return Outcome("finished", finish(assembly, run), run.path)
 
@@ -153,7 +154,12 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
 
 def say(sentence: str) -> None:
     """Tell the user."""
-    print(f"se-train: {sentence}", file=sys.stderr)
+    put(f"se-train: {sentence}")
+
+
+def sampling(run: RunDirectory, assembly: Assembly, words: str) -> str:
+    """Return the command that draws samples of the run."""
+    return " ".join(filter(None, ["se-sample", shlex.quote(str(run.path)), words, needed(assembly.config)]))
 
 
 def finish(assembly: Assembly, run: RunDirectory) -> float:
@@ -175,9 +181,9 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         "warnings": warnings_in(assembly.state.history),
     })  # fmt: skip
     for line in score_lines(found):
-        print(line)
-    print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
-          f"sample with: se-sample {shlex.quote(str(run.path))} n=64 out=samples.npy")  # fmt: skip
+        put(line, "stdout")
+    put(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
+          f"sample with: {sampling(run, assembly, 'n=64 out=samples.npy')}", "stdout")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
@@ -202,9 +208,9 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
         "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,
     })  # fmt: skip
     for line in score_lines(found):
-        print(line)
+        put(line, "stdout")
     for sentence in state.frozen.values():
         say(f"WARNING, {sentence}")
-    print(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
-          f"sample with: se-sample {shlex.quote(str(run.path))} member=0 n=64 out=samples.npy")  # fmt: skip
+    put(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
+          f"sample with: {sampling(run, assembly, 'member=0 n=64 out=samples.npy')}", "stdout")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])

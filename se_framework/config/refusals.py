@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.files import config_dir, groups
-from se_framework.errors import ConfigError, nearest
+from se_framework.errors import ConfigError, as_typed, nearest
 
 
 def parsed(overrides: Sequence[str], known: dict[str, list[str]], sweep: bool = False) -> list[Override]:
@@ -39,7 +39,7 @@ def parsed(overrides: Sequence[str], known: dict[str, list[str]], sweep: bool = 
             key, _, value = text.partition("=")
             raise ConfigError(
                 f"{key}={value}: several values are a sweep, which needs -m; a list is written {key}=[...], a text "
-                f"quoted, {quoted(key, value)}"
+                f"quoted, {as_typed(key, value)}"
             )
         found.append(override)
     return found
@@ -51,7 +51,7 @@ def _unreadable(text: str) -> str:
         return f"{text!r} is not an override: write KEY=VALUE, e.g. loop.rounds=100"
     if not re.fullmatch(r"(\+\+?|~)?[\w./$@:-]+", key):
         return f"{key!r} is no key, in {text!r}: write KEY=VALUE, e.g. loop.rounds=100"
-    return f"{key}: Hydra cannot read the value {value!r}: quote it, {quoted(key, value)}"
+    return f"{key}: Hydra cannot read the value {value!r}: quote it, {as_typed(key, value)}"
 
 
 def _check_choice(override: Override, known: dict[str, list[str]]) -> None:
@@ -82,12 +82,6 @@ def _always_there(key: str, known: dict[str, list[str]]) -> bool:
 
     *path, leaf = key.split(".")
     return [*path, leaf][0] not in known and (leaf in fields(path) or path == ["players"])
-
-
-def quoted(key: str, value: str) -> str:
-    """Return the override with quotes that both the shell and Hydra's grammar take."""
-    inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"'{key}=\"{inner}\"'"
 
 
 def guilty(overrides: Sequence[Override], before: DictConfig, config_dirs: Sequence[Path]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from se_framework.equation.roles import freeze
 from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.provenance import record_fingerprint
+from se_framework.training.console import put
 from se_framework.training.execution import choose
 from se_framework.training.handover import take_over
 from se_framework.training.players import make_players
@@ -109,5 +109,5 @@ class Course:
         after.stage = self.at = k
         if self.stages[k].progress:
             rest = f"; afresh: {', '.join(afresh)}" if afresh else ""
-            print(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{rest}", file=sys.stderr)
+            put(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{rest}")
         return after, self.parts[k].data

@@ -104,6 +104,12 @@ def packages(value: Any, key: str = "trust") -> tuple[str, ...]:
     return found
 
 
+def needed(config: DictConfig) -> str:
+    """Return ``trust=PACKAGE,...`` as a later command needs it for a run of this configuration; empty for nothing."""
+    found = {path.partition(".")[0] for key, path in strings(config) if key.endswith("._target_")} - NEVER
+    return f"trust={','.join(sorted(found))}" if found else ""
+
+
 def strings(config: DictConfig) -> frozenset[tuple[str, str]]:
     """Return the pairs (dotted key, text) of a configuration, for :attr:`Trust.own`."""
 

@@ -16,14 +16,15 @@ checkpoint is dropped when the run goes on, and written again.
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import RunDirectoryError, as_typed
 from se_framework.runs import checkpoint
-from se_framework.runs.files import append_row, keep_rows, make_durable, read_rows, told, write_atomically
+from se_framework.runs.files import append_row, keep_rows, make_durable, make_folder, read_rows, write_atomically
 from se_framework.runs.versions import versions
 
 LOSS = "to_minimise"
@@ -41,6 +42,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, keep_last: int = 2, keep_best: int = 0) -> None:
         self.path, self.keep_last, self.keep_best = Path(path), keep_last, keep_best
+        self._whole: set[Path] = set()  # checkpoints that this process wrote or read
 
     @property
     def config_file(self) -> Path:
@@ -110,7 +112,7 @@ class RunDirectory:
         """
         if self.is_run:
             raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with resume={self.path}, or choose another hydra.run.dir"
+                f"{self.path} holds a run already: go on with {as_typed('resume', str(self.path))}, or choose another hydra.run.dir"
             )
         return self
 
@@ -120,8 +122,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be made.
         """
-        with told(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
 
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Write the configuration and the versions of a new run.
@@ -178,17 +179,28 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it could not be written; the earlier ones stand.
         """
-        with told(self.folder):
-            self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         for table in self.tables:
             make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
         write_atomically(path, checkpoint.encode(state))
-        kept = {*self.checkpoints()[: max(self.keep_last, 1)], *self.best()[: self.keep_best]}
+        self._whole.add(path)
+        kept = [*islice(filter(self._is_whole, self.checkpoints()), max(self.keep_last, 1))]
+        best = [*islice(filter(self._is_whole, self.best()), self.keep_best)]
         for old in self.checkpoints():
-            if old not in kept:
+            if old < kept[-1] and old not in best:
                 old.unlink()
         return path
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether a checkpoint can be read: one that cannot keeps no place from one that can. Each is read once."""
+        if path not in self._whole:
+            try:
+                checkpoint.decode(path.read_bytes())
+            except (OSError, checkpoint.DamagedError):
+                return False
+            self._whole.add(path)
+        return True
 
     def checkpoints(self) -> list[Path]:
         """Return complete checkpoints, newest first."""
@@ -249,8 +261,7 @@ class RunDirectory:
     def save_state(self, path: Path, content: dict[str, Any]) -> Path:
         """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
         path = path.with_suffix(".safetensors")
-        with told(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, checkpoint.encode(content))
         return path
 

@@ -54,11 +54,29 @@ def _write_atomically(path: Path, content: bytes | bytearray) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the system write which files a folder has: a new one is lost with the power where only its bytes are."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each of them known to the disk.
+
+    Raises:
+        RunDirectoryError: it cannot be made.
+    """
+    with told(path):
+        for folder in (*reversed(path.absolute().parents), path):
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                sync_folder(folder.parent)
 
 
 def append_row(file: Path, row: dict[str, float | str]) -> None:
@@ -75,13 +93,15 @@ def append_row(file: Path, row: dict[str, float | str]) -> None:
             if not set(row) <= set(columns):
                 columns += [name for name in row if name not in columns]
                 _rewrite(file, columns, read_rows(file))
-        text = io.StringIO(newline="")
+        text, new = io.StringIO(newline=""), not file.exists()
         writer = csv.writer(text)
-        if not file.exists():
+        if new:
             writer.writerow(columns)
         writer.writerow([format_cell(row.get(name, math.nan)) for name in columns])
         with open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
             stream.write(text.getvalue())
+        if new:
+            sync_folder(file.parent)
 
 
 def _rewrite(file: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
