@@ -38,18 +38,24 @@ def _mended_by(
 ) -> str:
     """Return the first overrides with which no rule is broken: few parts are changed, and D as a last resort."""
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
-    values = dict.fromkeys(value for v in fatal for value in v.problem.values)
     options = {part: _choices(part, made_for, choice) for part in parts}
-    for number in range(1, 2 ** len(parts)):  # in binary: the first part alone, the second, both, the third, ...
+    with_values: list[str] = []
+    for number in range(
+        bool(parts), 2 ** len(parts)
+    ):  # in binary: the first part alone, the second, both, the third, ...
         changed = [part for bit, part in enumerate(parts) if number >> bit & 1]
         for names in product(*(options[part] for part in changed)):
-            tried = choice._replace(**{p: options[p][name] for p, name in zip(changed, names, strict=True)})
+            chosen = dict(zip(changed, names, strict=True))
+            tried = choice._replace(**{part: options[part][name] for part, name in chosen.items()})
             left = [v for v in violations(tried) if v.rule not in allow]
-            if not any(v.problem.parts for v in left):
-                values |= dict.fromkeys(value for v in left for value in v.problem.values)
-                chosen = dict(zip(changed, names, strict=True))
-                return " ".join([*(_override(part, chosen[part], at) for part in SAID if part in chosen), *values])
-    return " ".join(values)
+            if any(v.problem.parts for v in left) or (left and with_values):
+                continue
+            values = dict.fromkeys(value for v in left for value in v.problem.values)
+            found = [*(_override(part, chosen[part], at) for part in SAID if part in chosen), *values]
+            if not left:
+                return " ".join(found)
+            with_values = found  # values may break another rule: choices alone are better
+    return " ".join(with_values or dict.fromkeys(value for v in fatal for value in v.problem.values))
 
 
 def _override(part: str, name: str, at: str) -> str:

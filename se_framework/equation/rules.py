@@ -65,6 +65,8 @@ def works_through(choice: Choice) -> Iterator[Problem]:
         return
     known = "is known by its dual only" if divergence.has_dual else "has neither that nor a dual"
     does, parts = USES.get(need, (f"works through {need} of D, and {{d}} has none", ()))
+    if need == "primal_needs" and choice.metric is None:  # nothing learns yet: a dual would
+        parts = ("metric", "auxiliary", "divergence")
     yield Problem(f"auxiliary {q} {does.format(d=name_of(divergence), known=known)}", parts)
 
 
@@ -72,9 +74,7 @@ USES: dict[str, tuple[str, tuple[str, ...]]] = {
     "has_dual": (
         "works through the dual of D, and {d} has none", ("metric", "auxiliary", "model", "divergence"),
     ),
-    "primal_needs": (
-        "evaluates D(p_d, p_theta) on samples, and {d} {known}", ("metric", "auxiliary", "divergence"),
-    ),
+    "primal_needs": ("evaluates D(p_d, p_theta) on samples, and {d} {known}", ("metric", "divergence")),
     "has_ground_cost": ("moves p at a ground cost, and {d} has none", ("divergence",)),
     "entropy_weight": ("has no closed form of q under {d}", ("divergence",)),
 }  # fmt: skip

@@ -112,7 +112,8 @@ class RunDirectory:
         """
         if self.is_run:
             raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with {as_typed('resume', str(self.path))}, or choose another hydra.run.dir"
+                f"{self.path} holds a run already: go on with {as_typed('resume', str(self.path))}, or choose another "
+                "hydra.run.dir"
             )
         return self
 
