@@ -40,9 +40,7 @@ def _mended_by(
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
     options = {part: _choices(part, made_for, choice) for part in parts}
     with_values: list[str] = []
-    for number in range(
-        bool(parts), 2 ** len(parts)
-    ):  # in binary: the first part alone, the second, both, the third, ...
+    for number in range(bool(parts), 2 ** len(parts)):  # in binary: the first alone, the second, both, ...
         changed = [part for bit, part in enumerate(parts) if number >> bit & 1]
         for names in product(*(options[part] for part in changed)):
             chosen = dict(zip(changed, names, strict=True))
