@@ -74,8 +74,8 @@ def _choices(part: str, made_for: dict[str, Any], choice: Choice) -> dict[str, A
             found[file.stem] = _outline(part, file, made_for)
         except SEError:  # it needs what the data has not, or a value that only the user knows
             continue
-    declared = str(choice.auxiliary.works_through)
-    like = getattr(choice.divergence, declared, None) if part == "divergence" else None
+    declared = {"divergence": str(choice.auxiliary.works_through), "model": "has_log_prob"}.get(part, "")
+    like = getattr(getattr(choice, part), declared, None)  # a summand of the same model may need its density as well
     unlike = [name for name, other in found.items() if like and getattr(other, declared, None) != like]
     return {name: found[name] for name in sorted(found, key=unlike.__contains__)}
 
