@@ -108,15 +108,36 @@ def line_transport(x: Tensor, y: Tensor, order: float, weights: tuple[Tensor, Te
     a, b = weights or (x.new_full(x.shape[-1:], 1 / x.shape[-1]), y.new_full(y.shape[-1:], 1 / y.shape[-1]))
     # Between two neighbouring levels of either distribution function both quantiles are constant.
     f, g = a[x_order].cumsum(-1), b[y_order].cumsum(-1)
-    levels = torch.cat([f, g], -1).sort(-1).values
+    levels = torch.cat([f, g], -1).detach().sort(-1).values
     widths = torch.diff(levels, dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     gap = _quantiles(x, f, levels) - _quantiles(y, g, levels)
-    return (widths * power(gap.square(), order)).sum(-1)
+    cost = (widths * power(gap.square(), order)).sum(-1)
+    if weights is None:
+        return cost
+    return cost + _in_levels(f, x, g, y, order) + _in_levels(g, y, f, x, order)
+
+
+def _in_levels(f: Tensor, x: Tensor, g: Tensor, y: Tensor, order: float) -> Tensor:
+    r"""Return zero with the slope of :math:`W_r^r` in the levels f of the sorted points x: the Kantorovich potential's.
+
+    Where :math:`f_i` rises, mass that went from :math:`x_{i+1}` to the y at this level goes from :math:`x_i`. Where g
+    has a level there too (as everywhere if both clouds have as many points of equal weight) there are two such y, below
+    and above the level, each with a solution of the dual; the mean of both is one, and prefers neither cloud.
+    """
+    tie = 32 * torch.finfo(f.dtype).eps  # of levels that are equal but for the rounding of weights and sums
+    slope: Tensor | float = 0.0
+    for level in (f.detach() - tie, f.detach() + tie):
+        other = _quantiles(y, g, level)[..., :-1]
+        here, above = (power((points - other).square(), order) for points in (x[..., :-1], x[..., 1:]))
+        slope = slope + (here - above) / 2
+    last = power((x[..., -1] - y[..., -1]).square(), order) / 2  # half of it for the other cloud's mass
+    moved = f - f.detach()
+    return (slope * moved[..., :-1]).sum(-1) + last * moved[..., -1]
 
 
 def _quantiles(x: Tensor, f: Tensor, levels: Tensor) -> Tensor:
     """Return the first of the sorted points at which the distribution function reaches each level."""
-    index = torch.searchsorted(f.detach(), levels.detach())
+    index = torch.searchsorted(f.detach(), levels)
     # The two sums of weights may differ in their last digit; the levels between them are an interval of that width.
     return x.gather(-1, index.clamp(max=x.shape[-1] - 1))
 
