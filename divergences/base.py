@@ -262,6 +262,10 @@ class Divergence(nn.Module):
         """
         return estimates.from_critic(self, v_data, v_model, normalised)
 
+    def rescaled(self, scale: float) -> Divergence | None:
+        """Return D for data in another unit, multiplied by scale, as are lengths among its arguments; None: none is."""
+        return None if self.bounded_in_scale else self
+
     def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         r"""Return the integrand of D at log-densities (or log-masses) of q and p, elementwise; each may be -inf."""
         raise NotImplementedError(

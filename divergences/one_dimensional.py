@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from divergences.base import Divergence, WeightedPoints
-from divergences.clouds import clouds, common_type, root
+from divergences.clouds import clouds, common_type, root, standardised
 
 
 class TransportCost(Divergence):
@@ -88,8 +88,10 @@ class Wasserstein1D(TransportCost):
                 "divergence=sliced_wasserstein or optimal_transport, or embed them in one dimension (metric=projection)"
             )
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
+        x, y, unit = standardised(x, y)
         cost = line_transport(x[:, 0], y[:, 0], self.order, None if equal else (a, b))
-        return (_root(cost, self.order) if self.root else cost).to(common_type(q, p))
+        value = _root(cost, self.order) * unit if self.root else cost * unit**self.order
+        return value.to(common_type(q, p))
 
 
 def line_transport(x: Tensor, y: Tensor, order: float, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from divergences.base import WeightedPoints
-from divergences.clouds import clouds, common_type
+from divergences.clouds import clouds, common_type, standardised
 from divergences.one_dimensional import TransportCost, line_transport
 
 MOST = 2**20
@@ -60,9 +60,10 @@ class SlicedWasserstein(TransportCost):
         """Return the mean over directions, shape (), from both particle clouds."""
         x, y, a, b = clouds("SlicedWasserstein", q, p)
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
+        x, y, unit = standardised(x, y)
         theta = bases(x.shape[1], self.directions, self.seed).to(x)
         cost = line_transport(theta @ x.mT, theta @ y.mT, self.order, None if equal else (a, b))
-        return cost.mean().to(common_type(q, p))
+        return (cost.mean() * unit**self.order).to(common_type(q, p))
 
 
 @torch.compiler.assume_constant_result
