@@ -1,4 +1,4 @@
-"""Laws of the number as data meets it: true standard errors, and the same answer in any unit and far from the origin."""
+"""Laws of the number as data meets it: true standard errors, one answer in any unit and about any origin."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def standard_error_is_the_spread(
 ) -> None:
     r"""The standard error of estimates is that of repeats within 20 %; where q = p it may be larger.
 
-    The root mean square of the errors against the deviation of the values, which R repeats of a normal statistic know to
-    :math:`1/\sqrt{2R}` of it: 3.3 of those are allowed besides.
+    The root mean square of the errors against the deviation of the values, which R repeats of a normal statistic tell
+    to :math:`1/\sqrt{2R}` of it: 3.3 of those are allowed besides.
 
     Args:
         divergence: estimated from samples.
@@ -79,13 +79,16 @@ def standard_error_is_the_spread(
 
 
 def standard_error_in_float32(divergence: Divergence) -> None:
-    """Value and standard error of float32 samples are those of the same numbers in float64."""
+    """Value and standard error of float32 samples are those of the same numbers in float64.
+
+    The error to a twentieth: linear programs with several solutions of the dual may end at another.
+    """
     for n, m in ((24, 24), (8, 24), (20, 30)):
         x, y = (cloud.float() for cloud in _draw(divergence, Setting(n, m), 0)[:2])
         single, double = divergence.estimate(x, y), divergence.estimate(x.double(), y.double())
         for name in ("value", "standard_error"):
             got, want = getattr(single, name), getattr(double, name)
-            within = max(1e-3, divergence.accuracy / 10) * want.abs()
+            within = (0.05 if name == "standard_error" else max(1e-3, divergence.accuracy / 10)) * want.abs()
             close(got, want, within, f"{name} of {n} and {m} points in float32 against float64")
 
 
@@ -115,7 +118,7 @@ def samples_in_any_unit(divergence: Divergence) -> None:
     So are its standard error and, nearer by, its slopes; in float32 points that lost their digits may be refused.
     """
     k = coordinates(divergence)
-    x, y = normal((12, k), 0), 0.8 * normal((9, k), 1) + 0.5
+    x, y = normal((12, k), 0), 0.8 * normal((7, k), 1) + 0.5  # 12 and 7: a program has one solution of its dual
     for dtype, within in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
         for scale, shift in (*UNITS, (1.0, 1e3), (1e-6, 0.0)):
             moved = divergence.rescaled(scale) if scale != 1 else divergence
@@ -135,8 +138,10 @@ def samples_in_any_unit(divergence: Divergence) -> None:
             limit = max(within, divergence.accuracy / 100)
             what = f"of points times {scale:g}, {shift:g} deviations away, {dtype}"
             close(got.value / scale**degree, want.value, limit * (1 + want.value.abs()), f"D {what}")
-            close(got.standard_error / scale**degree, want.standard_error, 10 * limit, f"standard error {what}")
-            if shift < FAR:  # farther away float32 has ties, at which slopes jump
+            ties = shift == FAR and dtype == torch.float32  # there slopes jump, and errors may be of another potential
+            within_error = 0.05 * want.standard_error if ties else 10 * limit
+            close(got.standard_error / scale**degree, want.standard_error, within_error, f"standard error {what}")
+            if not ties:
                 close(slope / scale ** (degree - 1), _slope(divergence, *as_held), 10 * limit, f"slope of D {what}")
 
 
