@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 from divergences.clouds import clouds, common_type, root, standardised
+from divergences.exact import Line
+from divergences.gaussians import Gaussian
 
 
 class TransportCost(Divergence):
@@ -37,6 +40,26 @@ class TransportCost(Divergence):
     def extra_repr(self) -> str:
         """Show the order."""
         return f"order={self.order:g}"
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return the cost of the best plan at orders 2 and, where the covariances or the line allow it, 1."""
+        if self.order == 2:
+            return gaussians.wasserstein2_squared(q, p)
+        return gaussians.wasserstein1(q, p) if self.order == 1 else None
+
+    def on_a_line(self, line: Line) -> Tensor:
+        r"""Return :math:`\int|F_q-F_p|` (Vallender 1974) at order 1.
+
+        Raises:
+            NotImplementedError: another order.
+        """
+        name = type(self).__name__
+        if self.order != 1:
+            raise NotImplementedError(
+                f"{name} of order {self.order:g} has no exact value for these laws on the line, which needs their "
+                "quantiles: discretise both to points with log-weights, or take order 1"
+            )
+        return line.integral(lambda x: line.gap(x).abs(), name)
 
     def ground_cost(self, squared: Tensor) -> Tensor:
         r"""Return :math:`|x-y|^r`, elementwise."""
@@ -78,6 +101,11 @@ class Wasserstein1D(TransportCost):
     def extra_repr(self) -> str:
         """Show order and root."""
         return f"{super().extra_repr()}, root={self.root}"
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return the distance or its power at orders 1 and 2 on the line."""
+        cost = super().between_gaussians(q, p) if len(q.mean) == 1 else None
+        return _root(cost, self.order) if self.root and cost is not None else cost
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the distance or its power, shape (), from both particle clouds."""
