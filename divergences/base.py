@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from divergences import estimates
 from divergences import exact as laws
 from divergences.estimates import Estimate
-from divergences.exact import Line, Points
+from divergences.exact import Points
 from divergences.gaussians import Gaussian
+from divergences.lines import Line
 
 
 class WeightedPoints(Protocol):

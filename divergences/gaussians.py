@@ -138,7 +138,7 @@ def wasserstein2_squared(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 def sliced_wasserstein2_squared(q: Gaussian, p: Gaussian, directions: Tensor) -> Tensor:
-    r"""Return the mean of :math:`W_2^2` of projections: :math:`(\theta\cdot d)^2+(\sigma_q-\sigma_p)^2`, :math:`\theta` (L, d)."""
+    r"""Return the mean over directions, shape (L, d), of :math:`W_2^2=(\theta\cdot d)^2+(\sigma_q-\sigma_p)^2`."""
     shift = directions @ (q.mean - p.mean)
     spreads = [((directions @ law.covariance) * directions).sum(1).sqrt() for law in (q, p)]
     return (shift.square() + (spreads[0] - spreads[1]).square()).mean()

@@ -22,7 +22,7 @@ from torch import Tensor
 from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 from divergences.clouds import clouds, common_type, root, squared_distances
-from divergences.exact import Line
+from divergences.lines import Line
 
 
 class KernelDistance(Divergence):

@@ -10,8 +10,8 @@ from torch import Tensor
 from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 from divergences.clouds import clouds, common_type, root, standardised
-from divergences.exact import Line
 from divergences.gaussians import Gaussian
+from divergences.lines import Line
 
 
 class TransportCost(Divergence):

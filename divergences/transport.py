@@ -12,8 +12,8 @@ from torch import Tensor
 from divergences import gaussians
 from divergences.base import Divergence, InnerSolution, WeightedPoints
 from divergences.clouds import clouds, common_type, root, squared_distances, standardised
-from divergences.exact import Line
 from divergences.extras import required
+from divergences.lines import Line
 from divergences.programs import transport_cost
 
 
