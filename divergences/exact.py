@@ -59,8 +59,10 @@ def exact(divergence: Divergence, q: Any, p: Any) -> Tensor:
     if finite_q is None and finite_p is None and is_line(q) and is_line(p):
         try:
             return divergence.on_a_line(line(q, p, name))
-        except NotImplementedError:
-            raise
+        except NotImplementedError as error:
+            if name in str(error):
+                raise
+            raise NotImplementedError(f"{name}: {error}") from error
         except (RuntimeError, ValueError) as error:  # of torch.distributions, from a density or distribution function
             raise NotImplementedError(
                 f"{name}: {shown(q)} or {shown(p)} cannot be evaluated where the quadrature asks "
