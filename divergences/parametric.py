@@ -132,7 +132,7 @@ class Alpha(NamedFDivergence):
         # 0 to a negative power is inf, but 0 beside no mass of the other.
         outside = (q == 0) & (p == 0) & ((log_q == -torch.inf) | (log_p == -torch.inf))
         v = torch.where(outside, 0.0, log_q) - torch.where(outside, 0.0, log_p)
-        direct = ~(v.abs() * max(abs(a), abs(1 - a)) < 500)
+        direct = v.isinf() | (a * v > 500) & (v < 0) | ((a - 1) * v > 500) & (v > 0)
         w = torch.where(direct, 0.0, v)
         stable = torch.where(w > 0, q * self._h(1 - a, -w.clamp(min=0)), p * self._h(a, w.clamp(max=0)))
         logs = torch.where(outside | ~direct, -torch.inf, a * log_q + (1 - a) * log_p)
