@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from divergences import estimates
 from divergences import exact as laws
 from divergences.estimates import Estimate
-from divergences.exact import Line, Points
+from divergences.exact import Points
 from divergences.gaussians import Gaussian
+from divergences.lines import Line
 
 
 class WeightedPoints(Protocol):
@@ -261,6 +262,10 @@ class Divergence(nn.Module):
             ValueError: outputs that are not of shape (N,), (M,), or are empty.
         """
         return estimates.from_critic(self, v_data, v_model, normalised)
+
+    def rescaled(self, scale: float) -> Divergence | None:
+        """Return D for data in another unit, multiplied by scale, as are lengths among its arguments; None: none is."""
+        return None if self.bounded_in_scale else self
 
     def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
         r"""Return the integrand of D at log-densities (or log-masses) of q and p, elementwise; each may be -inf."""

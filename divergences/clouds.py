@@ -49,6 +49,21 @@ def clouds(name: str, q: WeightedPoints, p: WeightedPoints | None) -> tuple[Tens
     return x, y, weights(q, dtype), weights(p, dtype)
 
 
+def standardised(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return both clouds about their common centre in units of their largest deviation, and that unit, shape ().
+
+    For a D that does not see where the origin is, and multiplies by :math:`s^k` where points are multiplied by s: the
+    value there times the unit to the k is that of the clouds, with the digits that they hold, however far away and
+    however small they are. Centre and unit carry no gradient; none is lost, since D moves with neither.
+    """
+    with torch.no_grad():
+        middle = [(cloud.amax(-2) + cloud.amin(-2)) / 2 for cloud in (x, y)]
+        centre = middle[0] + (middle[1] - middle[0]) / 2
+        unit = torch.maximum((x - centre).abs().amax((-2, -1)), (y - centre).abs().amax((-2, -1)))
+        unit = torch.where(unit.isfinite() & (unit > 0), unit, 1.0)
+    return (x - centre) / unit, (y - centre) / unit, unit
+
+
 def weights(particles: WeightedPoints, dtype: torch.dtype) -> Tensor:
     """Return the weights of particles, shape (N,), summing to one."""
     if particles.log_weights is not None:

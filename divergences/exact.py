@@ -7,24 +7,18 @@ divergences between particles, from its ``primal``). Where none applies the refu
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily
+from torch.distributions import Bernoulli, Binomial, Categorical, OneHotCategorical
 
 from divergences.gaussians import as_gaussian
-from divergences.quadrature import integrate
+from divergences.lines import is_line, line, shown
 
 if TYPE_CHECKING:
     from divergences.base import Divergence
-
-REACH = 45.0
-"""Quadrature runs over x = c + s sinh(t), |t| <= 45: to 1e19 scales of either law, so that no tail is cut."""
 
 
 class Points(NamedTuple):
@@ -47,62 +41,6 @@ class Points(NamedTuple):
         return torch.logsumexp(torch.where(self.log_weights == -torch.inf, 0.0, values) + self.log_weights, 0)
 
 
-class Line(NamedTuple):
-    """Two laws of real numbers and the rule they are integrated by.
-
-    Attributes:
-        log_q: log-density of q, elementwise; -inf outside its support.
-        log_p: that of p.
-        cdf_q: distribution function of q, elementwise; refuses where the law has none.
-        cdf_p: that of p.
-        breaks: increasing arguments t at which densities may bend or jump, shape (K,).
-        point: x as a function of t; its derivative is ``jacobian``.
-        jacobian: dx/dt.
-    """
-
-    log_q: Callable[[Tensor], Tensor]
-    log_p: Callable[[Tensor], Tensor]
-    cdf_q: Callable[[Tensor], Tensor]
-    cdf_p: Callable[[Tensor], Tensor]
-    breaks: Tensor
-    point: Callable[[Tensor], Tensor]
-    jacobian: Callable[[Tensor], Tensor]
-
-    def gap(self, x: Tensor) -> Tensor:
-        """Return the difference of the distribution functions, zero where only rounding is left of it.
-
-        Raises:
-            NotImplementedError: torch has no ``cdf`` for a law.
-        """
-        try:
-            gap = self.cdf_q(x) - self.cdf_p(x)
-        except NotImplementedError:
-            raise NotImplementedError(
-                "a law has no distribution function (`cdf`) in torch.distributions: discretise both laws to points"
-            ) from None
-        return torch.where(gap.abs() <= 2**-50, 0.0, gap)
-
-    def integral(self, f: Callable[[Tensor], Tensor], what: str) -> Tensor:
-        r"""Return :math:`\int f(x)\,dx` to 1e-8 of :math:`\int|f|`, or refuse.
-
-        Raises:
-            NotImplementedError: the rule's own estimate of its error is larger, or f is not finite.
-        """
-
-        def over_t(t: Tensor) -> Tensor:
-            return f(self.point(t)) * self.jacobian(t)
-
-        value, error, size = integrate(over_t, self.breaks)
-        # What is left at the ends, where an integral that diverges by its tails is still large.
-        error += float(over_t(self.breaks[[0, -1]]).abs().sum()) if size < torch.inf else 0.0
-        if not error <= 1e-8 * max(size, 1e-3):
-            raise NotImplementedError(
-                f"{what}: quadrature does not settle (value {value:.6g}, error {error:.2g}): the integral may be "
-                "infinite, or a law has features this rule cannot see; discretise both to points with weights"
-            )
-        return torch.tensor(value, dtype=torch.float64)
-
-
 def exact(divergence: Divergence, q: Any, p: Any) -> Tensor:
     """Return D(q, p), shape (), float64; see :meth:`divergences.Divergence.exact`."""
     name = type(divergence).__name__
@@ -119,18 +57,22 @@ def exact(divergence: Divergence, q: Any, p: Any) -> Tensor:
     if finite_q is not None and finite_p is not None:
         return divergence.between_letters(*merged(name, finite_q, finite_p))
     if finite_q is None and finite_p is None and is_line(q) and is_line(p):
-        return divergence.on_a_line(line(q, p, name))
+        try:
+            return divergence.on_a_line(line(q, p, name))
+        except NotImplementedError as error:
+            if name in str(error):
+                raise
+            raise NotImplementedError(f"{name}: {error}") from error
+        except (RuntimeError, ValueError) as error:  # of torch.distributions, from a density or distribution function
+            raise NotImplementedError(
+                f"{name}: {shown(q)} or {shown(p)} cannot be evaluated where the quadrature asks "
+                f"({str(error).splitlines()[0][:100]}); discretise both laws to points with log-weights"
+            ) from error
     raise NotImplementedError(
-        f"{name} has no exact value for {_show(q)} and {_show(p)}: it takes two laws on finite alphabets, two "
+        f"{name} has no exact value for {shown(q)} and {shown(p)}: it takes two laws on finite alphabets, two "
         "continuous laws of one real number, or a pair of normal laws with a closed form; discretise the laws to "
         "points with log-weights, or estimate from samples"
     )
-
-
-def _show(law: Any) -> str:
-    event = tuple(getattr(law, "event_shape", ()))
-    batch = tuple(getattr(law, "batch_shape", ()))
-    return f"{type(law).__name__} (event shape {event}{f', batch shape {batch}' if batch else ''})"
 
 
 # -- finite alphabets -------------------------------------------------------------------------------------------------
@@ -138,10 +80,18 @@ def _show(law: Any) -> str:
 
 def alphabet(law: Any) -> Points | None:
     """Return a finite law as points, float64; None for another law. Anything with points and log_weights is one."""
-    if isinstance(law, Categorical) and not law.batch_shape:
-        masses = law.probs.double()  # not the logits, which hold no zero
-        letters = torch.arange(len(masses), dtype=torch.float64, device=masses.device)
-        return Points(letters[:, None], (masses / masses.sum()).log())
+    if isinstance(law, (Categorical, OneHotCategorical, Bernoulli, Binomial)) and not law.batch_shape:
+        share = law.probs.double()  # not the logits, which hold no zero
+        if isinstance(law, (Bernoulli, Binomial)):
+            n = int(law.total_count) if isinstance(law, Binomial) else 1
+            k = torch.arange(n + 1, dtype=torch.float64, device=share.device)
+            chances = torch.lgamma(torch.tensor(n + 1.0, dtype=torch.float64)) - torch.lgamma(k + 1)
+            chances = chances - torch.lgamma(n - k + 1) + torch.xlogy(k, share) + torch.special.xlog1py(n - k, -share)
+            return Points(k[:, None], chances)
+        letters = torch.arange(len(share), dtype=torch.float64, device=share.device)[:, None]
+        if isinstance(law, OneHotCategorical):
+            letters = torch.eye(len(share), dtype=torch.float64, device=share.device)
+        return Points(letters, (share / share.sum()).log())
     points, log_weights = getattr(law, "points", getattr(law, "x", None)), getattr(law, "log_weights", None)
     if isinstance(points, Tensor) and isinstance(log_weights, Tensor):
         return Points(points.double().flatten(1), log_weights.double())
@@ -153,102 +103,12 @@ def merged(name: str, q: Points, p: Points) -> tuple[Tensor, Tensor, Tensor]:
     if q.x.shape[1] != p.x.shape[1]:
         raise ValueError(f"{name}: letters of q have {q.x.shape[1]} coordinates, letters of p have {p.x.shape[1]}")
     points, where = torch.unique(torch.cat([q.x, p.x]), dim=0, return_inverse=True)
-    masses = []
+    logs = []
     for law, index in ((q, where[: len(q.x)]), (p, where[len(q.x) :])):
         assert law.log_weights is not None
-        masses.append(torch.zeros(len(points), dtype=torch.float64).index_add(0, index, law.log_weights.exp()).log())
-    return points, masses[0], masses[1]
-
-
-# -- laws of one real number ------------------------------------------------------------------------------------------
-
-
-def is_line(law: Any) -> bool:
-    """Whether a law has a density on the real line (event shape () or (1,), no batch axes)."""
-    if not isinstance(law, Distribution) or law.batch_shape or isinstance(law, Categorical):
-        return False
-    return law.event_shape.numel() == 1 and len(law.event_shape) <= 1
-
-
-def line(q: Any, p: Any, name: str) -> Line:
-    """Return two laws on the line with the rule that resolves both; refuse laws whose mass the rule does not find."""
-    q, p = in_double(q), in_double(p)
-    centres, scales, edges = (torch.cat(parts) for parts in zip(_features(q), _features(p), strict=True))
-    if not bool(torch.isfinite(torch.cat([centres, scales])).all()):
-        raise NotImplementedError(f"{name}: {_show(q)} or {_show(p)} has no finite mean, loc or scale to place a rule")
-    middle, unit = centres.mean(), scales.max()
-    around = torch.tensor([0.0, 1.0, 6.0, 40.0], dtype=torch.float64)
-    around = torch.cat([-around, around])
-    marks = torch.cat([(centres[:, None] + scales[:, None] * around).flatten(), edges[edges.isfinite()]])
-    ends = torch.tensor([-REACH, -5.0, 0.0, 5.0, REACH], dtype=torch.float64)
-    breaks = torch.unique(torch.cat([ends, torch.asinh((marks - middle) / unit).clamp(-REACH, REACH)]))
-    found = Line(
-        partial(_log_density, q), partial(_log_density, p), partial(_cdf, q), partial(_cdf, p),
-        breaks, lambda t: middle + unit * torch.sinh(t), lambda t: unit * torch.cosh(t),
-    )  # fmt: skip
-    for symbol, law in (("q", q), ("p", p)):
-        mass = float(found.integral(partial(_density, law), f"{name}, mass of {symbol}"))
-        if not abs(mass - 1) <= 1e-6:
-            raise NotImplementedError(
-                f"{name}: the rule finds a mass of {mass:.6g} for {symbol} in place of 1: its density has features "
-                "that its mean, deviation and support do not show; discretise it to points with log-weights"
-            )
-    return found
-
-
-def in_double(law: Any) -> Any:
-    """Return a copy of a distribution with its parameters in float64 (its normaliser is otherwise off by 1e-8)."""
-    twin = copy.copy(law)
-    for name, value in vars(law).items():
-        if isinstance(value, Tensor) and value.is_floating_point():
-            vars(twin)[name] = value.double()
-        elif isinstance(value, Distribution):
-            vars(twin)[name] = in_double(value)
-    return twin
-
-
-def _features(law: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where a law has its mass (centres, scales) and where its density may jump (ends of supports)."""
-    if isinstance(law, (MixtureSameFamily, Independent)):
-        return _features(law.component_distribution if isinstance(law, MixtureSameFamily) else law.base_dist)
-    finite = law.mean.isfinite() & law.stddev.isfinite()  # Cauchy's are not
-    centre = law.mean if bool(finite.all()) else getattr(law, "loc", law.mean)
-    scale = law.stddev if bool(finite.all()) else getattr(law, "scale", law.stddev)
-    ends = [getattr(law.support, side, None) for side in ("lower_bound", "upper_bound")]
-    edges = [torch.as_tensor(e, dtype=torch.float64).reshape(-1) for e in ends if e is not None]
-    flat = [t.detach().double().reshape(-1) for t in torch.broadcast_tensors(centre, scale)]
-    return flat[0], flat[1], torch.cat(edges) if edges else flat[0][:0]
-
-
-def _log_density(law: Any, x: Tensor) -> Tensor:
-    """Return the log-density at real numbers x, shape (N,) (or with the batch axes of a component); -inf outside."""
-    if isinstance(law, MixtureSameFamily):
-        parts = _log_density(law.component_distribution, x.unsqueeze(-1))
-        return torch.logsumexp(parts + law.mixture_distribution.logits.double().log_softmax(-1), -1)
-    if isinstance(law, Independent):
-        parts = _log_density(law.base_dist, x.unsqueeze(-1))
-        return parts.squeeze(-1) if law.reinterpreted_batch_ndims else parts
-    inside = law.support.check(x)
-    anchor = torch.where(law.mean.isfinite(), law.mean, getattr(law, "loc", law.mean)).double()
-    x = torch.where(inside, x, anchor)  # never evaluated where the density is not defined
-    point = x.unsqueeze(-1) if law.event_shape else x
-    return torch.where(inside, law.log_prob(point).double(), -torch.inf)
-
-
-def _density(law: Any, x: Tensor) -> Tensor:
-    return _log_density(law, x).exp()
-
-
-def _cdf(law: Any, x: Tensor) -> Tensor:
-    """Return the distribution function at real numbers x, shape (N,)."""
-    if isinstance(law, MixtureSameFamily):
-        parts = _cdf(law.component_distribution, x.unsqueeze(-1))
-        return (parts * law.mixture_distribution.logits.double().softmax(-1)).sum(-1)
-    if isinstance(law, Independent):
-        return _cdf(law.base_dist, x.unsqueeze(-1)).squeeze(-1)
-    inside = law.support.check(x)
-    low = getattr(law.support, "lower_bound", None)
-    below = torch.zeros_like(inside) if low is None else x < low
-    anchor = torch.where(law.mean.isfinite(), law.mean, getattr(law, "loc", law.mean)).double()
-    value = law.cdf(torch.where(inside, x, anchor)).double()
-    return torch.where(inside, value, torch.where(below, 0.0, 1.0).double())
+        nothing = torch.full((len(points),), -torch.inf, dtype=torch.float64)
+        top = nothing.scatter_reduce(0, index, law.log_weights.detach(), "amax").clamp(min=-1e300)
+        # In logarithms throughout: a mass below 1e-308 is one, with a ratio.
+        sums = torch.zeros_like(top).index_add(0, index, (law.log_weights - top[index]).exp())
+        logs.append(top + sums.log())
+    return points, logs[0], logs[1]

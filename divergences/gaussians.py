@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
 
 class Gaussian(NamedTuple):
@@ -34,7 +34,7 @@ class Gaussian(NamedTuple):
 
 def as_gaussian(law: Any) -> Gaussian | None:
     """Return a normal law without batch axes (flattened where it has several event axes), None for another law."""
-    if isinstance(law, MultivariateNormal) and not law.batch_shape:
+    if isinstance(law, (MultivariateNormal, LowRankMultivariateNormal)) and not law.batch_shape:
         return Gaussian(law.mean.double(), law.covariance_matrix.double())
     base = law
     while isinstance(base, Independent):
@@ -61,20 +61,46 @@ def entropy(q: Gaussian) -> Tensor:
     return (torch.logdet(q.covariance) + len(q.mean) * math.log(2 * math.pi * math.e)) / 2
 
 
+def scaled_log_power(a: float, q: Gaussian, p: Gaussian) -> Tensor:
+    r"""Return :math:`\log\int q^ap^{1-a}/(a(a-1))`: KL(q||p) at a = 1, KL(p||q) at a = 0; inf where it diverges.
+
+    With :math:`\lambda` the eigenvalues of :math:`S_q^{-1}S_p` the logarithm is
+    :math:`\tfrac12\sum_i[a\log\lambda_i-\log(1+a(\lambda_i-1))]-\tfrac{a(1-a)}2d^\top S^{-1}d`, of which a or 1 - a
+    is divided out before anything cancels. Where it is infinite its slope is zero.
+    """
+    factor = torch.linalg.cholesky(q.covariance)
+    half = torch.linalg.solve_triangular(factor, p.covariance, upper=False)
+    ratios = torch.linalg.eigvalsh(torch.linalg.solve_triangular(factor, half.mT, upper=False))
+    finite = bool((1 + a * (ratios - 1) > 0).all())
+    order = a if finite else 1.0
+    if order <= 0.5:
+        spread = (ratios.log() - _log1p_over(order, ratios - 1)) / (order - 1)
+    else:
+        spread = (ratios.log() + _log1p_over(1 - order, 1 / ratios - 1)) / order
+    mixed = order * p.covariance + (1 - order) * q.covariance
+    value = (spread.sum() + _mahalanobis(q.mean - p.mean, mixed)) / 2
+    return value if finite else torch.where(torch.tensor(True, device=value.device), torch.inf, value)
+
+
+def _log1p_over(b: float, y: Tensor) -> Tensor:
+    """Return log(1 + b y)/b, y at b = 0."""
+    return torch.log1p(b * y) / b if b else y
+
+
 def log_power(a: float, q: Gaussian, p: Gaussian) -> Tensor:
-    r"""Return :math:`\log\int q^ap^{1-a}`, inf where the integral diverges."""
-    mixed = a * p.covariance + (1 - a) * q.covariance
-    if not bool((torch.linalg.eigvalsh(mixed) > 0).all()):
-        return torch.full((), math.inf, dtype=mixed.dtype, device=mixed.device)
-    logs = (1 - a) * torch.logdet(q.covariance) + a * torch.logdet(p.covariance) - torch.logdet(mixed)
-    return (logs - a * (1 - a) * _mahalanobis(q.mean - p.mean, mixed)) / 2
+    r"""Return :math:`\log\int q^ap^{1-a}`, a neither 0 nor 1; inf where the integral diverges (above 1 and below 0)."""
+    return a * (a - 1) * scaled_log_power(a, q, p)
 
 
 def alpha(a: float, q: Gaussian, p: Gaussian) -> Tensor:
     r"""Return :math:`(\int q^ap^{1-a}-1)/(a(a-1))`, the KL divergences at a = 1 and a = 0."""
-    if a in (0, 1):
-        return kl(q, p) if a else kl(p, q)
-    return torch.expm1(log_power(a, q, p)) / (a * (a - 1))
+    scaled, c = scaled_log_power(a, q, p), a * (a - 1)
+    return torch.expm1(c * scaled) / c if c else scaled
+
+
+def renyi(a: float, q: Gaussian, p: Gaussian) -> Tensor:
+    r"""Return :math:`\frac1{a-1}\log\int q^ap^{1-a}`, KL(q||p) at a = 1: no power is formed, which may underflow."""
+    return a * scaled_log_power(a, q, p)
 
 
 def total_variation(q: Gaussian, p: Gaussian) -> Tensor | None:
@@ -109,6 +135,13 @@ def wasserstein2_squared(q: Gaussian, p: Gaussian) -> Tensor:
     values = torch.linalg.eigvalsh(root.mT @ q.covariance @ root)
     spread = q.covariance.trace() + p.covariance.trace() - 2 * values.clamp(min=0).sqrt().sum()
     return (q.mean - p.mean).square().sum() + spread
+
+
+def sliced_wasserstein2_squared(q: Gaussian, p: Gaussian, directions: Tensor) -> Tensor:
+    r"""Return the mean over directions, shape (L, d), of :math:`W_2^2=(\theta\cdot d)^2+(\sigma_q-\sigma_p)^2`."""
+    shift = directions @ (q.mean - p.mean)
+    spreads = [((directions @ law.covariance) * directions).sum(1).sqrt() for law in (q, p)]
+    return (shift.square() + (spreads[0] - spreads[1]).square()).mean()
 
 
 def energy(q: Gaussian, p: Gaussian) -> Tensor | None:

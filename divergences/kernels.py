@@ -12,6 +12,7 @@ Every pair is compared: time O(N M d), memory O(N M) whatever d.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
 from divergences.clouds import clouds, common_type, root, squared_distances
-from divergences.exact import Line
+from divergences.lines import Line
 
 
 class KernelDistance(Divergence):
@@ -144,6 +145,12 @@ class MMD(KernelDistance):
         """Show the kernel and the statistic."""
         widths = ", ".join(f"{b:g}" for b in self.bandwidths)
         return f"kernel={self.kernel_name}, bandwidths=({widths}), {super().extra_repr()}"
+
+    def rescaled(self, scale: float) -> MMD:
+        """Return it with the bandwidths multiplied by scale."""
+        twin = copy.copy(self)
+        twin.bandwidths = tuple(scale * b for b in self.bandwidths)
+        return twin
 
     def between_gaussians(self, q: gaussians.Gaussian, p: gaussians.Gaussian) -> Tensor | None:
         """Return the mean over the bandwidths for gaussian kernels; None for others."""

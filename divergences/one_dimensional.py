@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
-from divergences.clouds import clouds, common_type, root
+from divergences.clouds import clouds, common_type, root, standardised
+from divergences.gaussians import Gaussian
+from divergences.lines import Line
 
 
 class TransportCost(Divergence):
@@ -37,6 +40,26 @@ class TransportCost(Divergence):
     def extra_repr(self) -> str:
         """Show the order."""
         return f"order={self.order:g}"
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return the cost of the best plan at orders 2 and, where the covariances or the line allow it, 1."""
+        if self.order == 2:
+            return gaussians.wasserstein2_squared(q, p)
+        return gaussians.wasserstein1(q, p) if self.order == 1 else None
+
+    def on_a_line(self, line: Line) -> Tensor:
+        r"""Return :math:`\int|F_q-F_p|` (Vallender 1974) at order 1.
+
+        Raises:
+            NotImplementedError: another order.
+        """
+        name = type(self).__name__
+        if self.order != 1:
+            raise NotImplementedError(
+                f"{name} of order {self.order:g} has no exact value for these laws on the line, which needs their "
+                "quantiles: discretise both to points with log-weights, or take order 1"
+            )
+        return line.integral(lambda x: line.gap(x).abs(), name)
 
     def ground_cost(self, squared: Tensor) -> Tensor:
         r"""Return :math:`|x-y|^r`, elementwise."""
@@ -79,6 +102,11 @@ class Wasserstein1D(TransportCost):
         """Show order and root."""
         return f"{super().extra_repr()}, root={self.root}"
 
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return the distance or its power at orders 1 and 2 on the line."""
+        cost = super().between_gaussians(q, p) if len(q.mean) == 1 else None
+        return _root(cost, self.order) if self.root and cost is not None else cost
+
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the distance or its power, shape (), from both particle clouds."""
         x, y, a, b = clouds("Wasserstein1D", q, p)
@@ -88,8 +116,10 @@ class Wasserstein1D(TransportCost):
                 "divergence=sliced_wasserstein or optimal_transport, or embed them in one dimension (metric=projection)"
             )
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
+        x, y, unit = standardised(x, y)
         cost = line_transport(x[:, 0], y[:, 0], self.order, None if equal else (a, b))
-        return (_root(cost, self.order) if self.root else cost).to(common_type(q, p))
+        value = _root(cost, self.order) * unit if self.root else cost * unit**self.order
+        return value.to(common_type(q, p))
 
 
 def line_transport(x: Tensor, y: Tensor, order: float, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -108,15 +138,36 @@ def line_transport(x: Tensor, y: Tensor, order: float, weights: tuple[Tensor, Te
     a, b = weights or (x.new_full(x.shape[-1:], 1 / x.shape[-1]), y.new_full(y.shape[-1:], 1 / y.shape[-1]))
     # Between two neighbouring levels of either distribution function both quantiles are constant.
     f, g = a[x_order].cumsum(-1), b[y_order].cumsum(-1)
-    levels = torch.cat([f, g], -1).sort(-1).values
+    levels = torch.cat([f, g], -1).detach().sort(-1).values
     widths = torch.diff(levels, dim=-1, prepend=torch.zeros_like(levels[..., :1]))
     gap = _quantiles(x, f, levels) - _quantiles(y, g, levels)
-    return (widths * power(gap.square(), order)).sum(-1)
+    cost = (widths * power(gap.square(), order)).sum(-1)
+    if weights is None:
+        return cost
+    return cost + _in_levels(f, x, g, y, order) + _in_levels(g, y, f, x, order)
+
+
+def _in_levels(f: Tensor, x: Tensor, g: Tensor, y: Tensor, order: float) -> Tensor:
+    r"""Return zero with the slope of :math:`W_r^r` in the levels f of the sorted points x: the Kantorovich potential's.
+
+    Where :math:`f_i` rises, mass that went from :math:`x_{i+1}` to the y at this level goes from :math:`x_i`. Where g
+    has a level there too (as everywhere if both clouds have as many points of equal weight) there are two such y, below
+    and above the level, each with a solution of the dual; the mean of both is one, and prefers neither cloud.
+    """
+    tie = 32 * torch.finfo(f.dtype).eps  # of levels that are equal but for the rounding of weights and sums
+    slope: Tensor | float = 0.0
+    for level in (f.detach() - tie, f.detach() + tie):
+        other = _quantiles(y, g, level)[..., :-1]
+        here, above = (power((points - other).square(), order) for points in (x[..., :-1], x[..., 1:]))
+        slope = slope + (here - above) / 2
+    last = power((x[..., -1] - y[..., -1]).square(), order) / 2  # half of it for the other cloud's mass
+    moved = f - f.detach()
+    return (slope * moved[..., :-1]).sum(-1) + last * moved[..., -1]
 
 
 def _quantiles(x: Tensor, f: Tensor, levels: Tensor) -> Tensor:
     """Return the first of the sorted points at which the distribution function reaches each level."""
-    index = torch.searchsorted(f.detach(), levels.detach())
+    index = torch.searchsorted(f.detach(), levels)
     # The two sums of weights may differ in their last digit; the levels between them are an interval of that width.
     return x.gather(-1, index.clamp(max=x.shape[-1] - 1))
 

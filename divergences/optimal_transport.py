@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from divergences.base import WeightedPoints
-from divergences.clouds import clouds, common_type, squared_distances
+from divergences.clouds import clouds, common_type, squared_distances, standardised
 from divergences.extras import required
 from divergences.one_dimensional import TransportCost
 
@@ -52,8 +52,9 @@ class OptimalTransport(TransportCost):
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the cost of the best plan, shape (), from both particle clouds."""
         x, y, a, b = clouds("OptimalTransport", q, p)
+        x, y, unit = standardised(x, y)  # the simplex has an absolute tolerance
         value = _Plan.apply(self.ground_cost(squared_distances(x, y)), a, b, self.max_iterations)[0]
-        return value.to(common_type(q, p))
+        return (value * unit**self.order).to(common_type(q, p))
 
 
 class _Plan(torch.autograd.Function):

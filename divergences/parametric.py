@@ -121,14 +121,22 @@ class Alpha(NamedFDivergence):
         return gaussians.alpha(self.order, q, p)
 
     def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:
-        r"""Return :math:`(q^ap^{1-a}-aq-(1-a)p)/(a(a-1))`, at any ratio."""
+        r"""Return :math:`(q^ap^{1-a}-aq-(1-a)p)/(a(a-1))`, at any ratio.
+
+        As :math:`p\,h_a(e^v)`, and :math:`q\,h_{1-a}(e^{-v})` for v > 0, whose forms do not cancel however near a is to
+        0 or 1; where a power of the ratio would overflow, directly.
+        """
         a, q, p = self.order, log_q.exp(), log_p.exp()
         if a in (0, 1):
             return kl_integrand(log_q, log_p) - q + p if a else kl_integrand(log_p, log_q) - p + q
         # 0 to a negative power is inf, but 0 beside no mass of the other.
         outside = (q == 0) & (p == 0) & ((log_q == -torch.inf) | (log_p == -torch.inf))
-        logs = torch.where(outside, -torch.inf, a * log_q + (1 - a) * log_p)
-        return (logs.exp() - a * q - (1 - a) * p) / (a * (a - 1))
+        v = torch.where(outside, 0.0, log_q) - torch.where(outside, 0.0, log_p)
+        direct = v.isinf() | (a * v > 500) & (v < 0) | ((a - 1) * v > 500) & (v > 0)
+        w = torch.where(direct, 0.0, v)
+        stable = torch.where(w > 0, q * self._h(1 - a, -w.clamp(min=0)), p * self._h(a, w.clamp(max=0)))
+        logs = torch.where(outside | ~direct, -torch.inf, a * log_q + (1 - a) * log_p)
+        return torch.where(direct, (logs.exp() - a * q - (1 - a) * p) / (a * (a - 1)), stable)
 
     def view(self, role: Mover) -> FDivergence | None:
         """Return the GAN's dual from orders 1 (KL) and -1 (half of Neyman) on, to who ascends, as those do."""
@@ -144,10 +152,15 @@ class Alpha(NamedFDivergence):
 
         For v > 0 as :math:`e^v h_{1-a}(e^{-v})`, in which only the leading exponential can overflow.
         """
-        reach = 1 / max(1.0, abs(self.order), abs(1 - self.order))
-        near = integrate(self.link, v.clamp(-reach, reach))
-        down, up = self._fall(self.order, v.clamp(max=0)), self._fall(1 - self.order, -v.clamp(min=0))
-        return torch.where(v.abs() < reach, near, torch.where(v > 0, v.clamp(min=0).exp() * up, down))
+        down, up = self._h(self.order, v.clamp(max=0)), self._h(1 - self.order, -v.clamp(min=0))
+        return torch.where(v > 0, v.clamp(min=0).exp() * up, down)
+
+    @classmethod
+    def _h(cls, a: float, v: Tensor) -> Tensor:
+        """Return h(e^v) at order a for v <= 0."""
+        reach = 1 / max(1.0, abs(a), abs(1 - a))
+        near = integrate(lambda s: phi(a - 1, s), v.clamp(min=-reach))
+        return torch.where(v > -reach, near, cls._fall(a, v))
 
     @staticmethod
     def _fall(a: float, v: Tensor) -> Tensor:

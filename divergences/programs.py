@@ -31,7 +31,8 @@ def transport_cost(points: Tensor, a: Tensor, b: Tensor) -> Tensor:
     if points.shape[1] == 1:
         x, order = points[:, 0].sort()
         return ((a - b)[order].cumsum(0)[:-1].abs() * x.diff()).sum()
-    return torch.tensor(linear_program(points.detach().numpy(), a.detach().numpy(), b.detach().numpy()))
+    cost = linear_program(points.detach().numpy(), a.detach().numpy(), b.detach().numpy())
+    return torch.tensor(cost, dtype=torch.float64)
 
 
 def linear_program(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -46,13 +47,14 @@ def linear_program(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
             "letters, or letters on a line"
         )
     cost = np.linalg.norm(x[:, None] - y[None], axis=-1)
+    unit = float(cost.max()) or 1.0  # the solver's tolerances are absolute
     rows, columns = sparse.kron(sparse.eye(n), np.ones((1, m))), sparse.kron(np.ones((1, n)), sparse.eye(m))
     marginals = sparse.vstack([rows, columns]).tocsr()[:-1]
     # Total masses agree up to rounding: one equation follows from the others and would make the program infeasible.
-    found = optimize.linprog(cost.ravel(), A_eq=marginals, b_eq=np.concatenate([a, b])[:-1])
+    found = optimize.linprog(cost.ravel() / unit, A_eq=marginals, b_eq=np.concatenate([a, b])[:-1])
     if not found.success:
         raise ValueError(f"Wasserstein1: the linear program failed ({found.message}); do both laws have mass one?")
-    return float(found.fun)
+    return float(found.fun) * unit
 
 
 def lipschitz_maximum(

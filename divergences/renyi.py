@@ -10,12 +10,14 @@ is its conjugate, so no saddle of the equation, but a bound of its own (:meth:`R
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import Divergence, InnerSolution, WeightedPoints
+from divergences.gaussians import Gaussian
+from divergences.lines import Line
 from divergences.parametric import LARGEST_ORDER, Alpha, phi
 from divergences.roots import multiplier, scores
 
@@ -73,17 +75,19 @@ class Renyi(Divergence):
         r"""Return D(q, p), shape (), from log q/p on a finite alphabet or a quadrature rule, on which q has mass one.
 
         With :math:`K = \mathbb E_q\varphi(a-1, \log q/p)` it is :math:`\log(1 + (a-1)K)/(a-1)`, smooth through a = 1;
-        away from there in logarithms.
+        where the power is far from 1 in logarithms.
 
         Args:
             log_ratio: shape (N,).
             p: the particles.
         """
         b = self.order - 1
-        if abs(b) > 0.1:
-            return log_mean_exp(self.order * log_ratio, p) / b
         moment = p.mean(torch.where(log_ratio == -torch.inf, 0.0, log_ratio.exp() * phi(b, log_ratio)))
-        return torch.log1p(b * moment) / b if b else moment
+        if not b:
+            return moment
+        logs = log_mean_exp(self.order * log_ratio, p)
+        near = logs.abs() < 0.5
+        return torch.where(near, torch.log1p(b * torch.where(near, moment, 0.0)), logs) / b
 
     def variational_bound(
         self, v_data: Tensor, v: Tensor, data: WeightedPoints | None = None, p: WeightedPoints | None = None
@@ -107,10 +111,59 @@ class Renyi(Divergence):
             left = v_data.mean() if data is None else data.mean(v_data)
         return left - log_mean_exp(self.order * v, p)
 
-    def exact(self, q: Any, p: Any) -> Tensor:
-        """Return D(q, p) of two laws from their alpha divergence, wherever that has an exact value."""
-        b, of_alpha = self.order - 1, Alpha(self.order).exact(q, p)
-        return torch.log1p(self.order * b * of_alpha) / b if b else of_alpha
+    # Exact values, by logarithms of the power alone: it underflows where laws are far apart, and D is finite.
+
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor:
+        """Return the closed form."""
+        return gaussians.renyi(self.order, q, p)
+
+    def between_letters(self, points: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return the logarithm of the sum of powers over a - 1; near 0 by Alpha's integrand, which does not cancel."""
+        return self._of_power(torch.logsumexp(self._log_power(log_q, log_p), 0), self._alpha(log_q, log_p).sum())
+
+    def on_a_line(self, line: Line) -> Tensor:
+        """Return the same by quadrature of the power over its largest value, around which the rule is refined."""
+        if self.order == 1:
+            return line.integral(lambda x: self._alpha(line.log_q(x), line.log_p(x)), "Renyi")
+
+        def log_power(x: Tensor) -> Tensor:
+            return self._log_power(line.log_q(x), line.log_p(x))
+
+        left, right = line.breaks[0], line.breaks[-1]
+        for _ in range(4):
+            t = torch.linspace(float(left), float(right), 4001, dtype=torch.float64)
+            values = log_power(line.point(t)) + line.jacobian(t).log()
+            best, step = t[values.argmax()], (right - left) / 2000
+            left, right = best - step, best + step
+        top = values.max()
+        if not bool(top.isfinite()):  # no common mass, or mass of q where p has none
+            return top / (self.order - 1)
+        around = 2.0 ** torch.arange(-20, 3, dtype=torch.float64)
+        breaks = torch.cat([line.breaks, best - around, best + around])
+        refined = line._replace(breaks=breaks.clamp(line.breaks[0], line.breaks[-1]).unique())
+        log_total = top + refined.integral(lambda x: (log_power(x) - top).exp(), "Renyi").log()
+        if abs(float(log_total)) > 0.5:
+            return log_total / (self.order - 1)
+        return self._of_power(log_total, Alpha(self.order).on_a_line(line))
+
+    def _alpha(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        return Alpha(self.order).integrand(log_q, log_p)
+
+    def _log_power(self, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """Return log q^a p^(1-a), elementwise: -inf where q = 0, or p = 0 and a < 1; inf where p = 0 < q and a > 1."""
+        nothing = (log_q == -torch.inf) | ((log_p == -torch.inf) & (self.order <= 1))
+        a, log_q, log_p = self.order, torch.where(nothing, 0.0, log_q), torch.where(nothing, 0.0, log_p)
+        return torch.where(nothing, -torch.inf, a * log_q + (1 - a) * log_p)
+
+    def _of_power(self, log_power: Tensor, alpha: Tensor) -> Tensor:
+        """Return D from the logarithm of the power's integral, or from Alpha's value where that is near 0."""
+        b = self.order - 1
+        if not b:
+            return alpha
+        near = log_power.abs() < 0.5
+        return torch.where(
+            near, torch.log1p(self.order * b * torch.where(near, alpha, 0.0)) / b, torch.where(near, 1.0, log_power) / b
+        )
 
     # The dual, up to order 1.
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from divergences import gaussians
 from divergences.base import WeightedPoints
-from divergences.clouds import clouds, common_type
+from divergences.clouds import clouds, common_type, standardised
+from divergences.gaussians import Gaussian
 from divergences.one_dimensional import TransportCost, line_transport
 
 MOST = 2**20
@@ -56,13 +58,19 @@ class SlicedWasserstein(TransportCost):
         """Show order, directions and seed."""
         return f"{super().extra_repr()}, directions={self.directions}, seed={self.seed}"
 
+    def between_gaussians(self, q: Gaussian, p: Gaussian) -> Tensor | None:
+        """Return the mean over the directions at order 2; None at others."""
+        theta = bases(len(q.mean), self.directions, self.seed).to(q.mean)
+        return gaussians.sliced_wasserstein2_squared(q, p, theta) if self.order == 2 else None
+
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return the mean over directions, shape (), from both particle clouds."""
         x, y, a, b = clouds("SlicedWasserstein", q, p)
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
+        x, y, unit = standardised(x, y)
         theta = bases(x.shape[1], self.directions, self.seed).to(x)
         cost = line_transport(theta @ x.mT, theta @ y.mT, self.order, None if equal else (a, b))
-        return cost.mean().to(common_type(q, p))
+        return (cost.mean() * unit**self.order).to(common_type(q, p))
 
 
 @torch.compiler.assume_constant_result

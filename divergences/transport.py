@@ -2,6 +2,7 @@ r"""Divergences that feel the geometry of the space, in powers of the unit of th
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from divergences import gaussians
 from divergences.base import Divergence, InnerSolution, WeightedPoints
-from divergences.clouds import clouds, common_type, root
-from divergences.exact import Line
+from divergences.clouds import clouds, common_type, root, squared_distances, standardised
 from divergences.extras import required
+from divergences.lines import Line
 from divergences.programs import transport_cost
 
 
@@ -137,6 +138,12 @@ class Sinkhorn(Divergence):
         backend = "" if self.backend == "tensorized" else f", backend={self.backend}"
         return f"p={self.p}, blur={self.blur:g}, scaling={self.scaling:g}{reach}{backend}"
 
+    def rescaled(self, scale: float) -> Sinkhorn:
+        """Return it with blur and reach multiplied by scale."""
+        twin = copy.copy(self)
+        twin.blur, twin.reach = scale * self.blur, None if self.reach is None else scale * self.reach
+        return twin
+
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return S(q, p) from both particle clouds, in (unit of the data)**p."""
         x, y, a, b = clouds("Sinkhorn", q, p)
@@ -170,23 +177,32 @@ class Sinkhorn(Divergence):
             raise ValueError(
                 f"sinkhorn: masses differ, {a.sum().item():.6g} and {b.sum().item():.6g}: normalise the weights"
             )
+        x, y, scale = standardised(x, y)
+        unit = float(scale)
+        blur, reach = self.blur / unit, None if self.reach is None else self.reach / unit
         everything = torch.cat([x, y]).detach()
         spread = float((everything.amax(0) - everything.amin(0)).norm())
         # Annealing starts at half the diameter, where plans are still all but flat: the rounds above, a seventh of all,
         # change nothing, while from a quarter on mass no longer finds its way between far clusters of unequal shares.
         # The start must not be zero; where mass may be given up it is the diameter, and above reach and blur too, or
         # unequal masses end up as far off as 98 %.
-        start = max(spread / 2, self.blur) if self.reach is None else max(spread, 4 * self.blur, 4 * self.reach)
+        start = max(spread / 2, blur) if reach is None else max(spread, 4 * blur, 4 * reach)
         loss = SamplesLoss(
             "sinkhorn",
             p=self.p,
-            blur=self.blur,
-            reach=self.reach,
+            blur=blur,
+            reach=reach,
             scaling=self.scaling,
             diameter=start,
             backend=self.backend,
+            cost=self._cost if self.backend == "tensorized" else None,  # KeOps takes differences, as we do
         )
-        return loss(a, x, b, y)
+        return loss(a, x, b, y) * unit**self.p
+
+    def _cost(self, x: Tensor, y: Tensor) -> Tensor:
+        r"""Return :math:`|x-y|^p/p`: geomloss's own takes every distance below 1e-4 for 1e-4, and cancels digits."""
+        squared = squared_distances(x, y)
+        return root(squared) if self.p == 1 else squared / 2
 
     def slope_factor(self) -> float:
         r"""Return the true slope over that of geomloss: :math:`(\rho+\epsilon)/(\rho+\epsilon/2)`, or 1 if balanced.
@@ -197,8 +213,8 @@ class Sinkhorn(Divergence):
         """
         if self.reach is None:
             return 1.0
-        rho, epsilon = self.reach**self.p, self.blur**self.p
-        return (rho + epsilon) / (rho + epsilon / 2)
+        share = (self.blur / self.reach) ** self.p
+        return (1 + share) / (1 + share / 2)
 
 
 class _Sinkhorn(torch.autograd.Function):

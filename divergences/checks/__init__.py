@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from divergences.base import Divergence
-from divergences.checks import alphabet, dual, primal
+from divergences.checks import alphabet, dual, primal, samples
 from divergences.checks.running import CheckError, Laws, parametrize, run
 
 __all__ = ["CheckError", "check_divergence", "divergence_laws", "parametrize_with_laws"]
@@ -32,6 +32,7 @@ def divergence_laws(divergence: Divergence) -> Laws:
     yield from alphabet.laws(divergence)
     yield from dual.laws(divergence)
     yield from primal.laws(divergence)
+    yield from samples.laws(divergence)
 
 
 def check_divergence(divergence: Divergence) -> None:

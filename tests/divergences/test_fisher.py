@@ -83,11 +83,17 @@ def test_over_all_functions_it_is_the_root_of_twice_the_triangular_discriminatio
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_the_inner_maximum_is_that_of_a_search(k, ridge):
-    """max over w of a difference of means under a bound on second moments, by sequential programming."""
+    """max over w and c of a difference of means of wx + c under a bound on second moments, by sequential programs."""
     q, p, features = simplex(K, 1), simplex(K, 2), np.random.default_rng(k).standard_normal((K, k))
-    moment = features.T @ (features * ((q + p) / 2)[:, None])
-    moment = moment + ridge * np.trace(moment) / k * np.eye(k)
-    delta = (q - p) @ features
+    spread = (
+        np.cov(features.T, aweights=(q + p) / 2, ddof=0).trace()
+        if k > 1
+        else np.cov(features[:, 0], aweights=q + p, ddof=0)
+    )
+    affine = np.concatenate([features, np.ones((K, 1))], 1)
+    moment = affine.T @ (affine * ((q + p) / 2)[:, None])
+    moment[:k, :k] += ridge * spread / k * np.eye(k)
+    delta = (q - p) @ affine
     found = optimize.minimize(
         lambda w: -w @ delta, delta, jac=lambda w: -delta, method="SLSQP", options={"ftol": 1e-15, "maxiter": 500},
         constraints={"type": "ineq", "fun": lambda w: 1 - w @ moment @ w, "jac": lambda w: -2 * moment @ w},
@@ -109,16 +115,17 @@ def test_phi_climbs_to_the_maximum_over_all_functions():
     exact = math.sqrt(2 * ((q - p) ** 2 / (q + p)).sum())
     assert exact - 1e-6 < float(game.scalar(letters(q), game.sample(0)).detach()) <= exact + 1e-12
     learned, best = game.metric.network.features.detach().numpy()[:, 0], (q - p) / (q + p)
+    learned = learned - learned @ (q + p) / 2  # D is blind to a constant
     cosine = abs(learned @ (best * (q + p))) / math.sqrt((learned**2 @ (q + p)) * (best**2 @ (q + p)))
     assert cosine == pytest.approx(1, abs=1e-5)
 
 
 def test_between_gaussians_by_moments():
-    """On the line with features x: |m1 - m2| / sqrt of the mean of second moments; two when separate and centred."""
+    """On the line with features x: |m1 - m2| over the deviation of the mixture; two when nothing else is in it."""
     z = torch.special.ndtri((torch.arange(2000.0) + 0.5) / 2000)[:, None]
     second = float(z.square().mean())
     got = float(at(FisherIPM(0.0), 1.0 + 0.5 * z, -0.4 + 2 * z))
-    exact = 1.4 / math.sqrt((1 + 0.25 * second + 0.16 + 4 * second) / 2)
+    exact = 1.4 / math.sqrt((0.25 * second + 4 * second) / 2 + 0.7**2)
     assert got == pytest.approx(exact, rel=1e-12)
     assert float(at(FisherIPM(0.0), torch.ones(3, 1), -torch.ones(2, 1))) == pytest.approx(2, rel=1e-14)
 
