@@ -23,6 +23,12 @@ Draws = Mapping[str, Tensor]
 """Random tensors by purpose."""
 
 
+def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:
+    """Return what was drawn for a part, by purpose."""
+    start = f"{part}/"
+    return {key.removeprefix(start): value for key, value in draws.items() if key.startswith(start)}
+
+
 class Solution(NamedTuple):
     """The inner minimum with its three terms and the mass of q (None: one), float64 scalars.
 
