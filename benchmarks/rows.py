@@ -133,7 +133,7 @@ def univariate(name: str) -> Reader:
     """Return a reader of the fit's errors against the quadrature optimum."""
 
     def read(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
-        from se_framework.evaluation.evaluate import held_out_value
+        from se_framework.evaluation.held_out import held_out_value
 
         mean, std, least = optimum(name)  # takes seconds: not before it is needed
         x = assembly.sample(1_000_000, seed=1).double()
@@ -151,7 +151,7 @@ def wasserstein(truth: float) -> Reader:
     """Return a reader of the relative error of the estimated W1."""
 
     def read_w1(assembly: Any, found: dict[str, Any]) -> dict[str, float]:
-        from se_framework.evaluation.evaluate import held_out_value
+        from se_framework.evaluation.held_out import held_out_value
 
         value = held_out_value(assembly, 200_000, seed=1)["value"]
         return {"W1": value, "W1_error_percent": 100 * (value / truth - 1)}

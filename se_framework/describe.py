@@ -45,6 +45,10 @@ def describe(assembly: Assembly) -> str:
     views = [player.view for player in assembly.state.players]
     if any(v is not None and not v.surrogate and type(v) is not type(divergence) for v in views):
         lines.append("  The players see v through different divergences: not a saddle of one scalar.")
+    for name, _, other in equation.summands():
+        for role in equation.roles():
+            if (seen := other.seen_by(role)) is not None:
+                lines.append(f"  {role.name} sees plus.{name} through {show(seen)}: not a saddle of one scalar.")
     lines += ["", *stage_lines(assembly)] if assembly.course is not None else []
     lines += ["", f"Player steps: {assembly.state.execution.describe()}"]
     lines += ["", f"Legality: {len(RULES)} rules checked ({', '.join(RULES)})"]

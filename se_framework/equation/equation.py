@@ -4,10 +4,10 @@ r"""The Standard Equation, the one scalar behind every method here.
     \min_\theta\;\max_\phi\;\min_q\;\;
     -\alpha\,H(q) \;+\; \beta\,D(q, p_\theta) \;-\; \mathbb E_q[f_\phi] \;+\; \mathbb E_{p_d}[f_\phi]
 
-p_theta is the *model*, f_phi the *metric*, D the *divergence*, q the *auxiliary* distribution and p_d the data
-(Hu and Xing, "Toward a 'Standard Model' of Machine Learning", 2022, with a learnable metric). :class:`StandardEquation`
-binds one object to each symbol. Its value, with q at its minimum, is the scalar that theta descends and phi ascends;
-a method (a GAN, a flow, ...) is a choice of the objects. Equations that share theta may be added with weights.
+p_theta is the *model*, f_phi the *metric*, D the *divergence*, q the *auxiliary* and p_d the data (Hu and Xing, "Toward
+a 'Standard Model' of Machine Learning", 2022, with a learnable metric). :class:`StandardEquation` binds one object to
+each symbol. Its value, with q at its minimum, is the scalar that theta descends and phi ascends; a method (a GAN, a
+flow, ...) is a choice of the objects. Equations that share theta may be added with weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from divergences.base import Absent, Divergence
 from models.base import Model, Stream
 from models.laws import Particles
 from se_framework.equation import legality
-from se_framework.equation.auxiliary import Auxiliary, Draws, InnerProblem
+from se_framework.equation.auxiliary import Auxiliary, Draws, InnerProblem, drawn_for
 from se_framework.equation.metric import Metric
 from se_framework.equation.modes import evaluating
 from se_framework.equation.roles import Role, roles_of
@@ -93,6 +93,7 @@ class StandardEquation(nn.Module):
         self.weights = {name: float(weight) for name, (weight, _) in plus.items()}
         owners = [own for _, own in self.equations()]  # asked once, not in every step
         self.uses_samples = any(own.auxiliary.needs_samples(own.divergence) for own in owners)
+        self._seen: dict[str, Divergence | None] = {}
         self._draws_more = any(own.auxiliary.draws_itself for own in owners)
 
     # -- the parts ----------------------------------------------------------------------------------------------------
@@ -128,6 +129,12 @@ class StandardEquation(nn.Module):
             return view
         free = self.metric is not None and self.metric.function_class == "unrestricted"
         return view if free and self.alpha == 0 and self.auxiliary.takes_views and self.auxiliary.free_mass else None
+
+    def seen_by(self, role: Role | None) -> Divergence | None:
+        """Return :meth:`view`, asked once for every role: steps read it; None for nobody's view."""
+        if role is not None and role.name not in self._seen:
+            self._seen[role.name] = self.view(role)
+        return None if role is None else self._seen[role.name]
 
     def with_parts(self, other: Callable[[nn.Module], nn.Module]) -> StandardEquation:
         """Return the equation of other parts: each is what ``other`` makes of it, all else is shared."""
@@ -225,7 +232,7 @@ class StandardEquation(nn.Module):
         reads = self.auxiliary.minimum_reads_data
         minimum = self.auxiliary.minimum(self.inner_problem(data, p, divergence, reads, draws, name), role)
         for key, weight, other in self.summands():
-            minimum = minimum + weight * other.minimum(data, p, None, role, draws, key)
+            minimum = minimum + weight * other.minimum(data, p, other.seen_by(role), role, draws, key)
         return minimum
 
     def parts(
@@ -245,7 +252,7 @@ class StandardEquation(nn.Module):
             data: particles of p_d.
             p: particles of p_theta; None where the equation needs none.
             divergence: another *view* of the same critic output v; by default the equation's own D.
-            role: whose step it is; None for nobody's.
+            role: whose step it is, who sees every summand through its own view; None for nobody's.
             draws: what :meth:`draws` returned; None where no part draws but the model.
             name: of this equation in the sum that drew.
         """
@@ -256,7 +263,7 @@ class StandardEquation(nn.Module):
         else:
             f_data = data.mean(self.f(problem.v_data, divergence))
         for key, weight, other in self.summands():
-            their_minimum, their_f = other.parts(data, p, None, role, draws, key)
+            their_minimum, their_f = other.parts(data, p, other.seen_by(role), role, draws, key)
             minimum, f_data = minimum + weight * their_minimum, f_data + weight * their_f
         return minimum, f_data
 
@@ -292,9 +299,3 @@ class StandardEquation(nn.Module):
             )
         with evaluating(self):
             return self.auxiliary.log_ratio(x, self.metric.log_ratio(x, context), self.inner_problem(data, p))
-
-
-def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:
-    """Return what was drawn for a part, by purpose."""
-    start = f"{part}/"
-    return {key.removeprefix(start): value for key, value in draws.items() if key.startswith(start)}

@@ -1,8 +1,4 @@
-r"""Evaluation of a trained equation: the data's scores, and the dual's value on held-out data.
-
-The held-out value of T says how far p_theta is from p_d *as this metric sees it*: with an unrestricted metric it is a
-lower bound of :math:`\beta D(p_d, p_\theta)`, tight at the optimal critic.
-"""
+"""Evaluation of a trained equation: the data's scores, and the value of its scalar on held-out data."""
 
 from __future__ import annotations
 
@@ -13,25 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from models.laws import Particles
 from se_framework.assembly import Assembly, EnsembleAssembly
-from se_framework.equation.equation import StandardEquation
 from se_framework.equation.modes import evaluating
-from se_framework.equation.units import cost_factor, total_shift
 from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.evaluation.held_out import held_out_value
 from se_framework.evaluation.scores import scores
-from se_framework.randomness import Stream
 from se_framework.runs.directory import LOSS
-from se_framework.training.draws import Draws, in_type, like
+from se_framework.training.draws import like
 from se_framework.training.state import TrainState
 
 Result = TypeVar("Result")
-CHUNKS = 10
-"""Parts of the sample whose spread gives a standard error where T is not a sum over examples."""
 SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
 """Every score there is; which of them a run has depends on its data and model."""
-PAIRWISE = 2000
-"""Points at most where D compares every pair: its time and memory grow with their square."""
 
 
 def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -81,60 +70,6 @@ def log_density(assembly: Assembly, x: Tensor, context: Tensor | None = None) ->
     labels = None if context is None else context.to(kind.device)
     with torch.no_grad(), evaluating(model):
         return model(labels).log_prob(points.to(kind.device)).double().cpu()
-
-
-def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
-    """Return T on held-out data and fresh samples, with standard error, what it is, n and seed."""
-    equation, data = assembly.equation, assembly.data
-    n = min(n, PAIRWISE) if any(own.auxiliary.compares_pairs(own.divergence) for _, own in equation.equations()) else n
-    kind = like(equation)
-    x = in_type(data.held_out(n, seed, kind.device), equation, kind)
-    stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
-    factor = cost_factor(equation, data)
-    with torch.no_grad(), evaluating(equation, seed=seed):
-        draws = equation.draws(len(x.x), stream, x.context)
-        value, error = _value_and_error(equation, x, equation.particles(draws, x.context), draws)
-    scale = 1.0 if factor is None else factor
-    entry = {"value": value * scale + total_shift(equation, data), "n": len(x.x), "seed": seed}
-    if error is not None:
-        entry["se"] = error * scale
-    unit = equation.auxiliary.unit(equation.divergence)
-    return entry | {"bound": bound(equation), "unit": unit + (", standardised" if factor is None else "")}
-
-
-def bound(equation: StandardEquation) -> str:
-    """Return what the held-out value of T is, in words, summand by summand: each auxiliary says it of its own."""
-    own = equation.auxiliary.meaning(equation.divergence, equation.metric, equation.alpha)
-    more = "".join(f" + {weight:g} x ({bound(other)})" for _, weight, other in equation.summands())
-    return own + more
-
-
-def _value_and_error(
-    equation: StandardEquation, data: Particles, p: Particles | None, draws: Draws
-) -> tuple[float, float | None]:
-    """Return T and its standard error: by the spread of examples where T is a mean over them, else by that of chunks.
-
-    The error is None where there are too few examples to tell.
-    """
-    total, n = equation.terms(data, p, draws).total, len(data.x)
-    weighted = p is not None and p.log_weights is not None
-    if not equation.weights and not weighted and n > 1:
-        problem = equation.inner_problem(data, p, draws=draws)
-        if problem.v is not None and problem.v_data is not None:
-            problem = problem._replace(v=problem.v.double(), v_data=problem.v_data.double())
-            values = equation.auxiliary.values(problem)
-            if values is not None:
-                f = equation.f(problem.v_data)  # type: ignore[arg-type]
-                return total, float((f.var() / len(f) + values.var() / len(values)).sqrt())
-    chunks = min(CHUNKS, n // 2)
-    if weighted or chunks < 2:
-        return total, None
-    found = []
-    for i in range(chunks):
-        part = None if p is None else p.rows(slice(i, None, chunks))
-        share = {name: t[i::chunks] if t.dim() and len(t) == n else t for name, t in draws.items()}
-        found.append(equation.terms(data.rows(slice(i, None, chunks)), part, share).total)
-    return total, float(torch.tensor(found, dtype=torch.float64).std() / chunks**0.5)
 
 
 def chosen_name(found: dict[str, dict[str, Any]], name: str | None) -> str:

@@ -124,7 +124,7 @@ def _not_finite(
     if state.advances:
         equation.advance(batch, p, player.role, draws)
     for name, part in equation.equations():
-        view, where = (player.view, "") if part is equation else (None, f" of plus.{name}")
+        view, where = (player.view, "") if part is equation else (part.seen_by(player.role), f" of plus.{name}")
         problem = part.inner_problem(batch, p, view, draws=draws, name=name)
         yield from _rows(f"the metric{where} on samples", problem.v)
         yield from _rows(f"the metric{where} on data", problem.v_data)

@@ -147,9 +147,9 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
     """
     mover = next((player for player in state.players if player.role.moves_samples), None)
     for key, equation in state.equation.equations():
-        name, view = ("", mover.view if mover else None) if key == OWN else (f" of plus.{key}", None)
         if mover is None or equation.metric is None or not equation.auxiliary.has_scores:
             continue
+        name, view = ("", mover.view) if key == OWN else (f" of plus.{key}", equation.seen_by(mover.role))
         with torch.no_grad():
             problem = equation.inner_problem(batch, p, view)
         v, v_data = problem.v, problem.v_data

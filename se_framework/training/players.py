@@ -265,11 +265,13 @@ def check_shares(equation: StandardEquation, players: Sequence[Player]) -> None:
             )
         seen |= ids
     held = [(name, p) for name, p in equation.named_parameters() if p.requires_grad]
+    summands = [other for _, _, other in equation.summands()]
     held += [
         (f"{player.name}'s view.{name}", p)
         for player in players
-        if player.view is not None
-        for name, p in player.view.named_parameters()
+        for view in (player.view, *(other.seen_by(player.role) for other in summands))
+        if view is not None
+        for name, p in view.named_parameters()
         if p.requires_grad
     ]
     for name, parameter in held:

@@ -22,7 +22,7 @@ from se_framework.data import DequantizedDigits, Digits, GaussianMixture, Gaussi
 from se_framework.errors import DataError, NonFiniteError, RunDirectoryError
 from se_framework.evaluation import densities
 from se_framework.evaluation import frechet as fr
-from se_framework.evaluation.evaluate import _value_and_error, held_out_value
+from se_framework.evaluation.held_out import held_out_value, value_and_error
 from se_framework.evaluation.scores import modes, scores, sliced_w2, unit_directions, w2
 from se_framework.pictures.plots import curves, image_grid, picture
 
@@ -200,7 +200,7 @@ def test_the_standard_error_is_that_of_a_mean_over_examples():
     equation, data, p = clouds(Dual())
     with torch.no_grad():
         v, u = equation.metric(data.x), equation.metric(p.x).exp()
-        value, error = _value_and_error(equation, data, p, {})
+        value, error = value_and_error(equation, Moons(), data, p, {})
     assert value == pytest.approx(float(v.mean() - (u - 1).mean()), abs=1e-14)  # forty numbers of order one
     assert error == pytest.approx(float((v.var() / 40 + u.var() / 40).sqrt()), rel=1e-12)
 
@@ -210,7 +210,7 @@ def test_the_standard_error_of_what_is_no_mean_is_that_of_ten_parts():
     equation, data, p = clouds(Dual(normalised=True))
     with torch.no_grad():
         v, w = equation.metric(data.x), equation.metric(p.x)
-        error = _value_and_error(equation, data, p, {})[1]
+        error = value_and_error(equation, Moons(), data, p, {})[1]
     parts = torch.stack([v[i::10].mean() - w[i::10].logsumexp(0) + math.log(4) for i in range(10)])
     assert error == pytest.approx(float(parts.std() / 10**0.5), rel=1e-12)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from divergences import GAN, KL, CrossEntropy, Surrogate, Wasserstein1
+from divergences import GAN, KL, Alpha, CrossEntropy, Neyman, Pearson, Surrogate, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Particles
 from se_framework import R1, Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState, train
 from se_framework.assembly import assembly_of
@@ -16,6 +16,7 @@ from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.randomness import Stream
 from se_framework.training.draws import draw_step, step_stream
 from se_framework.training.objective import objective
+from se_framework.training.players import make_players
 from tests.support.parts import Chain
 
 DEFAULT_DTYPE = torch.float64
@@ -157,3 +158,47 @@ def test_a_summand_joins_any_experiment_from_the_command_line():
     assert "+ 1 (-beta D*_p(f/beta) + E_pd f)   plus.kl: alpha 0, KL(), Dual(normalised=False)" in describe(assembly)
     bound = evaluate(assembly, n=200)["held_out_value"]["bound"]
     assert bound == "estimate of beta CrossEntropy(p_d, p_theta) + 1 x (lower bound of beta KL(p_d, p_theta))"
+
+
+def heavy_sum(divergence, **settings):
+    """Return the sum of W1's dual and, with weight 0.3, of one whose gradients have infinite variance; its metric."""
+    model, _, _, w1 = parts()
+    metric = Metric(MLPCritic((2,), width=8))
+    heavy = StandardEquation(model=model, divergence=divergence, auxiliary=Dual(), metric=metric, **settings)
+    own = {"divergence": w1.divergence, "auxiliary": w1.auxiliary, "metric": w1.metric}
+    return StandardEquation(model=model, **own, plus={"heavy": (0.3, heavy)}), metric
+
+
+@pytest.mark.parametrize("heavy", [Pearson, Neyman, KL, lambda: Alpha(2.0)], ids=["pearson", "neyman", "kl", "alpha"])
+def test_phi_sees_every_summand_through_the_dual_with_finite_gradients_and_theta_sees_d(heavy):
+    """As alone: phi ascends on E_pd log s(v) + E_p log(1 - s(v)) with s the sigmoid, by hand; theta on D's conjugate."""
+    torch.manual_seed(0)
+    divergence = heavy()
+    total, metric = heavy_sum(divergence, beta=2.0)
+    state, x = TrainState(total), Particles(torch.randn(32, 2))
+    phi, theta = state.player("phi"), state.player("theta")
+    draws = draw_step(total, (), x, step_stream(0, 0, "phi", 0, x.x))
+    y = total.particles(draws).x
+    loss = objective(total, phi, (), draws)[0]
+    log_sigmoid = torch.nn.functional.logsigmoid
+    by_hand = -0.3 * 2.0 * (log_sigmoid(metric(x.x)).mean() + log_sigmoid(-metric(y.detach())).mean())
+    for parameter in metric.parameters():
+        got, want = (torch.autograd.grad(t, parameter, retain_graph=True)[0] for t in (loss, by_hand))
+        torch.testing.assert_close(got, want, atol=1e-13, rtol=1e-10)
+    loss = objective(total, theta, (), draws)[0]
+    w1 = -total.metric(y).mean()
+    by_hand = w1 - 0.3 * 2.0 * divergence.conjugate(metric(y)).mean()
+    for parameter in total.model.parameters():
+        got, want = (torch.autograd.grad(t, parameter, retain_graph=True)[0] for t in (loss, by_hand))
+        torch.testing.assert_close(got, want, atol=1e-13, rtol=1e-10)
+
+
+def test_a_heavy_summand_trains_where_it_trains_alone():
+    """Pearson's e^(2v) on clouds twelve apart: without the view phi's loss is inf after some rounds."""
+    torch.manual_seed(0)
+    total, metric = heavy_sum(Pearson())
+    adam = {"optimizer": lambda p: torch.optim.Adam(p, lr=0.05)}
+    still = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.0)}
+    state = TrainState(total, make_players(total, phi=adam, theta=still))
+    train(state, torch.randn(256, 2) + 12, rounds=60, batch_size=64, log_every=0, progress=False)
+    assert state.round == 60 and all(bool(p.isfinite().all()) for p in metric.parameters())

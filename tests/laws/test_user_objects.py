@@ -19,7 +19,7 @@ from se_framework.equation.legality import Choice, check
 from se_framework.equation.metric import Metric
 from se_framework.equation.units import cost_factor, in_user_units, total_shift
 from se_framework.errors import IncompatibleError
-from se_framework.evaluation.evaluate import bound
+from se_framework.evaluation.held_out import bound
 from se_framework.training.players import make_players
 
 DEFAULT_DTYPE = torch.float64

@@ -133,7 +133,7 @@ def _(plant):
 
         return wrong
 
-    plant.everywhere("se_framework.evaluation.evaluate.bound", make)
+    plant.everywhere("se_framework.evaluation.held_out.bound", make)
 
 
 STANDARD_ERROR = f"{SCORES}::test_the_standard_error_is_that_of_a_mean_over_examples"
@@ -147,8 +147,8 @@ def _(plant):
 
 @mutation("standard error not divided by the root of the count", STANDARD_ERROR)
 def _(plant):
-    plant.wrap("se_framework.evaluation.evaluate._value_and_error", lambda own: lambda equation, data, *rest: (
-        lambda value, error: (value, error * len(data.x) ** 0.5))(*own(equation, data, *rest)))  # fmt: skip
+    plant.wrap("se_framework.evaluation.held_out.value_and_error", lambda own: lambda equation, data, x, *rest: (
+        lambda value, error: (value, error * len(x.x) ** 0.5))(*own(equation, data, x, *rest)))  # fmt: skip
 
 
 @mutation("parts that give a standard error overlap", CHUNKED)

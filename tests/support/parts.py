@@ -184,7 +184,7 @@ class Said(OwnStep):
     def meaning(self, divergence, metric, alpha):
         return "lower bound of chi squared, by hand"
 
-    def unit(self, divergence):
+    def unit(self, divergence, metric):
         return "squared surprise"
 
 

@@ -1,6 +1,6 @@
 """The auxiliary distribution q: one file for each way in which the minimum over q is taken."""
 
-from se_framework.equation.auxiliary.base import Auxiliary, Draws, InnerProblem, Solution
+from se_framework.equation.auxiliary.base import Auxiliary, Draws, InnerProblem, Solution, drawn_for
 from se_framework.equation.auxiliary.dual import Dual
 from se_framework.equation.auxiliary.primal import Embedded, Empirical, Primal
 from se_framework.equation.auxiliary.tilted import Tilted
@@ -9,4 +9,5 @@ from se_framework.equation.auxiliary.transported import Transported
 __all__ = [
     "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution", "Tilted",
     "Transported",
+    "drawn_for",
 ]  # fmt: skip

@@ -23,6 +23,12 @@ Draws = Mapping[str, Tensor]
 """Random tensors by purpose."""
 
 
+def drawn_for(part: str, draws: Draws) -> dict[str, Tensor]:
+    """Return what was drawn for a part, by purpose."""
+    start = f"{part}/"
+    return {key.removeprefix(start): value for key, value in draws.items() if key.startswith(start)}
+
+
 class Solution(NamedTuple):
     """The inner minimum with its three terms and the mass of q (None: one), float64 scalars.
 
@@ -178,6 +184,10 @@ class Auxiliary(nn.Module, ABC):
         """Return the minimum particle by particle, shape (N,), where it is their mean under p, else None."""
         return None
 
+    def data_values(self, problem: InnerProblem) -> Tensor | None:
+        """Return the minimum example by example, shape (M,), where it (or what :meth:`values` lacks) is their mean."""
+        return None
+
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
         return v
@@ -197,10 +207,19 @@ class Auxiliary(nn.Module, ABC):
         """Return what the scalar's value on fresh data is: a bound of what, in which direction, or no bound."""
         return f"{self.scalar_name}, of which {type(self).__name__} declares no bound"
 
-    def unit(self, divergence: Divergence) -> str:
+    def cost_degree(self, divergence: Divergence, metric: nn.Module | None) -> float:
+        """Return k where data multiplied by s multiply the scalar by s ** k: by default that of D."""
+        return divergence.cost_degree
+
+    def unit(self, divergence: Divergence, metric: nn.Module | None) -> str:
         """Return what the scalar is counted in: by default what D is."""
-        degree = divergence.cost_degree
-        return divergence.unit if degree == 0 else "unit of the data" + ("" if degree == 1 else f" ** {degree:g}")
+        degree = self.cost_degree(divergence, metric)
+        return divergence.unit if degree == 0 else power("unit of the data", degree)
+
+
+def power(unit: str, degree: float) -> str:
+    """Return a unit to a power, in words."""
+    return unit if degree == 1 else f"{unit} ** {degree:g}"
 
 
 def target(divergence: Divergence, alpha: float) -> str:

@@ -86,6 +86,10 @@ class Dual(Auxiliary):
         """Return the link: v itself where the critic's output is a potential."""
         return "beta v" if divergence.critic_reads == "potential" else "beta l(v)"
 
+    def unit(self, divergence: Divergence, metric: nn.Module | None) -> str:
+        """Return that of D; a surrogate's losses have none."""
+        return "losses without a unit" if divergence.surrogate else super().unit(divergence, metric)
+
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return of what the value is a lower bound, and where it is none."""
         if divergence.surrogate:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from divergences.base import Divergence
-from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, scaled
+from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, power, scaled
 from se_framework.equation.roles import Role
 from se_framework.errors import IncompatibleError
 
@@ -58,7 +58,8 @@ class Primal(Auxiliary):
     def meaning(self, divergence: Divergence, metric: nn.Module | None, alpha: float) -> str:
         """Return of what the value is an estimate."""
         biased = divergence.primal_needs == "samples" and not getattr(divergence, "unbiased", False)
-        estimate = f"estimate of beta {type(divergence).__name__}(p_d, p_theta)"
+        laws = "e#p_d, e#p_theta" if self.embeds else "p_d, p_theta"
+        estimate = f"estimate of beta {type(divergence).__name__}({laws})"
         return estimate + ", biased upward by sampling" * biased
 
 
@@ -75,6 +76,13 @@ class Empirical(Primal):
     def evaluate(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`D(p_d, p_\theta)`."""
         return problem.divergence.primal(problem.data, problem.model(problem.data.context), problem.p)
+
+    def data_values(self, problem: InnerProblem) -> Tensor | None:
+        r"""Return :math:`-\beta\log p_\theta(x_i)` where D is declared to be cross-entropy (c = 0 of CE - c H)."""
+        if problem.divergence.entropy_weight != 0 or problem.divergence.primal_needs != "log_prob":
+            return None
+        data = problem.data
+        return -problem.beta * problem.model(data.context).log_prob(data.x)
 
 
 class Embedded(Primal):
@@ -95,3 +103,14 @@ class Embedded(Primal):
             raise IncompatibleError("this auxiliary needs an embedding f_phi: add metric=embedding")
         q, p = replace(problem.data, x=problem.v_data), replace(problem.p, x=problem.v)
         return problem.divergence.primal(q, None, p)
+
+    def cost_degree(self, divergence: Divergence, metric: nn.Module | None) -> float:
+        """Return that of D where the embedding is 1-Lipschitz and not bounded: only then it grows with the data."""
+        grows = getattr(metric, "function_class", "") == "1-Lipschitz by construction" and not metric.bounded  # type: ignore[union-attr]
+        return divergence.cost_degree if grows else 0.0
+
+    def unit(self, divergence: Divergence, metric: nn.Module | None) -> str:
+        """Return the unit of the data where the embedding grows with the data, else that of its own points."""
+        if self.cost_degree(divergence, metric) == divergence.cost_degree:
+            return super().unit(divergence, metric)
+        return power("unit of the embedding", divergence.cost_degree)

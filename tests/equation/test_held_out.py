@@ -1,0 +1,181 @@
+"""The held-out value: that of the one number that is printed, on the same points, in the user's units.
+
+Oracles are written from the formulas: critic outputs, log-densities, kernels and costs by hand in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from divergences import KL, MMD, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
+from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles
+from se_framework import Dual, Embedded, Empirical, Metric, StandardEquation, Tilted
+from se_framework.data import TensorData
+from se_framework.equation.units import in_user_units, unit_of
+from se_framework.evaluation import held_out
+from se_framework.evaluation.held_out import bound, held_out_value, value_and_error
+
+DEFAULT_DTYPE = torch.float64
+SCALE, N = 5.0, 60
+ROUNDING = 1e-12  # sums of sixty numbers of order ten
+
+
+def standardised(scale=SCALE, d=2, n=600) -> TensorData:
+    return TensorData(scale * torch.randn(n, d) + 7, standardize=True)
+
+
+def parts(model, kind):
+    """Return an equation of the kind, and its contributions in the user's units by hand: of data, and of particles."""
+    if kind == "w1":  # f = v scales with the data
+        metric = Metric(GroupSortCritic((2,), width=8))
+        e = StandardEquation(model=model, divergence=Wasserstein1(), auxiliary=Dual(), metric=metric)
+        return e, lambda x, y, s: (s * metric(x), -s * metric(y))
+    if kind == "kl":  # f = 1 + v in nats, conjugate e^v
+        metric = Metric(MLPCritic((2,), width=8))
+        e = StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=metric, beta=2.0)
+        return e, lambda x, y, s: (2 * metric(x), -2 * (metric(y).exp() - 1))
+    e = StandardEquation(model=model, divergence=CrossEntropy(), auxiliary=Empirical(), alpha=1.0)
+    return e, lambda x, y, s: (-model().log_prob(x) + 2 * math.log(s), torch.zeros(()))
+
+
+@pytest.mark.parametrize(("own", "more"), [("w1", "nll"), ("kl", "w1"), ("nll", "kl"), ("w1", "kl"), ("nll", None)])
+def test_value_and_error_of_a_sum_are_those_of_the_printed_scalar(own, more):
+    """Each summand in its own unit: 5 times a cost, plus log 5 per coordinate of a log-density; nats as they are."""
+    model, data = Affine((2,)), standardised()
+    model.load_state_dict({k: v + 0.3 for k, v in model.state_dict().items()})
+    first, of_first = parts(model, own)
+    other, of_other = parts(model, more) if more else (None, None)
+    plus = {"more": (0.1, other)} if other else None
+    keys = {"model": model, "divergence": first.divergence, "auxiliary": first.auxiliary, "metric": first.metric}
+    total = StandardEquation(**keys, alpha=first.alpha, beta=first.beta, plus=plus)
+    x = data.held_out(N, 0)
+    p = total.sample(len(x.x), torch.Generator().manual_seed(0))
+    s = float(torch.as_tensor(data.scale).flatten()[0])
+    data.scale = s  # of both coordinates alike
+    with torch.no_grad():
+        y = x.x if p is None else p.x
+        of_data, of_model = of_first(x.x, y, s)
+        if other:
+            a, b = of_other(x.x, y, s)
+            of_data, of_model = of_data + 0.1 * a, of_model + 0.1 * b
+        value, error = value_and_error(total, data, x, p, {})
+        row = in_user_units(total.terms(x, p), total, data)
+    assert value == pytest.approx(float(of_data.mean() + of_model.mean()), abs=ROUNDING)
+    assert next(v for k, v in row.items() if k.startswith("total")) == pytest.approx(value, abs=ROUNDING)
+    squares = of_data.var() / len(of_data) + (of_model.var() / len(of_model) if of_model.dim() else 0)
+    assert error == pytest.approx(float(squares.sqrt()), rel=1e-10)
+
+
+def test_a_sum_with_what_is_no_mean_has_the_spread_of_parts_in_the_users_units():
+    """W1 in the user's unit plus the log-mean-exp of probability q, on every tenth example."""
+    model, data = Affine((2,)), standardised()
+    data.scale = SCALE
+    w1, of_w1 = parts(model, "w1")
+    metric = Metric(MLPCritic((2,), width=8))
+    dv = StandardEquation(model=model, divergence=KL(), auxiliary=Dual(normalised=True), metric=metric)
+    keys = {"model": model, "divergence": w1.divergence, "auxiliary": w1.auxiliary, "metric": w1.metric}
+    total = StandardEquation(**keys, plus={"dv": (0.5, dv)})
+    x = Particles(torch.randn(N, 2))
+    p = total.sample(N, torch.Generator().manual_seed(0))
+
+    def scalar(x, y):
+        a, b = of_w1(x, y, SCALE)
+        log_mean = metric(y).logsumexp(0) - math.log(len(y))
+        return float(a.mean() + b.mean() + 0.5 * (metric(x).mean() - log_mean))
+
+    with torch.no_grad():
+        value, error = value_and_error(total, data, x, p, {})
+        spread = torch.tensor([scalar(x.x[i::10], p.x[i::10]) for i in range(10)])
+        assert value == pytest.approx(scalar(x.x, p.x), abs=ROUNDING)
+    assert error == pytest.approx(float(spread.std() / 10**0.5), rel=1e-10)
+
+
+def test_particles_with_the_labels_of_the_examples_vary_together():
+    """f(x_i) and h*(f(y_i)) share a label: the variance is that of their sum, which here is less than of each."""
+    class Plain(torch.nn.Module):
+        has_context = True
+
+        def forward(self, x, context=None):
+            return x[:, 0]
+
+    equation = StandardEquation(model=Affine((1,)), divergence=KL(), auxiliary=Dual(), metric=Metric(Plain()))
+    labels = torch.arange(N) % 2
+    x, p = (Particles(labels[:, None] + 0.1 * torch.randn(N, 1)) for _ in range(2))
+    apart = value_and_error(equation, standardised(1.0, 1), x, p, {})[1]
+    with_labels = [Particles(q.x, context=labels) for q in (x, p)]
+    together = value_and_error(equation, standardised(1.0, 1), *with_labels, {})[1]
+    want = (x.x[:, 0] - p.x[:, 0].exp()).std() / N**0.5
+    assert together == pytest.approx(float(want), rel=1e-10) and together < apart
+
+
+def test_a_pairwise_summand_caps_the_number_of_points(monkeypatch):
+    """The model, the data and every other summand then have that many points."""
+    monkeypatch.setattr(held_out, "PAIRWISE", 30)
+    model, data = Affine((2,)), standardised(n=2000)
+    kl, _ = parts(model, "kl")
+    mmd = StandardEquation(model=model, divergence=MMD(), auxiliary=Empirical(), alpha=1.0)
+    keys = {"model": model, "divergence": kl.divergence, "auxiliary": kl.auxiliary, "metric": kl.metric}
+    for plus, n in (({"mmd": (1.0, mmd)}, 30), (None, 200)):
+        assembly = SimpleNamespace(equation=StandardEquation(**keys, plus=plus), data=data)
+        assert held_out_value(assembly, 1000, 0)["n"] == n
+
+
+# -- what the number is counted in -------------------------------------------------------------------------------------
+
+
+def embedded(divergence, network):
+    model = Affine((2,))
+    return StandardEquation(
+        model=model, divergence=divergence, auxiliary=Embedded(), metric=Metric(network), alpha=1.0
+    )
+
+
+def test_a_bounded_embedding_keeps_its_own_unit_and_a_lipschitz_one_has_the_datas():
+    """Sinkhorn of degree 2 on data times 5: a bounded embedding of the data is what it was, so nothing is scaled."""
+    data, x, y = standardised(), torch.randn(40, 2), torch.randn(40, 2) + 1
+    data.scale = SCALE
+    for network, factor, unit in (
+        (MLPEmbedding((2,), 3, bounded=True), 1.0, "unit of the embedding ** 2"),
+        (GroupSortEmbedding((2,), 4, width=8), SCALE**2, "unit of the data ** 2"),
+    ):
+        e = embedded(Sinkhorn(), network)
+        alone = float(Sinkhorn().primal(Particles(network(x)), None, Particles(network(y))).detach())
+        with torch.no_grad():
+            value, _ = value_and_error(e, data, Particles(x), Particles(y), {})
+        assert value == pytest.approx(factor * alone, rel=1e-9)
+        assert unit_of(e, data) == unit
+        assert bound(e) == "estimate of beta Sinkhorn(e#p_d, e#p_theta), biased upward by sampling"
+    e = embedded(MMD(), GroupSortEmbedding((2,), 4, width=8))
+    assert unit_of(e, data) == "squared kernel norm"
+
+
+def test_the_unit_of_a_sum_names_those_of_its_summands():
+    model = Affine((2,))
+    made = {k: parts(model, k)[0] for k in ("w1", "kl", "nll")}
+
+    def total(own, *more):
+        keys = {"model": model, "divergence": own.divergence, "auxiliary": own.auxiliary, "metric": own.metric}
+        return StandardEquation(**keys, alpha=own.alpha, plus={str(i): (0.5, e) for i, e in enumerate(more)})
+
+    equal, unequal = standardised(), standardised()
+    equal.scale, unequal.scale = 5.0, torch.tensor([1.0, 3.0])
+    assert unit_of(total(made["kl"], made["nll"]), equal) == "nats"
+    assert unit_of(total(made["kl"], made["w1"]), equal) == "nats + 0.5 x (unit of the data)"
+    assert unit_of(total(made["w1"]), unequal) == "unit of the data, standardised"
+    mixed = total(made["kl"], made["w1"])
+    assert unit_of(mixed, unequal) == "nats + 0.5 x (unit of the data, standardised)"
+    x = Particles(torch.randn(20, 2))
+    row = in_user_units(mixed.terms(x, mixed.sample(20)), mixed, unequal)
+    assert {"D", "0/D_standardised", "total_standardised"} <= set(row) and "total" not in row
+    hinge = StandardEquation(
+        model=model, divergence=Surrogate("hinge"), auxiliary=Dual(), metric=Metric(MLPCritic((2,), width=4))
+    )
+    assert unit_of(hinge, equal) == "losses without a unit"
+    tilted = StandardEquation(
+        model=model, divergence=KL(), auxiliary=Tilted(), metric=Metric(MLPCritic((2,), width=4)), alpha=0.5
+    )
+    assert unit_of(tilted, equal) == "nats"
