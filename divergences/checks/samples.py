@@ -158,7 +158,7 @@ def exact_in_any_unit(divergence: Divergence) -> None:
         if kind is Points:
             return Points(scale * (points + shift), q.log()), Points(scale * (points + shift), p.log())
         numbers = torch.tensor([[0.0, 1.0], [0.4, 1.1]], dtype=torch.float64)
-        return tuple(kind(scale * (loc + shift), scale * spread) for loc, spread in numbers)  # type: ignore[return-value]
+        return tuple(kind(scale * (loc + shift), scale * spread) for loc, spread in numbers)
 
     def value(of: Divergence, laws: tuple[Any, Any]) -> Tensor:
         return of.exact(*laws) - (of.exact(laws[0], laws[0]) if of.up_to_constant else 0.0)

@@ -127,7 +127,8 @@ def lines(verdict: Verdict, everything: bool) -> Iterator[str]:
         yield f"        {verdict.failure}"
     for c in verdict.comparisons:
         if everything or not c.holds:
-            yield f"        {c.label}: {c.error:.3g} {c.unit}, tolerance {c.tolerance:.3g}"
+            pair = "" if c.ours is None or c.theirs is None else f": ours {c.ours:.9g}, theirs {c.theirs:.9g}"
+            yield f"        {c.label}: {c.error:.3g} {c.unit}, tolerance {c.tolerance:.3g}{pair}"
 
 
 if __name__ == "__main__":

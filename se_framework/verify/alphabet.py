@@ -19,6 +19,12 @@ from se_framework.equation.auxiliary import Auxiliary, Dual
 from se_framework.equation.equation import StandardEquation, Terms
 from se_framework.equation.metric import Metric
 
+STATIONARY = 1e-7
+"""Slope in any score below which an ascent has converged: a tenth of what claims allow."""
+PROGRAMS = 200
+"""Tangents after which an ascent is given up."""
+BOX = 20.0
+"""How far from where the ascent ended scores are looked for."""
 DUALS = {"unnormalised q": Dual(), "probability q": Dual(normalised=True)}
 
 
@@ -114,7 +120,21 @@ def tilt(of: StandardEquation, data: np.ndarray, v: np.ndarray) -> np.ndarray:
 def best_critic(
     of: StandardEquation, data: np.ndarray, view: Any = None, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the scores at which phi's ascent on the scalar ends (L-BFGS on the equation's own value)."""
+    r"""Return the scores at which phi's ascent on the scalar ends, shape (K,).
+
+    By L-BFGS on the equation's own value. Where it ends with a slope, as at the kinks of a dual that is linear in
+    pieces (hinge), by linear programs: the scalar is concave there, hence below its tangents at all scores seen so far,
+    and the next scores are those at which the lowest tangent is highest (Kelley 1960). It ends where the two agree.
+
+    Args:
+        of: an equation whose metric is a table.
+        data: the law of the data, shape (K,).
+        view: the divergence through which phi sees the scores, None for the equation's own.
+        start: scores to start from, zero by default.
+
+    Raises:
+        RuntimeError: neither ends at a maximum; the message has what was reached and what the program bounds it by.
+    """
     set_critic(of, np.zeros(len(data)) if start is None else start)
     parameters = [critic_of(of).scores]
     search = torch.optim.LBFGS(
@@ -128,4 +148,39 @@ def best_critic(
         return loss
 
     search.step(loss)
-    return parameters[0].detach().cpu().numpy().copy()
+    found = parameters[0].detach().cpu().numpy().copy()
+    if not np.abs(phi_slope(of, data, found, view)).max() <= STATIONARY:
+        found = _by_tangents(of, data, view, found)
+    set_critic(of, found)
+    return found
+
+
+def _by_tangents(of: StandardEquation, data: np.ndarray, view: Any, start: np.ndarray) -> np.ndarray:
+    """Return the maximum of a concave scalar, linear in pieces, in a box around the start."""
+    from scipy.optimize import linprog  # half a second, which few claims need
+
+    k, reach = len(data), BOX + float(np.abs(start).max())
+    v, best, highest, rows, sides = start, start, -np.inf, [], []
+    top = np.inf
+    for _ in range(PROGRAMS):
+        here, slope = value(of, data, v, view), phi_slope(of, data, v, view)
+        if here > highest:
+            best, highest = v, here
+        if top - highest <= 1e-9 * (1 + abs(highest)):
+            break
+        rows.append(np.append(-slope, 1.0))
+        sides.append(here - slope @ v)
+        program = linprog(
+            np.append(np.zeros(k), -1.0), A_ub=np.stack(rows), b_ub=np.array(sides),
+            bounds=[(-reach, reach)] * k + [(None, None)],
+            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        )  # fmt: skip
+        if not program.success:
+            break
+        v, top = program.x[:k], float(program.x[k])
+    if not abs(top - highest) <= 1e-9 * (1 + abs(highest)):
+        raise RuntimeError(
+            f"phi's ascent has not converged: it reaches {highest:.9g}, its tangents allow {top:.9g}; start nearer to "
+            "the maximum, or give the maximum in closed form"
+        )
+    return best

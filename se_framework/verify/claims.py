@@ -35,12 +35,16 @@ class Comparison(NamedTuple):
         error: how far the two sides are apart; NaN counts as a failure.
         tolerance: how far they may be.
         unit: what the error is counted in: ``relative``, ``exponent`` or ``sigma``.
+        ours: our number, where the two sides differ most.
+        theirs: the other number there.
     """
 
     label: str
     error: float
     tolerance: float
     unit: str = "relative"
+    ours: float | None = None
+    theirs: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -58,25 +62,41 @@ def equal(label: str, ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> C
     a, b = array(ours), array(theirs)
     if a.shape != b.shape:
         return Comparison(f"{label}: shapes {a.shape} and {b.shape}", math.nan, tolerance)
-    return Comparison(label, float(np.max(np.abs(a - b)) / max(1.0, float(np.max(np.abs(b))))), tolerance)
+    return Comparison(
+        label,
+        float(np.max(np.abs(a - b)) / max(1.0, float(np.max(np.abs(b))))),
+        tolerance,
+        "relative",
+        *_worst(a, b, np.abs(a - b)),
+    )
 
 
 def at_most(label: str, ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> Comparison:
     r"""Compare two values that should be ordered, :math:`a\le b`: the error is by how much they are not."""
     a, b = array(ours), array(theirs)
-    return Comparison(label, float(np.max(np.maximum(a - b, 0)) / max(1.0, float(np.max(np.abs(b))))), tolerance)
+    error = float(np.max(np.maximum(a - b, 0)) / max(1.0, float(np.max(np.abs(b)))))
+    return Comparison(label, error, tolerance, "relative", *_worst(a, b, a - b))
+
+
+def _worst(a: np.ndarray, b: np.ndarray, gap: np.ndarray) -> tuple[float, float]:
+    """Return the pair of numbers at the largest gap."""
+    a, b, gap = np.broadcast_arrays(a, b, gap)
+    at = int(np.argmax(np.nan_to_num(gap, nan=np.inf)))
+    return float(a.flat[at]), float(b.flat[at])
 
 
 def rate(label: str, at: Sequence[float] | np.ndarray, gaps: Sequence[Any], exponent: float) -> Comparison:
     r"""Fit :math:`\log|\text{gap}| = c + e\log|\text{at}|` and compare e with the exponent of the theory."""
     fitted = np.polyfit(np.log(np.abs(at)), np.log(np.abs([float(array(g)) for g in gaps])), 1)[0]
-    return Comparison(f"{label}, {fitted:+.3f}", abs(float(fitted) / exponent - 1), RATE_TOLERANCE, "exponent")
+    error = abs(float(fitted) / exponent - 1)
+    return Comparison(f"{label}, {fitted:+.3f}", error, RATE_TOLERANCE, "exponent", float(fitted), exponent)
 
 
 def sampled(label: str, ours: Any, standard_error: float, theirs: float) -> Comparison:
     """Compare an estimate with the truth, in standard errors."""
     limit = -torch.special.ndtri(torch.tensor(FALSE_ALARM / (2 * STATISTICAL_COMPARISONS), dtype=torch.float64))
-    return Comparison(label, abs(float(array(ours)) - theirs) / standard_error, float(limit), "sigma")
+    number = float(array(ours))
+    return Comparison(label, abs(number - theirs) / standard_error, float(limit), "sigma", number, float(theirs))
 
 
 @dataclass(frozen=True)

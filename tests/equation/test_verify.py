@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from se_framework.commands.verify import SUITES
-from se_framework.verify import at_most, check, chosen, claim, collect, equal, rate, sampled
+from divergences import Surrogate
+from se_framework.commands.verify import SUITES, lines
+from se_framework.verify import alphabet, at_most, check, chosen, claim, collect, equal, rate, sampled
 from se_framework.verify import references as ref
 from se_framework.verify.claims import STATISTICAL_COMPARISONS
 from tests.support.commands import VERIFY, call
@@ -148,3 +149,33 @@ def test_refusals_are_one_sentence(arguments, message, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("se-verify: ") and message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_ascent_of_a_dual_that_is_linear_in_pieces_ends_at_its_maximum(seed):
+    """The hinge's maximum is at v = sign(pd - p), a corner of six kinks, where L-BFGS stalls (Lim and Ye 2017)."""
+    torch.set_default_dtype(torch.float64)
+    q, p = alphabet.simplex(seed=seed), alphabet.simplex(seed=seed + 30)
+    of = alphabet.equation(Surrogate("hinge"), p)
+    best = alphabet.value(of, q, np.sign(q - p))
+    for start in (None, 0.7 * alphabet.scores(seed=seed)):
+        v = alphabet.best_critic(of, q, start=start)
+        assert alphabet.value(of, q, v) == pytest.approx(best, abs=1e-8)  # the programs end at 2e-9
+
+
+def test_an_ascent_that_does_not_converge_says_so(monkeypatch):
+    torch.set_default_dtype(torch.float64)
+    q, p = alphabet.simplex(seed=1), alphabet.simplex(seed=2)
+    monkeypatch.setattr(alphabet, "PROGRAMS", 2)
+    with pytest.raises(RuntimeError, match=r"has not converged: it reaches -?\d.*its tangents allow"):
+        alphabet.best_critic(alphabet.equation(Surrogate("hinge"), p), q, start=0.7 * alphabet.scores(seed=1))
+
+
+def test_both_numbers_are_printed():
+    @claim("one is two", "nobody")
+    def wrong():
+        yield equal("numbers", [1.0, 5.0], [2.0, 5.5])
+        yield at_most("order", 3.0, 2.5)
+
+    rows = list(lines(check(wrong), everything=False))
+    assert "ours 1, theirs 2" in rows[1] and "ours 3, theirs 2.5" in rows[2]
