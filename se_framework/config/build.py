@@ -125,7 +125,9 @@ def resolve(
     if not node:
         return None, {}, key
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise ConfigError(f"{key} must be a choice of its group or a mapping with _target_, got {node!r}")
+        *_, group = ["divergence" if name == "view" else name for name in key.split(".")]
+        choose = f": choose it by {group}@{key}={node}" if isinstance(node, str) and "." in key else ""
+        raise ConfigError(f"{key} must be a choice of its group or a mapping with _target_, got {node!r}{choose}")
     module, _, name = str(node["_target_"]).rpartition(".")
     target = locate(f"{MOVED.get(module, module)}.{name}" if module else name, f"{key}._target_")
     if not callable(target):

@@ -36,7 +36,28 @@ def mending(made_for: Mapping[str, Any], at: str = "") -> Mend:
 def _mended_by(
     made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[Violation], allow: Sequence[str]
 ) -> str:
-    """Return the first overrides with which no rule is broken: few parts are changed, and D as a last resort."""
+    """Return the first overrides with which no rule is broken: few parts are changed, D as a last resort; and views."""
+    own = _mended(made_for, at, choice, fatal, allow)
+    return " ".join([own, *_fitting_views(made_for, choice, fatal)])
+
+
+def _fitting_views(made_for: dict[str, Any], choice: Choice, fatal: Sequence[Violation]) -> list[str]:
+    """Return, for every player whose view does not fit, the override that chooses one, and those that fit."""
+    said = []
+    for name in dict.fromkeys(name for v in fatal for name in v.problem.views):
+        fit = [
+            key
+            for key, d in _choices("divergence", made_for, choice).items()
+            if not list(violations(choice._replace(views={**choice.views, name: d}))) and not d.surrogate
+        ]
+        said += [f"(or divergence@players.{name}.view=CHOICE, one of {', '.join(sorted(fit))})"] if fit else []
+    return said
+
+
+def _mended(
+    made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[Violation], allow: Sequence[str]
+) -> str:
+    """Return the overrides alone."""
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
     options = {part: _choices(part, made_for, choice) for part in parts}
     with_values: list[str] = []

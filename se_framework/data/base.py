@@ -69,6 +69,11 @@ class Data(ABC):
         return None
 
     @property
+    def conditional_entropy(self) -> float | None:
+        """Entropy H(x | y) of the law given its labels y, in user units, in nats; None where it is unknown."""
+        return None
+
+    @property
     def log_scale(self) -> float:
         r""":math:`\sum_i\log|\text{scale}_i|` over the event, so that log p_user = log p_model - log_scale."""
         return torch.as_tensor(self.scale, dtype=torch.float64).abs().log().expand(self.event_shape).sum().item()

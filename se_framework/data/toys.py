@@ -114,6 +114,12 @@ class GaussianMixture(Sampler):
             total -= float(weight * (density * log_p).sum() * (line[1] - line[0]) ** d)
         return total
 
+    @property
+    def conditional_entropy(self) -> float | None:
+        r"""Entropy given the component, :math:`\sum_k w_k\,\tfrac d2\log(2\pi e\,\sigma_k^2)`, in nats."""
+        d = self.means[0].numel()
+        return float((self.weights * d / 2 * torch.log(2 * math.pi * math.e * self.sigmas.square())).sum())
+
 
 class Ring8(GaussianMixture):
     """Gaussians on a ring, eight by default: the mode-collapse test of "Unrolled GANs"; entropy -2.906727 nats.

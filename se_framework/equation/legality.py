@@ -21,7 +21,7 @@ __all__ = ["Choice", "IncompatibleError", "RULES", "Violation", "check", "name_o
 ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop")
 """Optimisers that treat every entry by itself, so that one step on stacked tensors is a step of each member."""
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound")
+ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound", "view_reads")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
 
 

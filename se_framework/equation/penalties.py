@@ -49,7 +49,9 @@ class Penalty(nn.Module):
         """Return what is random in the penalty of n examples: ``mix``, uniform numbers in [0, 1), shape (n,)."""
         return {"mix": stream.uniform("mix", (n,))}
 
-    def forward(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def forward(
+        self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         r"""Return weight times the penalty, shape ().
 
         Args:
@@ -57,10 +59,16 @@ class Penalty(nn.Module):
             x_data: data, shape (B, \*E).
             x_model: model samples, shape (B, \*E); the data again where the penalty needs none and there are none.
             mix: uniform numbers in [0, 1), one per example, shape (B,).
+            weights: of the model samples where they are not of equal weight (a mixture's quadrature), shape of
+                len(x_model), of sum one; only then :meth:`penalty` is given a fifth argument, and only if it
+                declares ``needs_samples``.
         """
-        return self.weight * self.every * self.penalty(metric, x_data, x_model, mix)
+        more = () if weights is None or not self.needs_samples else (weights,)
+        return self.weight * self.every * self.penalty(metric, x_data, x_model, mix, *more)
 
-    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def penalty(
+        self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Return the penalty at weight one; arguments as in :meth:`forward`."""
         raise NotImplementedError
 
@@ -98,13 +106,21 @@ class GradientPenalty(Penalty):
         """Show weight and sides."""
         return f"{super().extra_repr()}, sides={self.sides}"
 
-    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
-        """Return the mean squared excess of the gradient norm over one."""
+    def penalty(
+        self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean squared excess of the gradient norm over one.
+
+        Weighted samples are all taken, each with an example in turn: a part of them does not stand for the law.
+        """
+        if weights is not None:
+            turn = torch.arange(len(x_model), device=mix.device) % min(len(x_data), len(mix))
+            x_data, mix = x_data[turn], mix[turn]
         n = min(len(x_data), len(x_model), len(mix))
         epsilon = mix[:n].reshape(-1, *(1,) * (x_data.dim() - 1))
         x = torch.lerp(x_model[:n], x_data[:n], epsilon)  # epsilon x + (1 - epsilon) y
         excess = torch.linalg.vector_norm(gradient(metric, x).flatten(1), dim=1) - 1
-        return (excess if self.sides == "two" else excess.clamp(min=0)).square().mean()
+        return _mean((excess if self.sides == "two" else excess.clamp(min=0)).square(), weights)
 
 
 class R1(Penalty):
@@ -126,12 +142,19 @@ class R1(Penalty):
         """Show weight and where it acts."""
         return f"{super().extra_repr()}, on {'data and samples' if self.fake else 'data'}"
 
-    def penalty(self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor) -> Tensor:
+    def penalty(
+        self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Return half the mean squared gradient norm."""
         total = gradient_norm_squared(metric, x_data).mean()
         if self.fake:
-            total = total + gradient_norm_squared(metric, x_model).mean()
+            total = total + _mean(gradient_norm_squared(metric, x_model), weights)
         return total / 2
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of values, shape (B,), by weights of sum one where there are some."""
+    return values.mean() if weights is None else weights.to(values.dtype) @ values
 
 
 def gradient(metric: Critic, x: Tensor) -> Tensor:

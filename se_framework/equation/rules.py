@@ -10,6 +10,8 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from se_framework.equation.roles import NAMES
+
 
 class Choice(NamedTuple):
     """The parts of an equation: instances, or classes where nothing shall be built yet.
@@ -30,11 +32,15 @@ class Choice(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what must change: another choice of one of these parts, or a key's value (``KEY=VALUE``)."""
+    """What is wrong, and what must change: another choice of one of these parts, or a key's value (``KEY=VALUE``).
+
+    ``views`` are the players whose view may be another one.
+    """
 
     text: str
     parts: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
 
 
 class Violation(NamedTuple):
@@ -242,11 +248,36 @@ def view(choice: Choice) -> Iterator[Problem]:
             yield Problem(f"{reads} {only}, and auxiliary {q} is for alpha > 0", values=null)
 
 
+IMPLIED = {"log_ratio": ("log_ratio", "sign"), "sign": ("sign",), "potential": ("potential",)}
+"""For what the critic's output stands for: what can be read off it."""
+
+
+def view_reads(choice: Choice) -> Iterator[Problem]:
+    """All who look at the critic must find there what they read: phi learns it, D and the other views read it off."""
+    own, q = choice.divergence, choice.auxiliary
+    views = {k: d for k, d in choice.views.items() if d.has_dual and own.has_dual and q.takes_views}
+    learner = next((k for k in views if NAMES.get(k) == "the metric"), None)
+    learns = views.get(learner, own) if learner else own
+    for name, d in views.items():
+        reader, learnt = (own, d) if name == learner else (d, learns)
+        same, null = type(reader) is type(learnt), (f"players.{name}.view=null",)
+        stands, reads = learnt.critic_reads or name_of(learnt), reader.critic_reads or name_of(reader)
+        text = f"a player's view {name_of(d)} does not go with {name_of(own)}: "
+        if reads not in IMPLIED.get(stands, (stands,)):
+            there = f"the critic's output stands for its {stands.replace('_', '-')} under {name_of(learnt)}"
+            yield Problem(f"{text}{there}, and {name_of(reader)} reads a {reads.replace('_', '-')}", (), null, (name,))
+        elif learnt.additive_dual != reader.additive_dual:
+            free = learnt if not learnt.additive_dual else reader
+            yield Problem(f"{text}{name_of(free)} is no mean over examples and leaves v a constant", (), null, (name,))
+        elif not (q.free_mass or same):
+            yield Problem(f"{text}over q of mass one their optimal critics differ", (), null, (name,))
+
+
 RULES: dict[str, Callable[[Choice], Iterable[Problem]]] = {
     rule.__name__: rule
     for rule in (
         works_through, normaliser, metric_missing, embedding, embedding_bound, metric_unused, lipschitz, batch_coupled,
-        penalty, alpha, beta, density, dimension, extra, context, view,
+        penalty, alpha, beta, density, dimension, extra, context, view, view_reads,
     )
 }  # fmt: skip
 """Every rule of an equation by its name, in the order in which they speak."""

@@ -7,8 +7,8 @@ A score is measured, never trained on. Each is returned as ``{"value", "n", "see
   mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
 * ``w2``: the 2-Wasserstein distance :math:`\min_\pi \sqrt{\tfrac1n\sum_i|x_i-y_{\pi(i)}|^2}` to held-out data, exact.
 * ``sliced_w2``: :math:`\sqrt{E_\theta W_2^2(\theta\cdot x, \theta\cdot y)}` over directions (Rabin et al., 2012).
-* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats; for the
-  dequantised digits beside Gaussians and mixtures, see :mod:`se_framework.evaluation.densities`.
+* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats, given the labels where there are some
+  (its reference is then H(x | y)); for the dequantised digits beside Gaussians and mixtures, see :mod:`se_framework.evaluation.densities`.
 * ``frechet``, ``nearest_train``: for the digits only, see :mod:`se_framework.evaluation.frechet`.
 """
 
@@ -199,9 +199,10 @@ def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
     # A density that vanishes on held-out data gives an infinite likelihood: a finding, not a failure.
     entry: dict[str, Any] = {"value": -float(log_prob.mean()), "n": len(x), "seed": seed, "better": "lower"}
     entry["se"] = float(log_prob.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
-    if data.entropy is not None:
-        entry["references"] = {"entropy": data.entropy}
-    if isinstance(data, DequantizedDigits):
+    entropy = data.entropy if labels is None else data.conditional_entropy
+    if entropy is not None:
+        entry["references"] = {"entropy": entropy}
+    if isinstance(data, DequantizedDigits) and labels is None:
         from se_framework.evaluation import densities
 
         entry["references"] = dict(densities.references())

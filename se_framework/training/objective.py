@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.laws import Particles
-from se_framework.equation.equation import StandardEquation, drawn_for
+from se_framework.equation.auxiliary import drawn_for
+from se_framework.equation.equation import StandardEquation
 from se_framework.training.draws import Draws, data_of
 from se_framework.training.players import Player
 
@@ -55,7 +56,8 @@ def penalties(
         metric = metrics[name]
         assert metric.penalty is not None
         mix, x_model = drawn_for(f"penalty/{name}", draws)["mix"], data.x if p is None else p.x
-        yield metric.penalty(metric.given(data.context), data.x, x_model, mix)
+        weights = None if p is None or p.log_weights is None else p.log_weights.detach().exp()
+        yield metric.penalty(metric.given(data.context), data.x, x_model, mix, weights)
 
 
 def terms_of(equation: StandardEquation) -> tuple[str, ...]:

@@ -140,6 +140,22 @@ def test_nll_of_the_truth_is_the_entropy():
     assert nll["references"] == {"entropy": law.entropy}
 
 
+def test_the_nll_given_labels_stands_beside_the_entropy_given_labels():
+    """H(x | y) = sum_k w_k log(2 pi e sigma_k^2) in the plane, by the law's own density of each component."""
+    law = GaussianMixture([[0.0, 0.0], [1.0, 0.0]], [0.5, 2.0], [0.25, 0.75], labels=True)
+
+    def given(x, y):
+        normal = torch.distributions.Normal(law.means[y], law.sigmas[y, None])
+        return normal.log_prob(x.double()).sum(1)
+
+    nll = scores(law, law.held_out(50, 1).x, seed=3, model_log_prob=given)["nll"]
+    want = 0.25 * math.log(2 * math.pi * math.e * 0.25) + 0.75 * math.log(2 * math.pi * math.e * 4)
+    assert nll["references"] == {"entropy": pytest.approx(want, abs=1e-12)}
+    assert abs(nll["value"] - want) < Z * nll["se"]
+    plain = GaussianMixture([[0.0, 0.0], [1.0, 0.0]], [0.5, 2.0], [0.25, 0.75])
+    assert plain.entropy > want + 0.05  # of x alone, which the labels tell more about
+
+
 def test_nll_in_user_units():
     rows = 1000 + 5 * torch.randn((500, 2), generator=draw(0), dtype=F64)
     data = TensorData(rows, standardize=True)

@@ -516,3 +516,39 @@ def test_auxiliaries_say_what_they_miss():
         tilt.auxiliary.minimum(problem._replace(p=Particles(problem.p.x)))
     with pytest.raises(IncompatibleError, match="GAN is not of the form CE - c H"):
         tilt.auxiliary.minimum(problem._replace(divergence=GAN()))
+
+
+@pytest.mark.parametrize("d", [JensenShannon, ReverseKL, KL])
+@pytest.mark.parametrize("off", [False, True])
+def test_the_entropy_over_probabilities_is_that_of_all_of_q_or_none(d, off):
+    """Where h'(inf) is finite and the best score lies on data off p, mass of q sits there: what lies on p is no H(q).
+
+    With all of it on p, H(q) of q on p's letters by hand from the multiplier's equation, solved by bisection.
+    """
+    p, q_data = simplex(K, 3), simplex(K, 4)
+    p[-1], p = 0, p / (1 - p[-1])
+    model, critic = TabularModel(letters=K), TabularCritic(letters=K)
+    shift = 3.0 if off else 0.0  # of the scores on p, below the one off p
+    v = torch.as_tensor([0.1 - shift, -0.2 - shift, 0.3 - shift, -shift, -0.1 - shift, 0.1])
+    with torch.no_grad():
+        critic.scores.copy_(v)
+    equation = StandardEquation(model=model, divergence=d(), auxiliary=Dual(normalised=True), metric=Metric(critic))
+    on = letters(p[:-1])
+    terms = equation.terms(letters(q_data), on)
+    t = equation.divergence.link(v[:-1]).numpy()
+
+    def mass(multiplier):
+        s = t - multiplier
+        u = {"KL": lambda: np.exp(s - 1), "ReverseKL": lambda: -1 / s,
+             "JensenShannon": lambda: 1 / (2 * np.exp(-2 * s) - 1)}[d.__name__]()  # fmt: skip
+        return p[:-1] * u
+
+    if off and d is not KL:
+        assert terms.entropy is None and "H_q" not in terms.as_dict()
+        return
+    limit = {"KL": -np.inf, "ReverseKL": t.max(), "JensenShannon": t.max() - np.log(2) / 2}[d.__name__]
+    low, high = max(limit, -50) + 1e-12, 50.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mass(middle).sum() > 1 else (low, middle)
+    assert terms.entropy == pytest.approx(entropy(mass(low)), abs=1e-6)

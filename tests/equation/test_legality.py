@@ -14,14 +14,18 @@ from divergences import (
     MMD,
     CrossEntropy,
     OptimalTransport,
+    Pearson,
     Renyi,
     Sinkhorn,
     Surrogate,
+    TotalVariation,
     Wasserstein1,
     Wasserstein1D,
 )
 from divergences.base import Absent
-from models import Affine, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
+from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
+from se_framework.assembly import assembly_of
+from se_framework.config.composing import compose
 from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
@@ -171,6 +175,11 @@ BROKEN = {
     "view": (
         Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": CrossEntropy()}),
         "a player's view CrossEntropy reads the critic through a dual, .*: add players.theta.view=null",
+    ),
+    "view_reads": (
+        Choice(Affine, KL(), Dual(), mlp(), **PLAIN, views={"phi": TotalVariation()}),
+        "a player's view TotalVariation does not go with KL: the critic's output stands for its sign under "
+        "TotalVariation, and KL reads a log-ratio: add players.phi.view=null",
     ),
 }
 
@@ -327,3 +336,53 @@ def test_equation_checks_legality_and_keeps_the_warnings():
         model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=mlp(), allow=["lipschitz"]
     )
     assert studied.warnings == ["allowed: lipschitz: Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one"]
+
+
+SEEN = {
+    "phi learns a sign, D reads a log-ratio": (KL, "phi", TotalVariation, "sign under TotalVariation, and KL reads a log-ratio"),
+    "phi learns a potential": (KL, "phi", Wasserstein1, "potential under Wasserstein1, and KL reads a log-ratio"),
+    "theta reads a potential off a log-ratio": (GAN, "theta", Wasserstein1, "log-ratio under GAN, and Wasserstein1 reads"),
+    "theta reads a log-ratio off a sign": (TotalVariation, "theta", KL, "sign under TotalVariation, and KL reads"),
+    "theta reads a log-ratio off a potential": (Wasserstein1, "theta", KL, "potential under Wasserstein1, and KL reads"),
+    "phi learns v up to a constant": (KL, "phi", lambda: Renyi(0.5), "Renyi is no mean over examples and leaves v a"),
+    "theta reads what is up to a constant": (lambda: Renyi(0.5), "theta", GAN, "Renyi is no mean over examples"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SEEN)
+def test_a_view_reads_what_the_critics_output_stands_for(case):
+    d, player, view, message = SEEN[case]
+    network = GroupSortCritic((2,), width=4) if d is Wasserstein1 or view is Wasserstein1 else MLPCritic((2,))
+    choice = Choice(Affine, d(), Dual(), Metric(network), **PLAIN, views={player: view()})
+    with pytest.raises(IncompatibleError, match=f"a player's view .*{message}.*add players.{player}.view=null"):
+        check(choice)
+    (warning,) = check(choice, allow=["view_reads"])
+    assert warning.startswith("allowed: view_reads: ")
+
+
+@pytest.mark.parametrize("player", ["phi", "theta"])
+def test_views_that_fit_are_named_with_the_override_that_chooses_them(player):
+    """Of the smooth f-divergences each reads the same v; a sign can be read off it, but not learnt in its place."""
+    view = TotalVariation() if player == "phi" else Wasserstein1()
+    choice = Choice(Affine, KL(), Dual(), Metric(GroupSortCritic((2,), width=4)), **PLAIN, views={player: view})
+    with pytest.raises(IncompatibleError) as found:
+        check(choice)
+    said = str(found.value)
+    names = said.partition(f"divergence@players.{player}.view=CHOICE, one of ")[2].partition(")")[0].split(", ")
+    assert {"gan", "jeffreys", "jensen_shannon", "kl", "pearson", "reverse_kl"} <= set(names)
+    assert not {"wasserstein1", "renyi", "mmd", "hinge", "cross_entropy", "fisher"} & set(names)
+    assert ("total_variation" in names) is (player == "theta")
+
+
+def test_views_over_probabilities_share_no_optimum():
+    views = {"phi": GAN()}
+    with pytest.raises(IncompatibleError, match="over q of mass one their optimal critics differ"):
+        check(Choice(Affine, Pearson(), Dual(normalised=True), mlp(), **PLAIN, views=views))
+    check(Choice(Affine, GAN(), Dual(normalised=True), mlp(), **PLAIN, views=views))
+    check(Choice(Affine, TotalVariation(), Dual(), mlp(), **PLAIN, views=views))  # a sign is read off a log-ratio
+
+
+def test_a_view_written_as_a_word_is_told_the_override_that_chooses_it():
+    said = "players.phi.view must be a choice .*, got 'jeffreys': choose it by divergence@players.phi.view=jeffreys"
+    with pytest.raises(ConfigError, match=said):
+        assembly_of(compose("vanilla_gan", ["players.phi.view=jeffreys"]))

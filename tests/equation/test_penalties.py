@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from divergences import KL, JensenShannon
-from models import GroupSortCritic, MLPCritic, MLPGenerator
+from models import GaussianMixture, GroupSortCritic, MLPCritic, MLPGenerator
 from models.laws import Particles
 from se_framework.data import Moons
 from se_framework.equation.auxiliary import Dual
@@ -18,12 +18,12 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1, GradientPenalty
 from se_framework.errors import ConfigError
+from se_framework.training.draws import draw_step, step_stream
+from se_framework.training.objective import penalties
 from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
 from tests.support.cases import PENALTIES
-from tests.support.oracles import (
-    central_difference,
-)
+from tests.support.oracles import central_difference, z_score
 
 DEFAULT_DTYPE = torch.float64
 
@@ -195,6 +195,55 @@ def test_penalty_is_the_mean_over_examples_at_the_stated_points(name):
         "r1_r2": 0.05 * np.mean([norm(a) ** 2 + norm(b) ** 2 for a, b in zip(x, y, strict=True)]),
     }[name]
     assert got == pytest.approx(exact, rel=1e-12)
+
+
+@penalty_case
+def test_a_mean_over_particles_weighs_them(name):
+    """v = sum w x^3 / 3 has slope w x^2; every particle, of mass e^(log weight), meets an example in turn, by hand."""
+    w, x, y = torch.tensor([0.7, -1.3]), torch.randn(3, 2), torch.randn(7, 2)
+    log_weights, mix = torch.randn(7).log_softmax(0), torch.rand(3)
+    got = float(PENALTIES[name]()(Quartic(w), x, y, mix, log_weights.exp()).detach())
+    mass, v = log_weights.exp().numpy(), w.numpy()
+
+    def norm(point):
+        return float(np.linalg.norm(v * np.asarray(point) ** 2))
+
+    a, e = x.numpy(), mix.numpy()
+    between = [norm(e[j % 3] * a[j % 3] + (1 - e[j % 3]) * y[j].numpy()) for j in range(7)]
+    on_data = np.mean([norm(point) ** 2 for point in a])
+    exact = {
+        "two_sided": np.sum([10 * m * (n - 1) ** 2 for m, n in zip(mass, between, strict=True)]),
+        "one_sided": np.sum([10 * m * max(n - 1, 0) ** 2 for m, n in zip(mass, between, strict=True)]),
+        "r1": 0.05 * on_data,
+        "r1_r2": 0.05 * (on_data + np.sum([m * norm(point) ** 2 for m, point in zip(mass, y.numpy(), strict=True)])),
+    }[name]
+    assert got == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_penalty_of_a_mixtures_quadrature_is_that_of_its_law():
+    """E |x|^2 of p, whose components have masses 0.99 and 0.01: v = |x|^2 / 2, so R1 on samples is that moment."""
+
+    class Half(nn.Module):
+        def forward(self, x, context=None):
+            return x.square().sum(1) / 2
+
+    model = GaussianMixture((2,), components=2, init_scale=1.0)
+    with torch.no_grad():
+        model.logits.copy_(torch.tensor([0.99, 0.01]).log())
+        model.loc.copy_(torch.tensor([[0.0, 0.0], [6.0, 0.0]]))
+        model.log_excess.fill_(math.log(0.5 - 0.01))
+    metric = Metric(Half(), R1(2.0, fake=True))
+    metric.extra = nn.Parameter(torch.zeros(()))
+    equation = StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=metric)
+    x, stream = Particles(torch.zeros(4000, 2)), step_stream(0, 0, "phi", 0, torch.zeros(1))
+    draws = draw_step(equation, ("own",), x, stream)
+    p = equation.particles(draws)
+    assert p.log_weights is not None
+    (found,) = penalties(equation, ("own",), x, p, draws)
+    second = 2 * 0.25 + 0.01 * 36  # trace of the covariance within, and the far mean
+    squares = p.x.square().sum(1).detach()
+    error = float((p.log_weights.detach().exp().square() * (squares - squares.mean()).square()).sum().sqrt())
+    assert float(found.detach()) == pytest.approx(second, abs=z_score(1) * error)
 
 
 @penalty_case

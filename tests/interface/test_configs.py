@@ -248,7 +248,7 @@ def test_allowed_violations_are_kept_as_warnings():
     from se_framework.describe import describe
 
     assert "WARNING, allowed: lipschitz" in describe(assembly)
-    view = ["divergence@players.theta.view=wasserstein1", "allow=[lipschitz]"]
+    view = ["divergence@players.theta.view=wasserstein1", "allow=[lipschitz,view_reads]"]
     seen = assembly_of(compose("vanilla_gan", [*view, *SHORT]))
     assert "WARNING, allowed: lipschitz: Wasserstein1" in describe(seen)
 

@@ -10,6 +10,10 @@ from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Soluti
 from se_framework.equation.roles import Role
 
 
+OFF = 1e-6
+"""Mass of a probability q off p's particles from which on H(q) is not known; below it lies what the root leaves."""
+
+
 class Dual(Auxiliary):
     r"""alpha = 0: :math:`\min_q \beta D(q,p) - \mathbb E_q f = -\beta D^*_p(f/\beta)`, with :math:`f=\beta\,\ell(v)`.
 
@@ -63,7 +67,9 @@ class Dual(Auxiliary):
             return Solution(self.minimum(problem), None, None, None)
         inner, (_, p) = self._inner(problem), needed_scores(problem)
         entropy, u = None, inner.log_tilt.exp()
-        if p.log_prob is not None:
+        # Over probability q, where h'(inf) is finite, mass may sit at the best score, off p: its entropy has no number.
+        whole = not self.normalised or float(p.mean(u)) > 1 - OFF
+        if p.log_prob is not None and whole:
             entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
         mass = None if self.normalised else p.mean(u)
         f_q = problem.beta * inner.link_q
