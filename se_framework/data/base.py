@@ -119,6 +119,35 @@ class Data(ABC):
             At most n rows: x of shape (m, \*E) with m <= n.
         """
 
+    def with_validation(self, fraction: float) -> Data:
+        """Return this data with rows that :meth:`validation` gives and :meth:`batch` does not.
+
+        Args:
+            fraction: their share of the training rows.
+
+        Raises:
+            DataError: this data cannot set rows apart.
+        """
+        raise DataError(
+            f"{self.name} has no validation rows, so nothing can say when to stop: set loop.early_stop=null, "
+            "or write with_validation and validation"
+        )
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return points that are neither trained on nor held out, always the same: they choose when to stop.
+
+        Args:
+            n: how many are wanted.
+            device: where they are put.
+
+        Returns:
+            At most n rows: x of shape (m, \*E) with m <= n, in model space, with their context as in :meth:`batch`.
+
+        Raises:
+            DataError: it has none, see :meth:`with_validation`.
+        """
+        raise DataError(f"{self.name} has no validation rows: take those of data.with_validation(0.2)")
+
     def prefetch(
         self, start: int, n: int, seed: int, device: torch.device | str = "cpu"
     ) -> AbstractContextManager[None]:

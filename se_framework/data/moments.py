@@ -69,6 +69,15 @@ class Moments:
         return loc, scale
 
 
+def moments_of(rows: Tensor, without: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation over all rows but some, in the order in which a stream has them."""
+    moments, left_out = Moments(), torch.zeros(len(rows), dtype=torch.bool)
+    left_out[without] = True
+    for start, stop in chunks(len(rows), tuple(rows.shape[1:])):
+        moments.add(rows[start:stop][~left_out[start:stop]])
+    return moments.result()
+
+
 class Finite:
     """Counts NaN and infinite values, and remembers the first row that has one."""
 
