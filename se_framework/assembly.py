@@ -142,12 +142,14 @@ class Assembly:
 
     def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
         from se_framework.evaluation.evaluate import score_row
+        from se_framework.evaluation.validation import early_stop_of
 
         loop = config.loop
         return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
-            evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self), picture=frame, run=run,
+            evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self),
+            early_stop=early_stop_of(self), picture=frame, run=run,
             callbacks=callbacks, progress=config.progress,
         )  # fmt: skip
 
@@ -294,6 +296,7 @@ def assembly_of(
             chosen = outlined(one, members[0].data if members else data, {}, count)
             state, device = state_of(one, chosen, trust is None, own, count)
             members.append(Assembly(one, state, chosen.data, device))
+    config.loop.batch_size, config.loop.early_stop = configs[0].loop.batch_size, configs[0].loop.early_stop
     states, first = [member.state for member in members], members[0]
     found = EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)
     found.locator = locator

@@ -19,7 +19,8 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.modes import evaluating
 from se_framework.equation.units import cost_factor, total_shift
 from se_framework.errors import ConfigError, SEError, nearest
-from se_framework.evaluation.scores import scores
+from se_framework.evaluation import densities
+from se_framework.evaluation.scores import POINTS, scores
 from se_framework.randomness import Stream
 from se_framework.runs.directory import LOSS
 from se_framework.training.draws import Draws, in_type, like
@@ -53,6 +54,9 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
             found["nll"] = {"why": why, "n": n, "seed": seed}
             of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed))
         found |= of_samples or {}
+        if "value" in found.get("nll", {}) and "references" not in found["nll"]:
+            beside = densities.of_rows(assembly.data, POINTS, seed)
+            found["nll"] |= {"references": beside} if beside else {}
     if why:
         found["samples"] = {"why": why, "n": n, "seed": seed}
     value, why = attempt(lambda: held_out_value(assembly, n, seed))
@@ -185,6 +189,19 @@ def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
         members = {str(k): own[name]["value"] for k, own in found.items()}
         summary[name] = {"value": float(values.mean()), **spread, "members": members, **same}
     return summary
+
+
+def warnings_of(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what the scores themselves warn of: a density that is worse than the Gaussian fitted to the same rows."""
+    entry = found.get("nll", {})
+    gaussian = entry.get("references", {}).get("gaussian")
+    if gaussian is None or "value" not in entry or entry["value"] <= gaussian:
+        return []
+    return [
+        f"held-out rows are less likely under the model than under a Gaussian fitted to the training rows (NLL "
+        f"{entry['value']:.4g} against {gaussian:.4g}): it has too few rows for its size, or learnt them by heart: set "
+        "loop.early_stop=nll, or choose a smaller model"
+    ]
 
 
 def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
