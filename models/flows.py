@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import log
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -15,13 +14,12 @@ from torch.nn import functional as F
 from models.arguments import checked_layers
 from models.base import Model, check_context
 from models.laws import Particles, PushForward
+from models.logits import from_logits, to_logits, to_unit
 from models.networks import Activation, ColumnPerceptron, with_context
 from models.triangular import Triangular, of_gaussian
 
 Support = Literal["real", "unit"]
 Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-MARGIN = 1e-6
-"""a in y = logit(a + (1-2a) x): how far the interval of ``support="unit"`` reaches beyond [0, 1]."""
 
 
 class Couplings:
@@ -148,7 +146,7 @@ class CouplingFlow(Model):
         input_bound: float,
         support: Support,
         classes: int,
-        whiten: bool,
+        whiten: bool = False,
     ) -> None:
         super().__init__(event_shape, classes)
         checked_layers("couplings", couplings, 2)
@@ -190,7 +188,7 @@ class CouplingFlow(Model):
         """Return the law of the flow; a conditional one has one row per label."""
         check_context(self, context)
         event_shape, unit = self.event_shape, self.support == "unit"
-        labels = None
+        labels, rows = None, None if context is None else len(context)
         if context is not None:
             labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes).T
         nets: Iterable[Any] = self.conditioners
@@ -217,7 +215,7 @@ class CouplingFlow(Model):
             z, ladj = couplings.pull(y, self.pull_coordinate)
             return z, ladj + more
 
-        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull, carry=carry)
+        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull, carry=carry, rows=rows)
 
 
 class RealNVP(CouplingFlow):
@@ -274,32 +272,3 @@ class RealNVP(CouplingFlow):
         shift, raw = numbers.unbind()
         minus = -self.log_scale_bound * torch.tanh(raw)
         return (z - shift) * minus.exp(), minus
-
-
-def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return :math:`y=\log(p/q)`, p = a + (1-2a) x, q = 1 - p, and :math:`\log|\det\partial y/\partial x|` per row.
-
-    The logarithm of the determinant is :math:`\sum_i\log((1-2a)/(p_iq_i))`. It is -inf, the density zero, for rows
-    outside the support.
-
-    Args:
-        x: shape (N, d).
-    """
-    gain = 1 - 2 * MARGIN
-    p, q = MARGIN + gain * x, MARGIN + gain * (1 - x)  # q by its own sum: 1 - p would lose it in float32
-    inside = (p > 0) & (q > 0)
-    # The safe value keeps NaN out of the gradient of the rows outside.
-    log_p, log_q = (torch.where(inside, part, 0.5).log() for part in (p, q))
-    ladj = torch.where(inside, log(gain) - log_p - log_q, -torch.inf)
-    return log_p - log_q, ladj.sum(1)
-
-
-def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Invert :func:`to_logits`: from y, (N, d), to x and :math:`\log|\det\partial x/\partial y|`, shape (N,)."""
-    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(1 - 2 * MARGIN)
-    return to_unit(y), ladj.sum(1)
-
-
-def to_unit(y: Tensor) -> Tensor:
-    """Return the first part of :func:`from_logits`."""
-    return (torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)

@@ -16,16 +16,18 @@ def main() -> None:
 
 def _evaluate(words: list[str]) -> None:
     parser = Parser("se-eval", DOES)
-    parser.add("n", 10_000, "samples", count)
+    parser.add("n", None, "samples (default: 10000, fewer of large examples)", count)
     parser.add("seed", 0, "of the draw", whole)
     arguments = parser.read(words)
-    from se_framework.evaluation.evaluate import evaluate, score_lines
+    from se_framework.evaluation.evaluate import evaluate, score_lines, warnings_of
     from se_framework.runs.directory import RunDirectory
 
     assembly = load_run(arguments)
     found = evaluate(assembly, arguments.n, arguments.seed)
     for line in score_lines(found):
         print(line)
+    for warning in warnings_of(found):
+        print(f"se-eval: WARNING, {warning}")
     content = {"round": assembly.state.round, "scores": found}
     print(f"se-eval: written to {RunDirectory(arguments.run_dir).write_json('eval.json', content)}")
 

@@ -155,8 +155,8 @@ def settled(config: DictConfig, data: Data, members: int) -> Data:
     """
     loop = config.loop
     if loop.early_stop == "auto":  # data without end cannot be learnt by heart
-        finite = data.train_size is not None and members == 1 and not config.stages
-        loop.early_stop = "nll" if finite and data.train_size <= FEW else None
+        few = data.train_size is not None and data.train_size <= FEW
+        loop.early_stop = "nll" if few and members == 1 and not config.stages else None
     if loop.early_stop is not None:
         if members > 1:
             raise ConfigError("loop.early_stop: members of an ensemble end together: set loop.early_stop=null")

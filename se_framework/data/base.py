@@ -23,6 +23,8 @@ from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.errors import DataError
 
+RESOLUTION = 1e-3
+"""Spacing of numbers in standard deviations that nobody sees."""
 Kind = Literal["curve", "points", "image", "table"]
 
 
@@ -77,6 +79,18 @@ class Data(ABC):
     def dtype(self) -> torch.dtype:
         """Type of the points of a batch: torch's default type, or int64 where the data holds whole numbers."""
         return torch.get_default_dtype()
+
+    @property
+    def user_dtype(self) -> torch.dtype:
+        """Type of samples in user units: torch's default, or float64 where that would cost them their digits.
+
+        That is where the numbers next to each other around the shift are more than :data:`RESOLUTION` of the scale
+        apart.
+        """
+        default = torch.get_default_dtype()
+        loc, scale = (torch.as_tensor(t, dtype=torch.float64).abs() for t in (self.loc, self.scale))
+        coarse = bool((torch.finfo(default).eps * loc > RESOLUTION * scale).any())
+        return torch.float64 if coarse else default
 
     @abstractmethod
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:

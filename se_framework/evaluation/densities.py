@@ -1,7 +1,8 @@
 r"""What simple densities reach: the figures that put a flow's likelihood in scale.
 
-On rows of a table: :func:`of_rows`. On the dequantised digits: :func:`references`. There a Gaussian with full covariance and Gaussian mixtures are fitted to the training rows, once to the values themselves
-and once to their logits :math:`y=\log(p/q)`, p = a + (1-2a) x, q = 1 - p, whose density carries over by
+On rows of a table: :func:`of_rows`. On the dequantised digits: :func:`references`. There a Gaussian with full
+covariance and Gaussian mixtures are fitted to the training rows, once to the values themselves and once to their logits
+:math:`y=\log(p/q)`, p = a + (1-2a) x, q = 1 - p, whose density carries over by
 
 .. math:: \log p(x)=\log p(y)+\sum_i\log\frac{1-2a}{p_iq_i}.
 
@@ -75,14 +76,15 @@ def _mixture(train: np.ndarray, rest: np.ndarray) -> float:
 
     kept, apart = (index.numpy() for index in split(len(train), 0.2, purpose="validation"))
 
-    def fitted(k: int, kind: str, ridge: float, rows: np.ndarray) -> GaussianMixture:
+    def fitted(own: tuple[int, str, float], rows: np.ndarray) -> GaussianMixture:
+        k, kind, ridge = own
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # EM that has not converged is a density all the same
             return GaussianMixture(k, covariance_type=kind, reg_covar=ridge, random_state=0).fit(rows)
 
     grid = [own for own in MIXTURES if own[0] < len(kept)]
-    best = max(grid, key=lambda own: fitted(*own, train[kept]).score(train[apart]))
-    return -float(fitted(*best, train).score(rest))
+    best = max(grid, key=lambda own: fitted(own, train[kept]).score(train[apart]))
+    return -float(fitted(best, train).score(rest))
 
 
 @lru_cache(maxsize=1)

@@ -23,10 +23,13 @@ from se_framework.evaluation import densities
 from se_framework.evaluation.scores import POINTS, scores
 from se_framework.randomness import Stream
 from se_framework.runs.directory import LOSS
+from se_framework.sampling import fitting, widest
 from se_framework.training.draws import Draws, in_type, like
 from se_framework.training.state import TrainState
 
 Result = TypeVar("Result")
+KEPT = 2**25
+"""Numbers of all examples that are in memory at once, and of the widest activation: 128 MiB in float32."""
 CHUNKS = 10
 """Parts of the sample whose spread gives a standard error where T is not a sum over examples."""
 SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
@@ -35,16 +38,22 @@ PAIRWISE = 2000
 """Points at most where D compares every pair: its time and memory grow with their square."""
 
 
-def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def evaluate(assembly: Assembly, n: int | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return every score of the trained model, and the held-out value of T.
 
     What a part cannot compute is an entry without a value that says why; the others stand.
 
     Args:
         assembly: trained objects.
-        n: model samples, and held-out examples at most.
+        n: model samples, and held-out examples at most; None for as many of 10,000 as keep memory flat.
         seed: of the evaluation, independent of training.
     """
+    at_once = n
+    if n is None:
+        equation = assembly.equation
+        n = fitting(KEPT, equation.model.dimension, POINTS)
+        network = None if equation.metric is None else equation.metric.network
+        at_once = fitting(KEPT, widest(equation.model, network), n)
     found: dict[str, dict[str, Any]] = {}
     samples, why = attempt(lambda: assembly.sample(n, seed))
     if samples is not None:
@@ -59,7 +68,7 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
             found["nll"] |= {"references": beside} if beside else {}
     if why:
         found["samples"] = {"why": why, "n": n, "seed": seed}
-    value, why = attempt(lambda: held_out_value(assembly, n, seed))
+    value, why = attempt(lambda: held_out_value(assembly, at_once or n, seed))
     found["held_out_value"] = {"why": why, "n": n, "seed": seed} if value is None else value
     return found
 
@@ -192,10 +201,10 @@ def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
 
 
 def warnings_of(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what the scores themselves warn of: a density that is worse than the Gaussian fitted to the same rows."""
+    """Return what scores warn of: a density that is worse than the fitted Gaussian, beyond its standard error."""
     entry = found.get("nll", {})
     gaussian = entry.get("references", {}).get("gaussian")
-    if gaussian is None or "value" not in entry or entry["value"] <= gaussian:
+    if gaussian is None or "value" not in entry or entry["value"] <= gaussian + entry.get("se", 0.0):
         return []
     return [
         f"held-out rows are less likely under the model than under a Gaussian fitted to the training rows (NLL "

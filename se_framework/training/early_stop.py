@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from se_framework.equation.equation import StandardEquation
+from se_framework.errors import ConfigError
+from se_framework.training.game import Game
 
 if TYPE_CHECKING:
     from se_framework.training.state import TrainState
@@ -39,7 +41,7 @@ class EarlyStop:
 
     Attributes:
         score: its name.
-        measure: the score of a run as it stands, least is best; a function of the state that leaves it as it is.
+        measure: the score of a run as it stands, least is best; it leaves the state as it is.
         patience: rounds without a better value after which the run ends, at least 1.
     """
 
@@ -47,27 +49,45 @@ class EarlyStop:
     measure: Callable[[TrainState], float]
     patience: int
 
-    @property
-    def every(self) -> int:
-        """Rounds between two looks."""
-        return max(1, self.patience // LOOKS)
 
-    def look(self, state: TrainState) -> None:
+class Watch:
+    """One run under the eyes of an :class:`EarlyStop`.
+
+    Args:
+        rule: how.
+        state: of the run; its ``best`` is set.
+
+    Raises:
+        ConfigError: the state is of several runs.
+    """
+
+    def __init__(self, rule: EarlyStop, state: Game) -> None:
+        if len(state.living) != 1 or state.living.get(0) is not state:
+            raise ConfigError("early stopping is for one run, and members of an ensemble end together: leave it out")
+        self.rule, self.state = rule, state.living[0]
+
+    def due(self, rounds: int) -> bool:
+        """Whether the score is to be looked at after this round of so many."""
+        return self.state.round % max(1, self.rule.patience // LOOKS) == 0 or self.state.round == rounds
+
+    def look(self) -> None:
         """Keep a copy of the state where it is better than all before; a value that is NaN never is."""
-        value = self.measure(state)
+        value, state = self.rule.measure(self.state), self.state
         if value < (float("inf") if state.best is None else state.best.value):
             state.best = Best(state.round, value, copy.deepcopy(state.current()))
 
-    def over(self, state: TrainState) -> bool:
+    @property
+    def over(self) -> bool:
         """Whether the best state is too long ago; a function of the state, so a resumed run stops in the same round."""
-        return state.best is not None and state.round - state.best.round >= self.patience
+        return self.state.best is not None and self.state.round - self.state.best.round >= self.rule.patience
 
-    def told(self, state: TrainState) -> str:
+    def told(self) -> str:
         """Return in words which state is kept, and why."""
-        if state.best is None:
-            return f"early stopping: {self.score} over validation points was never finite: the last state is kept"
-        why = f"no less in {self.patience} rounds" if self.over(state) else f"no less until round {state.round}"
+        score, best = self.rule.score, self.state.best
+        if best is None:
+            return f"early stopping: {score} over validation points was never finite: the last state is kept"
+        why = f"no less in {self.rule.patience} rounds" if self.over else f"no less until round {self.state.round}"
         return (
-            f"early stopping: {self.score} over validation points was least in round {state.best.round} "
-            f"({state.best.value:.5g}), {why}: the weights of that round are kept"
+            f"early stopping: {score} over validation points was least in round {best.round} ({best.value:.5g}), "
+            f"{why}: the weights of that round are kept"
         )

@@ -18,7 +18,7 @@ from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.callbacks import Callback, Callbacks
 from se_framework.training.draws import draw_batch, like
-from se_framework.training.early_stop import EarlyStop
+from se_framework.training.early_stop import EarlyStop, Watch
 from se_framework.training.failure import explained
 from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
@@ -77,8 +77,7 @@ def train(
         CallbackError: a callback raised; the round is whole, and saved where there is ``run``.
         ConfigError: an argument is out of range, or several runs shall be stopped early.
     """
-    if early_stop is not None and not isinstance(state, TrainState):
-        raise ConfigError("early stopping is for one run: an ensemble's members play on together: set early_stop=None")
+    early = None if early_stop is None else Watch(early_stop, state)
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -89,9 +88,9 @@ def train(
         prepare(state, data, batch_size)
         if run is not None and picture is not None and picture_every > 0:
             draw_pictures(state, data, picture, run, listeners)
-        if early_stop is not None:
-            early_stop.look(state)
-    over = early_stop is not None and early_stop.over(state)
+        if early is not None:
+            early.look()
+    over = early is not None and early.over
     device = like(state.equation).device
     devices = [device] if device.type == "cuda" else []
     ahead = data.prefetch(state.samples, batch_size, state.seed, device)
@@ -110,9 +109,9 @@ def train(
                 bar.say(line)
 
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
-            if early_stop is not None and (state.round % early_stop.every == 0 or state.round == rounds):
-                early_stop.look(state)
-                over = early_stop.over(state)
+            if early is not None and early.due(rounds):
+                early.look()
+                over = early.over
             last = state.round >= rounds or stop is not None or over
             log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds or over)
             evaluate_due = evaluate is not None and evaluate_every > 0 and state.round % evaluate_every == 0
@@ -144,8 +143,8 @@ def train(
                 state.check_whole()
                 listeners.checkpoint(state, run.save_checkpoint(state.state_dict(), state.round))
             listeners.check(state)
-        if early_stop is not None and stop is None:
-            bar.say(early_stop.told(state))
+        if early is not None and stop is None:
+            bar.say(early.told())
         state.stopped_by = stop
     return state
 
