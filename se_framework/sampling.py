@@ -79,7 +79,7 @@ def blocks(model: Model, data: Data, n: int, seed: int, label: int | None, devic
         labels = _labels(data, number * size, size, seed, label, device)
         with torch.no_grad(), evaluating(model, seed=stream_seed(seed, number, "evaluation")):
             x = model(labels).sample((size,), generator=generator(seed, number, "sample", device))
-        yield data.to_user(x.to(data.user_dtype) if x.is_floating_point() else x)[: n - number * size]
+        yield data.samples_to_user(x)[: n - number * size]
 
 
 def enumerate_rows(parts: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:

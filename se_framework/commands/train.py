@@ -20,6 +20,7 @@ from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
+from se_framework.data import columns
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, nearest
 from se_framework.evaluation.evaluate import (
@@ -105,6 +106,9 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             config = assembly.config
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, {warning}")
+        discrete = columns.told(assembly.data) if assembly.state.equation.model.has_log_prob else None
+        if discrete is not None:
+            say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
         state = assembly.train(run)
         if state.stopped_by is not None:

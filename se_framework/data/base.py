@@ -191,6 +191,10 @@ class Data(ABC):
             return x.clone()
         return (x.double() * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
 
+    def samples_to_user(self, x: Tensor) -> Tensor:
+        r"""Map a model's samples, (n, \*E), to user units, in :attr:`user_dtype` where they are floats."""
+        return self.to_user(x.to(self.user_dtype) if x.is_floating_point() else x)
+
     def to_model(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from user units to model space; the inverse of :meth:`to_user`."""
         if self._keeps(x):

@@ -15,7 +15,7 @@ from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.data.base import Data, image_shape_of, point_type
 from se_framework.data.datasets import StreamedData
-from se_framework.data.moments import Finite, moments_of
+from se_framework.data.moments import Finite, exact, moments_of, refuse_coarse
 from se_framework.data.readers import as_floats, as_numbers, as_tensor, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
 from se_framework.data.sampler import Blocks
@@ -58,6 +58,7 @@ class TensorData(RowData):
         labels: Tensor | np.ndarray | None = None,
     ) -> None:
         rows = check_rows(x, "the data")
+        given = exact(rows)
         rows = as_floats(rows) if standardize else as_numbers(rows, "the data")
         train_index, rest_index = split(len(rows), held_out_fraction)
         if labels is not None:
@@ -66,7 +67,9 @@ class TensorData(RowData):
         loc: Tensor | float = 0.0
         scale: Tensor | float = 1.0
         if standardize:
-            loc, scale = moments_of(rows, rest_index)
+            loc, scale = moments_of(given, rest_index)
+        elif rows.dtype == torch.float64 and point_type(rows) != torch.float64:
+            refuse_coarse(*moments_of(rows, rest_index), point_type(rows), "set data.standardize=true")
         self._set(rows[train_index], rows[rest_index], loc, scale, name, image_shape)
 
     def _set(
