@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from math import log
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -14,13 +13,13 @@ from torch.nn import functional as F
 
 from models.arguments import checked_layers
 from models.base import Model, check_context
-from models.laws import PushForward
+from models.laws import Particles, PushForward
+from models.logits import from_logits, to_logits, to_unit
 from models.networks import Activation, ColumnPerceptron, with_context
+from models.triangular import Triangular, of_gaussian
 
 Support = Literal["real", "unit"]
 Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-MARGIN = 1e-6
-"""a in y = logit(a + (1-2a) x): how far the interval of ``support="unit"`` reaches beyond [0, 1]."""
 
 
 class Couplings:
@@ -41,8 +40,7 @@ class Couplings:
         conditioners: networks from (inputs, N) to (numbers m, N), in the order data to latent.
         split: sizes of the halves; coupling i reads half i mod 2 and moves the other.
         input_bound: kappa.
-        loc: shift of the affine map at the data end, shape (d,).
-        log_scale: log-scale of the affine map at the data end, shape (d,).
+        end: the affine map at the data end.
         labels: rows appended to the input of every conditioner, shape (classes, N); None to append nothing.
     """
 
@@ -51,13 +49,11 @@ class Couplings:
         conditioners: Sequence[Callable[[Tensor], Tensor]],
         split: tuple[int, int],
         input_bound: float,
-        loc: Tensor,
-        log_scale: Tensor,
+        end: Triangular,
         labels: Tensor | None = None,
     ) -> None:
-        self.conditioners = conditioners
+        self.conditioners, self.end = conditioners, end
         self.split, self.input_bound, self.labels = split, input_bound, labels
-        self.loc, self.log_scale = loc[:, None], log_scale[:, None]
 
     def _numbers(self, i: int, given: Tensor) -> Tensor:
         """Return the numbers of coupling i for the half (m', N) that it reads, shape (numbers, m, N)."""
@@ -72,7 +68,7 @@ class Couplings:
 
     def pull(self, x: Tensor, move: Move) -> tuple[Tensor, Tensor]:
         """Map data x to latent z, both (N, d), by couplings ``move``; return z and log |det dz/dx|, shape (N,)."""
-        halves = list(((x.T - self.loc) * (-self.log_scale).exp()).split(self.split))
+        halves = list(self.end.pull(x.T).split(self.split))
         slopes = []
         for i in range(len(self.conditioners)):
             if self._mixes_before(i):
@@ -80,7 +76,7 @@ class Couplings:
                 halves = [whole[0::2], whole[1::2]]
             halves[1 - i % 2], slope = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             slopes.append(slope)
-        return torch.cat(halves).T, torch.cat(slopes).sum(0) - self.log_scale.sum()
+        return torch.cat(halves).T, torch.cat(slopes).sum(0) - self.end.log_scale.sum()
 
     def push(self, z: Tensor, move: Move) -> tuple[Tensor, Tensor]:
         """Map latent z to data x, both (N, d), by the inverses ``move``; return x and log |det dx/dz|, shape (N,)."""
@@ -91,7 +87,7 @@ class Couplings:
             slopes.append(slope)
             return half
 
-        return self.carry(z, collected), self.log_scale.sum() + torch.cat(slopes).sum(0)
+        return self.carry(z, collected), self.end.log_scale.sum() + torch.cat(slopes).sum(0)
 
     def carry(self, z: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Map as :meth:`push` does, without the determinant, which ``move`` then has no part of."""
@@ -100,7 +96,7 @@ class Couplings:
             halves[1 - i % 2] = move(self._numbers(i, halves[i % 2]), halves[1 - i % 2])
             if self._mixes_before(i):
                 halves = list(interleaved(*halves).split(self.split))
-        return torch.addcmul(self.loc, torch.cat(halves), self.log_scale.exp()).T
+        return self.end.push(torch.cat(halves)).T
 
 
 def interleaved(even: Tensor, odd: Tensor) -> Tensor:
@@ -127,6 +123,8 @@ class CouplingFlow(Model):
         support: where the law lives: "real", or "unit" for [-a', 1 + a'] in every coordinate with a' = 1e-6, where
             the flow models :math:`y=\text{logit}(a+(1-2a)x)`.
         classes: number of classes of the context, which enters as a one-hot vector; 0 for an unconditional model.
+        whiten: let the affine map at the data end be triangular, and start it so that the first batch is white: the
+            flow then starts at the Gaussian fitted to it. Else it is diagonal and starts at the identity.
 
     Raises:
         ValueError: one-dimensional data, or a hyperparameter out of range.
@@ -148,6 +146,7 @@ class CouplingFlow(Model):
         input_bound: float,
         support: Support,
         classes: int,
+        whiten: bool = False,
     ) -> None:
         super().__init__(event_shape, classes)
         checked_layers("couplings", couplings, 2)
@@ -163,6 +162,7 @@ class CouplingFlow(Model):
         )
         self.loc = nn.Parameter(torch.zeros(d))
         self.log_scale = nn.Parameter(torch.zeros(d))
+        self.below = nn.Parameter(torch.zeros(d, d)) if whiten else None
 
     @abstractmethod
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,16 +176,26 @@ class CouplingFlow(Model):
         """Return the first part of :meth:`push_coordinate`; samples need no more."""
         return self.push_coordinate(numbers, z)[0]
 
+    def prepare(self, batch: Particles) -> None:
+        """Whiten the first batch, where that is wanted."""
+        if self.below is not None and len(batch.x) > 1:
+            x = batch.x.flatten(1)
+            fitted = of_gaussian(to_logits(x)[0] if self.support == "unit" else x)
+            for mine, its in zip((self.loc, self.log_scale, self.below), fitted, strict=True):
+                mine.copy_(its)
+
     def forward(self, context: Tensor | None = None) -> PushForward:
         """Return the law of the flow; a conditional one has one row per label."""
         check_context(self, context)
         event_shape, unit = self.event_shape, self.support == "unit"
-        labels = None
+        labels, rows = None, None if context is None else len(context)
         if context is not None:
             labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes).T
         nets: Iterable[Any] = self.conditioners
         conditioners = [partial(net, weights=net.weights()) for net in nets]
-        couplings = Couplings(conditioners, self.split, self.input_bound, self.loc, self.log_scale, labels)
+        below = None if self.below is None else self.below.tril(-1)
+        end = Triangular(self.loc[:, None], self.log_scale[:, None], below)
+        couplings = Couplings(conditioners, self.split, self.input_bound, end, labels)
 
         def push(z: Tensor) -> tuple[Tensor, Tensor]:
             x, ladj = couplings.push(z, self.push_coordinate)
@@ -205,7 +215,7 @@ class CouplingFlow(Model):
             z, ladj = couplings.pull(y, self.pull_coordinate)
             return z, ladj + more
 
-        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull, carry=carry)
+        return PushForward(push, (self.dimension,), event_shape, like=self.loc, pull=pull, carry=carry, rows=rows)
 
 
 class RealNVP(CouplingFlow):
@@ -226,6 +236,7 @@ class RealNVP(CouplingFlow):
         input_bound: size at which the input of a conditioner is clamped.
         support: "real", or "unit" for data in the unit cube, see :class:`CouplingFlow`.
         classes: number of classes of the context; 0 for an unconditional model.
+        whiten: start at the Gaussian of the first batch, see :class:`CouplingFlow`.
 
     Raises:
         ValueError: one-dimensional data, or a hyperparameter out of range.
@@ -242,11 +253,12 @@ class RealNVP(CouplingFlow):
         input_bound: float = 20.0,
         support: Support = "real",
         classes: int = 0,
+        whiten: bool = False,
     ) -> None:
         for name, value in (("log_scale_bound", log_scale_bound), ("input_bound", input_bound)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}; the default works for standardised data")
-        super().__init__(event_shape, 2, couplings, width, depth, activation, input_bound, support, classes)
+        super().__init__(event_shape, 2, couplings, width, depth, activation, input_bound, support, classes, whiten)
         self.log_scale_bound = log_scale_bound
 
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,32 +272,3 @@ class RealNVP(CouplingFlow):
         shift, raw = numbers.unbind()
         minus = -self.log_scale_bound * torch.tanh(raw)
         return (z - shift) * minus.exp(), minus
-
-
-def to_logits(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return :math:`y=\log(p/q)`, p = a + (1-2a) x, q = 1 - p, and :math:`\log|\det\partial y/\partial x|` per row.
-
-    The logarithm of the determinant is :math:`\sum_i\log((1-2a)/(p_iq_i))`. It is -inf, the density zero, for rows
-    outside the support.
-
-    Args:
-        x: shape (N, d).
-    """
-    gain = 1 - 2 * MARGIN
-    p, q = MARGIN + gain * x, MARGIN + gain * (1 - x)  # q by its own sum: 1 - p would lose it in float32
-    inside = (p > 0) & (q > 0)
-    # The safe value keeps NaN out of the gradient of the rows outside.
-    log_p, log_q = (torch.where(inside, part, 0.5).log() for part in (p, q))
-    ladj = torch.where(inside, log(gain) - log_p - log_q, -torch.inf)
-    return log_p - log_q, ladj.sum(1)
-
-
-def from_logits(y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Invert :func:`to_logits`: from y, (N, d), to x and :math:`\log|\det\partial x/\partial y|`, shape (N,)."""
-    ladj = F.logsigmoid(y) + F.logsigmoid(-y) - log(1 - 2 * MARGIN)
-    return to_unit(y), ladj.sum(1)
-
-
-def to_unit(y: Tensor) -> Tensor:
-    """Return the first part of :func:`from_logits`."""
-    return (torch.sigmoid(y) - MARGIN) / (1 - 2 * MARGIN)

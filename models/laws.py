@@ -93,6 +93,29 @@ class Particles:
         return Particles(**parts)
 
 
+def as_points(value: Tensor, event_shape: tuple[int, ...], like: Tensor, rows: int | None = None) -> Tensor:
+    r"""Return the points that a density is asked at as rows (N, \*E), in the type of the law's parameters.
+
+    As in ``torch.distributions``, any shape may stand before E: the log-densities have that shape.
+
+    Args:
+        value: points, shape (\*B, \*E).
+        event_shape: E.
+        like: a parameter.
+        rows: how many there must be, shape (rows, \*E), where the law has one row per label.
+
+    Raises:
+        ValueError: the points have another shape, or are complex.
+    """
+    event = tuple(event_shape)
+    fits = value.ndim >= len(event) and tuple(value.shape[value.ndim - len(event) :]) == event
+    if not fits or value.is_complex() or (rows is not None and value.shape != (rows, *event)):
+        wanted = f"({'n' if rows is None else rows}, {', '.join(map(str, event))})"
+        kind = "complex points" if value.is_complex() else "points"
+        raise ValueError(f"log_prob needs real points of shape {wanted}, got {kind} of shape {tuple(value.shape)}")
+    return value.reshape(-1, *event).to(like.dtype)
+
+
 class WithoutLatents:
     """Mixed into a law of points alone: its joint density with latent variables is its density."""
 
@@ -113,6 +136,7 @@ class PushForward(WithoutLatents, Distribution):
         event_shape: E.
         like: a parameter that fixes dtype and device of the noise.
         pull: the inverse, from (N, \*E) to ``(z, ladj)`` with ladj of the *inverse*; None for an implicit law.
+        rows: number of labels, where the law is of one point per label; else None.
         carry: g alone, from (N, \*Z) to (N, \*E), where it costs less than ``push``; None to take that of ``push``.
     """
 
@@ -127,10 +151,11 @@ class PushForward(WithoutLatents, Distribution):
         like: Tensor,
         pull: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
         carry: Callable[[Tensor], Tensor] | None = None,
+        rows: int | None = None,
     ) -> None:
         super().__init__(event_shape=torch.Size(event_shape), validate_args=False)
         self.push, self.pull, self.latent_shape, self.like = push, pull, tuple(latent_shape), like
-        self._carry = carry
+        self._carry, self._rows = carry, rows
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n latent points z, shape (n, *Z)."""
@@ -159,15 +184,20 @@ class PushForward(WithoutLatents, Distribution):
             return self.rsample(sample_shape, generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""Return :math:`\log p(x) = \log N(g^{-1}(x)) + \log|\det \partial g^{-1}/\partial x|`, shape (N,).
+        r"""Return :math:`\log p(x) = \log N(g^{-1}(x)) + \log|\det \partial g^{-1}/\partial x|`, shape (\*B,).
+
+        Args:
+            value: points, shape (\*B, \*E); of a conditional law one row per label.
 
         Raises:
             NotImplementedError: the law is implicit.
+            ValueError: the points have another shape.
         """
         if self.pull is None:
             raise NotImplementedError("this law is implicit: its generator has no inverse, so it has no log_prob")
-        z, ladj = self.pull(value)
-        return standard_normal_log_prob(z) + ladj
+        points = as_points(value, self.event_shape, self.like, self._rows)
+        z, ladj = self.pull(points)
+        return (standard_normal_log_prob(z) + ladj).reshape(value.shape[: value.ndim - len(self.event_shape)])
 
 
 class Weighted(WithoutLatents, Distribution):
@@ -205,9 +235,15 @@ class Weighted(WithoutLatents, Distribution):
         return self.points[index].reshape(*sample_shape, *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at points of the rule, shape (N,); -inf elsewhere."""
-        hit = (value.flatten(1)[:, None] == self.points.flatten(1)[None]).all(-1)
-        return torch.where(hit.any(1), self.log_density[hit.to(torch.uint8).argmax(1)], -torch.inf)
+        r"""Return the log-density at points of the rule, shape (\*B,) for (\*B, \*E); -inf elsewhere.
+
+        Raises:
+            ValueError: the points have another shape.
+        """
+        points = as_points(value, self.event_shape, self.points)
+        hit = (points.flatten(1)[:, None] == self.points.flatten(1)[None]).all(-1)
+        found = torch.where(hit.any(1), self.log_density[hit.to(torch.uint8).argmax(1)], -torch.inf)
+        return found.reshape(value.shape[: value.ndim - len(self.event_shape)])
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

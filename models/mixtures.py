@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from models.arguments import checked_at_least
 from models.base import Model, check_context
-from models.laws import Particles, WithoutLatents, standard_normal_log_prob
+from models.laws import Particles, WithoutLatents, as_points, standard_normal_log_prob
 
 
 class MixtureLaw(WithoutLatents, Distribution):
@@ -67,10 +67,18 @@ class MixtureLaw(WithoutLatents, Distribution):
         return (self.loc[k] + self.scale[k] * z).reshape(*sample_shape, *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        r"""Return :math:`\log\sum_k w_kN(x;\mu_k,\mathrm{diag}(s_k^2))`, shape (N,), through an array (N, K, d)."""
-        z = (value.flatten(1)[:, None] - self.loc) / self.scale
+        r"""Return :math:`\log\sum_k w_kN(x;\mu_k,\mathrm{diag}(s_k^2))`, shape (\*B,) for points (\*B, \*E).
+
+        It goes through an array (N, K, d).
+
+        Raises:
+            ValueError: the points have another shape.
+        """
+        points = as_points(value, self.event_shape, self.loc)
+        z = (points.flatten(1)[:, None] - self.loc) / self.scale
         log_normal = standard_normal_log_prob(z.flatten(0, 1)).unflatten(0, z.shape[:2]) - self.scale.log().sum(1)
-        return torch.logsumexp(self.log_weights + log_normal, dim=1)
+        found = torch.logsumexp(self.log_weights + log_normal, dim=1)
+        return found.reshape(value.shape[: value.ndim - len(self.event_shape)])
 
 
 class GaussianMixture(Model):

@@ -118,6 +118,7 @@ class SplineFlow(CouplingFlow):
             identity) and the latent normal law; the input of a conditioner is clamped there, too.
         support: "real", or "unit" for data in the unit cube, see :class:`CouplingFlow`.
         classes: number of classes of the context; 0 for an unconditional model.
+        whiten: start at the Gaussian of the first batch, see :class:`CouplingFlow`.
 
     Raises:
         ValueError: one-dimensional data, or a hyperparameter out of range.
@@ -134,13 +135,16 @@ class SplineFlow(CouplingFlow):
         bound: float = 5.0,
         support: Support = "real",
         classes: int = 0,
+        whiten: bool = False,
     ) -> None:
         checked_at_least("bins", bins, 2)
         if not bins * MIN_SIZE < 1:
             raise ValueError(f"bins must be below {1 / MIN_SIZE:g}, the inverse of the least width, got {bins}; use 8")
         if not 0 < bound < float("inf"):
             raise ValueError(f"bound must be positive and finite, got {bound}; use 5.0 for standardised data")
-        super().__init__(event_shape, 3 * bins - 1, couplings, width, depth, activation, bound, support, classes)
+        super().__init__(
+            event_shape, 3 * bins - 1, couplings, width, depth, activation, bound, support, classes, whiten
+        )
         self.bound = bound
 
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,6 +145,8 @@ def restore(
         tables = (run.rows(), run.score_rows()) if k is None else run.member_rows(k)
         for rows, read in zip((state.history, state.scores), tables, strict=True):
             rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
+    if checkpoint != "last":
+        assembly.state.best = None  # that very round was asked for
     players = ", ".join(player.name for player in assembly.state.players)
     skipped = f"WARNING: {'; '.join(problems)}; the one before is used: " if problems else ""
     but = f"; the optimiser of {' and '.join(afresh)} starts afresh, its type was changed" if afresh else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor
 
+from models.base import Model
 from se_framework.config.build import build, find, locating
 from se_framework.config.parts import all_outlined, check_objects, outlined
 from se_framework.config.stages import stage_at, stages_of
@@ -22,20 +23,16 @@ from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
-from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
-from se_framework.randomness import generator, stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
+from se_framework.sampling import blocks, enumerate_rows
 from se_framework.training.callbacks import Callback
 from se_framework.training.loop import train
 from se_framework.training.state import TrainState
 from se_framework.training.weights import save_weights
-
-BLOCK = 256
-"""Samples drawn at once."""
 
 
 @dataclass
@@ -64,7 +61,7 @@ class Assembly:
         return self.state.trained()
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Model:
         """The trained model p_theta."""
         return self.equation.model
 
@@ -73,7 +70,7 @@ class Assembly:
         """The trained metric f_phi, or None."""
         return self.equation.metric
 
-    def sample(self, n: int, seed: int = 0, label: int | None = None) -> torch.Tensor:
+    def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
         They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
@@ -87,28 +84,15 @@ class Assembly:
         Raises:
             ConfigError: no such label.
         """
-        model, context = self.model, self._context(-(-n // BLOCK) * BLOCK, seed, label)
-        drawn = []
-        with torch.no_grad(), evaluating(model, seed=seed):
-            for number in range(-(-n // BLOCK)):
-                labels = None if context is None else context[number * BLOCK : (number + 1) * BLOCK]
-                stream = generator(seed, number, "sample", self.device)
-                drawn.append(self.data.to_user(model(labels).sample((BLOCK,), generator=stream)))
-        return torch.cat(drawn)[:n]
+        found: Tensor | None = None
+        for first, block in enumerate_rows(self.sample_blocks(n, seed, label)):
+            found = block.new_empty((n, *block.shape[1:])) if found is None else found
+            found[first : first + len(block)] = block
+        return self.data.to_user(torch.empty(0, *self.data.event_shape)) if found is None else found
 
-    def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
-        """Return the labels of n samples."""
-        if label is not None and not 0 <= label < self.data.classes:
-            known = f"0..{self.data.classes - 1}" if self.data.classes else "none: train with data.labels=true"
-            raise ConfigError(f"label={label} is no class of {self.data.name}, which has {known}")
-        if not self.data.classes:
-            return None
-        if label is not None:
-            return torch.full((n,), label, device=self.device)
-        rows = min(n, self.data.train_size or n)
-        own = stream_seed(seed, 0, "labels")
-        drawn = [self.data.batch(start, rows, own, self.device).context for start in range(0, n, rows)]
-        return torch.cat([t for t in drawn if t is not None])[:n]
+    def sample_blocks(self, n: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
+        r"""Yield the samples of :meth:`sample` block by block, shape (m, \*E): no more than one is in memory."""
+        return blocks(self.model, self.data, n, seed, label, self.device)
 
     def train(self, run: RunDirectory | None = None, callbacks: Sequence[Callback] = ()) -> TrainState:
         """Play the configured rounds, with pictures and scores where the configuration wants them.
@@ -142,22 +126,24 @@ class Assembly:
 
     def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
         from se_framework.evaluation.evaluate import score_row
+        from se_framework.evaluation.validation import early_stop_of
 
         loop = config.loop
         return train(  # type: ignore[return-value]
             self.state, self.data, rounds=loop.rounds, batch_size=loop.batch_size, horizon=loop.horizon,
             log_every=loop.log_every, checkpoint_every=loop.checkpoint_every, picture_every=loop.picture_every,
-            evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self), picture=frame, run=run,
+            evaluate_every=loop.evaluate_every, evaluate=partial(score_row, self),
+            early_stop=early_stop_of(self), picture=frame, run=run,
             callbacks=callbacks, progress=config.progress,
         )  # fmt: skip
 
-    def scores(self, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    def scores(self, n: int | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
         """Return every score of the trained model, see :func:`se_framework.evaluate`."""
         from se_framework.evaluation.evaluate import evaluate
 
         return evaluate(self, n, seed)
 
-    def log_prob(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         r"""Return the trained model's log-density in the user's units, shape (n,), in nats, float64 on the CPU.
 
         .. math:: \log p_{user}(x) = \log p_{model}\!\left(\frac{x-\text{loc}}{\text{scale}}\right)
@@ -182,12 +168,12 @@ class Assembly:
             )
         return log_density(self, self.data.to_model(x), context) - self.data.log_scale
 
-    def plot(self, path: str | Path, samples: torch.Tensor | None = None, note: str | None = None) -> None:
+    def plot(self, path: str | Path, samples: Tensor | None = None, note: str | None = None) -> None:
         """Draw samples beside data, with the model's density where there is one, into a picture (.png).
 
         Args:
             path: the file.
-            samples: in the user's units; by default 1,000 of the trained model.
+            samples: in the user's units; by default 1,000 of the trained model, or 64 images.
             note: what the picture shall say besides.
 
         Raises:
@@ -197,7 +183,7 @@ class Assembly:
 
         known = self.state.equation.model.has_log_prob and not self.data.classes
         density = partial(log_density, self) if known else None
-        drawn = self.sample(1000) if samples is None else samples
+        drawn = self.sample(64 if self.data.kind == "image" else 1000) if samples is None else samples
         picture(self.data, drawn, Path(path), model_log_prob=density, note=note)
 
     def save(self, path: str | Path) -> int:
@@ -240,9 +226,6 @@ class EnsembleAssembly(Assembly):
         """The state, of all members."""
         assert isinstance(self.state, Ensemble)
         return self.state
-
-    def _context(self, n: int, seed: int, label: int | None) -> torch.Tensor | None:
-        raise ConfigError(f"an ensemble has {len(self.members)} members, each with its own samples: take members[k]")
 
 
 def assembly_of(
@@ -294,6 +277,7 @@ def assembly_of(
             chosen = outlined(one, members[0].data if members else data, {}, count)
             state, device = state_of(one, chosen, trust is None, own, count)
             members.append(Assembly(one, state, chosen.data, device))
+    config.loop.batch_size, config.loop.early_stop = configs[0].loop.batch_size, configs[0].loop.early_stop
     states, first = [member.state for member in members], members[0]
     found = EnsembleAssembly(config, Ensemble(states), first.data, first.device, members)
     found.locator = locator

@@ -71,10 +71,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(text: str) -> int:
-    """Return a whole number."""
+    """Return a whole number, which may be written as 1e7."""
     try:
         return int(text)
     except ValueError:
+        if re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", text) and float(text).is_integer():
+            return int(float(text))  # 1e7
         raise ArgumentTypeError(f"must be a whole number, got {text!r}") from None
 
 

@@ -17,18 +17,19 @@ def main() -> None:
 
 def _evaluate(words: list[str]) -> None:
     parser = Parser("se-eval", DOES)
-    parser.add("n", 10_000, "samples", count)
+    parser.add("n", None, "samples (default: 10000, fewer of large examples)", count)
     parser.add("seed", 0, "of the draw", whole)
     arguments = parser.read(words)
-    from se_framework.evaluation.evaluate import evaluate, score_lines
+    from se_framework.evaluation.evaluate import evaluate, score_lines, warnings_of
     from se_framework.runs.directory import RunDirectory
 
     assembly = load_run(arguments)
     found = evaluate(assembly, arguments.n, arguments.seed)
     content = {"round": assembly.state.round, "scores": found}
     written = RunDirectory(arguments.run_dir).write_json("eval.json", content)  # first: the reader may leave
-    for line in (*score_lines(found), f"se-eval: written to {written}"):
+    for line in (*score_lines(found), *(f"se-eval: WARNING, {warning}" for warning in warnings_of(found))):
         put(line, "stdout")
+    put(f"se-eval: written to {written}", "stdout")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 from se_framework.commands.arguments import Parser, count, file_to_write, load_run, run_command, whole
 from se_framework.errors import ConfigError, RunDirectoryError
 from se_framework.training.console import put
+
+LARGEST_PICTURE = 100_000
+"""Samples that are held in memory at once."""
 
 
 def main() -> None:
@@ -24,20 +25,25 @@ def _sample(words: list[str]) -> None:
     arguments = parser.read(words)
     import numpy as np
 
-    from se_framework.runs.files import write_atomically
+    from se_framework.runs.files import growing
 
-    assembly, out = load_run(arguments), arguments.out
-    samples = assembly.sample(arguments.n, arguments.seed, arguments.label)
+    assembly, out, n = load_run(arguments), arguments.out, arguments.n
+    chosen = n, arguments.seed, arguments.label
     try:
         if out.suffix == ".png":
-            assembly.plot(out, samples)
+            if n > LARGEST_PICTURE:
+                raise ConfigError(f"n={n}: a picture shows few samples: n={LARGEST_PICTURE} or less, or out=FILE.npy")
+            assembly.plot(out, assembly.sample(*chosen))
         else:
-            buffer = io.BytesIO()
-            np.save(buffer, samples.cpu().numpy(), allow_pickle=False)
-            write_atomically(out, buffer.getvalue())
+            first = next(iter(assembly.sample_blocks(1, *chosen[1:]))).cpu().numpy()
+            described = {"descr": first.dtype.str, "fortran_order": False, "shape": (n, *first.shape[1:])}
+            with growing(out) as file:
+                np.lib.format.write_array_header_1_0(file, described)
+                for block in assembly.sample_blocks(*chosen):
+                    file.write(np.ascontiguousarray(block.cpu().numpy()).data)
     except RunDirectoryError as error:  # "FILE cannot be written (why)"
         raise ConfigError(f"out={error}") from error
-    put(f"se-sample: {len(samples)} samples of shape {tuple(samples.shape[1:])} in {out}", "stdout")
+    put(f"se-sample: {n} samples of shape {tuple(assembly.data.event_shape)} in {out}", "stdout")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -19,6 +19,7 @@ from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
 from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, needed, packages, strings
+from se_framework.data import columns
 from se_framework.describe import describe
 from se_framework.errors import ConfigError, as_typed, nearest
 from se_framework.evaluation.evaluate import (
@@ -28,6 +29,7 @@ from se_framework.evaluation.evaluate import (
     evaluate,
     evaluate_members,
     score_lines,
+    warnings_of,
 )
 from se_framework.pictures.frames import animate
 from se_framework.pictures.plots import curves
@@ -104,6 +106,9 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             config = assembly.config
         for warning in assembly.state.equation.warnings:
             say(f"WARNING, {warning}")
+        discrete = columns.told(assembly.data) if assembly.state.equation.model.has_log_prob else None
+        if discrete is not None:
+            say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
         state = assembly.train(run)
         if state.stopped_by is not None:
@@ -145,7 +150,7 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
     """Return the score of a run that has all its rounds and its summary, else None."""
     try:
         summary = json.loads((run.path / "summary.json").read_text())
-        if summary["round"] < config.loop.rounds:
+        if summary["round"] < config.loop.rounds and not summary.get("stopped_early"):
             return None
         return float(summary["scores"][chosen_name(summary["scores"], config.score)]["value"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -175,13 +180,19 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
-    last = assembly.state.history[-1] if assembly.state.history else {}
-    run.write_json("summary.json", {
+    best, last = assembly.state.best, assembly.state.history[-1] if assembly.state.history else {}
+    summary: dict[str, Any] = {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
-        "warnings": warnings_in(assembly.state.history),
-    })  # fmt: skip
+        "warnings": [*warnings_in(assembly.state.history), *warnings_of(found)],
+    }  # fmt: skip
+    if best is not None:
+        early = assembly.state.round < assembly.config.loop.rounds
+        summary |= {"kept_round": best.round, "stopped_early": early}
+    run.write_json("summary.json", summary)
     for line in score_lines(found):
         put(line, "stdout")
+    for warning in warnings_of(found):
+        say(f"WARNING, {warning}")
     put(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
           f"sample with: {sampling(run, assembly, 'n=64 out=samples.npy')}", "stdout")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
@@ -202,7 +213,6 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
     last = state.history[-1] if state.history else {}
-    last = {name: value for name, value in last.items() if value == value}  # JSON has no NaN
     run.write_json("summary.json", {
         "round": state.round, "samples": state.samples, "members": len(state.members), "last_row": last,
         "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,

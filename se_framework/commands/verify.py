@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import re
 import sys
 import time
@@ -84,6 +83,7 @@ def verify(arguments: argparse.Namespace) -> bool:
     find_own_modules()
     import torch
 
+    from se_framework.runs.files import as_json
     from se_framework.verify.claims import check
 
     try:
@@ -113,7 +113,7 @@ def verify(arguments: argparse.Namespace) -> bool:
     if arguments.json is not None:
         content: dict[str, Any] = {"device": arguments.device, "torch": torch.__version__}
         content["claims"] = [v.as_dict() for v in verdicts]
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+        arguments.json.write_bytes(as_json(content))
     return not failed
 
 

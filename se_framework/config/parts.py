@@ -32,6 +32,12 @@ OBJECTS: dict[str, type] = {"model": Model, "metric": Metric, "divergence": Dive
 """The parts that Python may give as objects, and their base classes."""
 
 
+BATCH = 512
+"""Examples of a step where loop.batch_size is null and there are as many."""
+FEW = 100_000
+"""Training rows up to which loop.early_stop=auto takes some for validation."""
+
+
 class Parts(NamedTuple):
     """What one configuration chooses; of the model and the metric nothing is allocated yet.
 
@@ -71,6 +77,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         IncompatibleError: the choices do not form a legal equation.
     """
     chosen = as_data(build(config.data, "data", workers=config.workers) if data is None else data, config.workers)
+    chosen = settled(config, chosen, members)
     if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
         raise DataError(
             f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "
@@ -138,6 +145,25 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
             parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline, "plus": plus}
             check_frozen(StandardEquation(model=built, **parts, checked=warnings), frozen)
     return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
+
+
+def settled(config: DictConfig, data: Data, members: int) -> Data:
+    """Write out what the configuration leaves to the data, and return the data with validation rows where it needs any.
+
+    Raises:
+        ConfigError: early stopping of several runs, or of a run with stages.
+    """
+    loop = config.loop
+    if loop.early_stop == "auto":  # data without end cannot be learnt by heart
+        few = data.train_size is not None and data.train_size <= FEW
+        loop.early_stop = "nll" if few and members == 1 and not config.stages else None
+    if loop.early_stop is not None:
+        if members > 1:
+            raise ConfigError("loop.early_stop: members of an ensemble end together: set loop.early_stop=null")
+        data = data.with_validation(loop.validation)
+    if loop.batch_size is None:
+        loop.batch_size = BATCH if data.train_size is None else min(BATCH, data.train_size)
+    return data
 
 
 def all_outlined(stages: Sequence[DictConfig], data: Any, objects: Mapping[str, Any]) -> list[Parts]:

@@ -22,7 +22,8 @@ MAY_CHANGE = (
 """Keys a resumed run may change. All but device, threads and performance leave the trajectory as it was; those change
 rounding, and a GPU draws other noise than a CPU."""
 AUTO = {
-    "device": "auto", "threads": None, "loop.horizon": None,
+    "device": "auto", "threads": None, "loop.horizon": None, "loop.batch_size": None,
+    "loop.early_stop": "auto",
     "performance.graphs": "auto", "performance.compile": "auto",
 }  # fmt: skip
 """Keys with the value that leaves the choice to us: it is made at the first start, recorded and kept."""

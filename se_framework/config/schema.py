@@ -17,6 +17,7 @@ from se_framework.errors import ConfigError, nearest
 
 Decay = Literal["constant", "linear", "cosine"]
 Use = Literal["auto", "always", "never"]
+EarlyStopping = Literal["auto", "nll", "w2", "sliced_w2", "modes", "high_quality", "held_out_value"] | None
 AtLeast0 = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -41,7 +42,7 @@ class LoopConfig(Section):
     """How long and how often."""
 
     rounds: AtLeast1
-    batch_size: Annotated[int, Field(ge=1, le=2**31 - 1)]  # torch counts in 32 bits
+    batch_size: Annotated[int, Field(ge=1, le=2**31 - 1)] | None  # torch counts in 32 bits
     log_every: AtLeast0
     checkpoint_every: AtLeast0
     picture_every: AtLeast0 = 0
@@ -51,6 +52,9 @@ class LoopConfig(Section):
     horizon: AtLeast1 | None
     decay: Decay
     warmup: AtLeast0
+    early_stop: EarlyStopping = None
+    patience: AtLeast1 = 300
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
 
 
 class PlayerConfig(Section):

@@ -33,6 +33,8 @@ def stages_of(config: DictConfig) -> list[DictConfig]:
     """
     if not config.stages:
         return [config]
+    if config.loop.early_stop not in (None, "auto"):
+        raise ConfigError("stages: a run with stages plays all of them: set loop.early_stop=null")
     if config.ensemble.size > 1 or config.ensemble["values"]:
         raise ConfigError("stages: an ensemble has none: leave out stages, or set ensemble.size=1")
     lengths = [_rounds(stage, f"stages[{k}]") for k, stage in enumerate(config.stages)]

@@ -23,6 +23,8 @@ from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.errors import DataError
 
+RESOLUTION = 1e-3
+"""Spacing of numbers in standard deviations that nobody sees."""
 Kind = Literal["curve", "points", "image", "table"]
 
 
@@ -83,6 +85,18 @@ class Data(ABC):
         """Type of the points of a batch: torch's default type, or int64 where the data holds whole numbers."""
         return torch.get_default_dtype()
 
+    @property
+    def user_dtype(self) -> torch.dtype:
+        """Type of samples in user units: torch's default, or float64 where that would cost them their digits.
+
+        That is where the numbers next to each other around the shift are more than :data:`RESOLUTION` of the scale
+        apart.
+        """
+        default = torch.get_default_dtype()
+        loc, scale = (torch.as_tensor(t, dtype=torch.float64).abs() for t in (self.loc, self.scale))
+        coarse = bool((torch.finfo(default).eps * loc > RESOLUTION * scale).any())
+        return torch.float64 if coarse else default
+
     @abstractmethod
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
         r"""Return rows start .. start + n - 1 of the endless training sequence that ``seed`` fixes, in model space.
@@ -124,6 +138,35 @@ class Data(ABC):
             At most n rows: x of shape (m, \*E) with m <= n.
         """
 
+    def with_validation(self, fraction: float) -> Data:
+        """Return this data with rows that :meth:`validation` gives and :meth:`batch` does not.
+
+        Args:
+            fraction: their share of the training rows.
+
+        Raises:
+            DataError: this data cannot set rows apart.
+        """
+        raise DataError(
+            f"{self.name} has no validation rows, so nothing can say when to stop: set loop.early_stop=null, "
+            "or write with_validation and validation"
+        )
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return points that are neither trained on nor held out, always the same: they choose when to stop.
+
+        Args:
+            n: how many are wanted.
+            device: where they are put.
+
+        Returns:
+            At most n rows: x of shape (m, \*E) with m <= n, in model space, with their context as in :meth:`batch`.
+
+        Raises:
+            DataError: it has none, see :meth:`with_validation`.
+        """
+        raise DataError(f"{self.name} has no validation rows: take those of data.with_validation(0.2)")
+
     def prefetch(
         self, start: int, n: int, seed: int, device: torch.device | str = "cpu"
     ) -> AbstractContextManager[None]:
@@ -152,6 +195,10 @@ class Data(ABC):
         if self._keeps(x):
             return x.clone()
         return (x.double() * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
+
+    def samples_to_user(self, x: Tensor) -> Tensor:
+        r"""Map a model's samples, (n, \*E), to user units, in :attr:`user_dtype` where they are floats."""
+        return self.to_user(x.to(self.user_dtype) if x.is_floating_point() else x)
 
     def to_model(self, x: Tensor) -> Tensor:
         r"""Map points of shape (n, \*E) from user units to model space; the inverse of :meth:`to_user`."""

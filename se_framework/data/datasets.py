@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from se_framework.data.moments import Moments, chunks
-from se_framework.data.readers import as_floats
+from se_framework.data.moments import Moments, chunks, exact
 from se_framework.data.rows import SPLIT_SEED
 from se_framework.data.sources import DatasetRows, Request
 from se_framework.data.streamed import StreamedRows, each
@@ -63,5 +62,5 @@ class StreamedData(StreamedRows):
         bounds = [np.searchsorted(train, chunk) for chunk in chunks(len(self.source), self.event_shape)]
         requests = [Request(SPLIT_SEED, ((0, train[a:b]),)) for a, b in bounds if a < b]
         for x, _ in each(self.source, requests, self.workers):
-            moments.add(as_floats(x))
+            moments.add(exact(x))
         return moments.result()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from se_framework.data import fingerprint
 from se_framework.data.images import files_of, kept
-from se_framework.data.moments import Finite, Moments, chunks
+from se_framework.data.moments import Finite, Moments, chunks, exact, refuse_coarse
 from se_framework.data.pixels import in_unit_range
 from se_framework.data.readers import read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, check_labels, split
@@ -65,14 +65,15 @@ class StreamedArray(StreamedRows):
         held = torch.zeros(len(source), dtype=torch.bool)
         held[self._index["rest"]] = True
         for start, stop in chunks(len(source), self.event_shape):
-            x = source.gather(slice(start, stop))[0]
+            x = exact(source.stored(slice(start, stop)))
             if x.is_floating_point():
                 finite.add(x, start)
-            if standardize:
-                moments.add(x[~held[start:stop]])
+            moments.add(x[~held[start:stop]])
         finite.refuse(source.name, len(source))
         if standardize:
             self.loc, self.scale = moments.result()
+        elif not source.whole and source.stored(slice(0, 1)).dtype == torch.float64 != self.dtype:
+            refuse_coarse(*moments.result(), self.dtype, "set data.standardize=true")
 
 
 class StreamedImages(StreamedRows):

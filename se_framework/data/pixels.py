@@ -47,6 +47,10 @@ class PixelData(RowData):
         """Return images in [-1, 1], shape (n, C, H, W); they cross to the device as bytes."""
         return in_unit_range(self.pixels[self._index[part][index]], device)
 
+    def _reorder(self, order: Tensor) -> None:
+        self._index = self._index | {"train": self._index["train"][order]}
+        self.train_labels = None if self.train_labels is None else self.train_labels[order]
+
     def fingerprint(self) -> str:
         """Return a hash of the images and their labels."""
         labels = [t for t in (self.train_labels, self.rest_labels) if t is not None]

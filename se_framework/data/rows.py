@@ -2,6 +2,7 @@ r"""Finitely many rows: an epoch is a permutation, the split is fixed, labels fo
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -34,12 +35,14 @@ class RowData(Data):
     Attributes:
         train_size: number of training rows.
         rest_size: number of held-out rows.
+        validation_size: number of validation rows, see :meth:`with_validation`; they come after the training rows.
         train_labels: labels of the training rows, shape (train_size,), int64; None where they are not known.
         rest_labels: labels of the held-out rows, shape (rest_size,), int64; None where they are not known.
     """
 
     train_size: int
     rest_size: int
+    validation_size: int = 0
     train_labels: Tensor | None = None
     rest_labels: Tensor | None = None
     # Two permutations a seed suffice for batches in order, including the one that crosses the end of an epoch.
@@ -79,6 +82,31 @@ class RowData(Data):
         r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
         return self.points("rest", self._chosen_rest(n, seed), device)
 
+    def with_validation(self, fraction: float) -> RowData:
+        """Return this data with a share of its training rows, the same for every run, set apart.
+
+        Raises:
+            DataError: the share is not in (0, 1), or no such rows can be set apart.
+        """
+        if self.validation_size:
+            return self
+        kept, apart = split(self.train_size, fraction, "loop.validation", "validation")
+        found = copy.copy(self)
+        found.__dict__.pop("_epochs", None)
+        found._reorder(torch.cat([kept, apart]))
+        found.train_size, found.validation_size = len(kept), len(apart)
+        return found
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return the validation rows, n of them where there are more, shape (m, \*E)."""
+        if not self.validation_size:
+            return super().validation(n, device)
+        return self.points("train", self.train_size + torch.arange(min(n, self.validation_size)), device)
+
+    def _reorder(self, order: Tensor) -> None:
+        """Put the training rows, and their labels, into another order; nothing may be changed in place."""
+        super().with_validation(0.5)  # it cannot: says so
+
     def _context(self, part: Part, index: Tensor, device: torch.device | str) -> Tensor | None:
         """Return a copy of the labels of rows of a part; None where the models are given none."""
         labels = self.train_labels if part == "train" else self.rest_labels
@@ -106,20 +134,24 @@ class RowData(Data):
         return OrderedDict()
 
 
-def split(count: int, held_out_fraction: float) -> tuple[Tensor, Tensor]:
+def split(
+    count: int, held_out_fraction: float, option: str = "data.held_out_fraction", purpose: str = "split"
+) -> tuple[Tensor, Tensor]:
     """Return the indices of the training and of the held-out rows, the same for every run.
 
     Args:
         count: number of rows, at least two.
         held_out_fraction: share that is held out, in (0, 1); at least one row.
+        option: what sets the share, for messages.
+        purpose: names the draw.
 
     Raises:
         DataError: the share is out of range.
     """
     if not 0 < held_out_fraction < 1:
-        raise DataError(f"data.held_out_fraction must lie between 0 and 1 (exclusive), got {held_out_fraction}")
+        raise DataError(f"{option} must lie between 0 and 1 (exclusive), got {held_out_fraction}")
     held = min(max(1, round(held_out_fraction * count)), count - 1)
-    order = torch.randperm(count, generator=generator(SPLIT_SEED, 0, "split"))
+    order = torch.randperm(count, generator=generator(SPLIT_SEED, 0, purpose))
     return order[held:], order[:held]
 
 

@@ -99,6 +99,15 @@ class Sampler(Data):
         found = self.draw(n, generator(seed, 0, "held_out"))
         return _batch(found if isinstance(found, Particles) else Particles(found), device)
 
+    def with_validation(self, fraction: float) -> Sampler:
+        """Return itself: fresh points are validation points."""
+        return self
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Draw n points from a stream that neither a batch nor a held-out draw uses, shape (n, \*E)."""
+        found = self.draw(n, generator(0, 0, "validation"))
+        return _batch(found if isinstance(found, Particles) else Particles(found), device)
+
     @cached_property
     def _rows(self) -> Blocks:
         return Blocks(self.draw, "data")

@@ -191,13 +191,17 @@ class MappedRows(Source):
         """Return the number of rows."""
         return self._layout[0][0]
 
-    def gather(self, rows: np.ndarray | slice, seed: int = 0, epoch: int = 0) -> Stored:
-        """Return rows as floats of 32 or 64 bits, or as whole numbers; they are the same under every seed."""
+    def stored(self, rows: np.ndarray | slice) -> Tensor:
+        """Return rows in the type of the file, in the byte order of this machine."""
         array = map_array(self.path)
         if (array.shape, array.dtype) != self._layout:
             raise DataError(f"{self.name} was replaced by an array of shape {array.shape} while it was read; restart")
-        x = as_tensor(array[rows], self.name)
-        return (as_floats(x) if self.floats else as_numbers(x, self.name)).view(-1, *self.event_shape), None
+        return as_tensor(array[rows], self.name).view(-1, *self.event_shape)
+
+    def gather(self, rows: np.ndarray | slice, seed: int = 0, epoch: int = 0) -> Stored:
+        """Return rows as floats of 32 or 64 bits, or as whole numbers; they are the same under every seed."""
+        x = self.stored(rows)
+        return as_floats(x) if self.floats else as_numbers(x, self.name), None
 
 
 class ImageFiles(Source):

@@ -100,6 +100,10 @@ class StreamedRows(RowData):
         finally:
             self._served = outer
 
+    def _reorder(self, order: Tensor) -> None:
+        self._index, self._served, self._kept = self._index | {"train": self._index["train"][order]}, None, None
+        self.train_labels = None if self.train_labels is None else self.train_labels[order]
+
     def fingerprint(self) -> str:
         """Return a hash of the length and of 32 evenly spaced rows, those of one fixed draw where items are random."""
         count = len(self.source)

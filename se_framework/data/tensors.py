@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.data.base import Data, image_shape_of, point_type
 from se_framework.data.datasets import StreamedData
-from se_framework.data.moments import Finite, Moments, chunks
+from se_framework.data.moments import Finite, exact, moments_of, refuse_coarse
 from se_framework.data.readers import as_floats, as_numbers, as_tensor, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
 from se_framework.data.sampler import Blocks
@@ -57,6 +58,7 @@ class TensorData(RowData):
         labels: Tensor | np.ndarray | None = None,
     ) -> None:
         rows = check_rows(x, "the data")
+        given = exact(rows)
         rows = as_floats(rows) if standardize else as_numbers(rows, "the data")
         train_index, rest_index = split(len(rows), held_out_fraction)
         if labels is not None:
@@ -65,7 +67,9 @@ class TensorData(RowData):
         loc: Tensor | float = 0.0
         scale: Tensor | float = 1.0
         if standardize:
-            loc, scale = _moments(rows, rest_index)
+            loc, scale = moments_of(given, rest_index)
+        elif rows.dtype == torch.float64 and point_type(rows) != torch.float64:
+            refuse_coarse(*moments_of(rows, rest_index), point_type(rows), "set data.standardize=true")
         self._set(rows[train_index], rows[rest_index], loc, scale, name, image_shape)
 
     def _set(
@@ -95,6 +99,10 @@ class TensorData(RowData):
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
         return stored[index].to(device, self.dtype, non_blocking=True)
+
+    def _reorder(self, order: Tensor) -> None:
+        self.train = self.train[order]
+        self.train_labels = None if self.train_labels is None else self.train_labels[order]
 
     def fingerprint(self) -> str:
         """Return a hash of the rows and their labels."""
@@ -198,6 +206,12 @@ class DequantizedDigits(TensorData):
         rows = self.train[chosen] + self._noise.rows(start, n, seed).x
         return Particles(rows.to(device, self.dtype, non_blocking=True), context=self._context("train", chosen, device))
 
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        """Return the validation rows with one fixed draw of the noise, shape (m, 64)."""
+        found = super().validation(n, device)
+        noise = _uniform(found.x.shape, generator(SPLIT_SEED, 0, "dequantize/validation"))
+        return replace(found, x=found.x + noise.to(found.x))
+
     def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
         """Return ``batch(start, n, seed)`` of several seeds, stacked."""
         self._noise.keep(len(seeds))
@@ -269,15 +283,6 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
         finite.add(rows, 0)
         finite.refuse(what, len(rows))
     return rows
-
-
-def _moments(rows: Tensor, rest_index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation over the rows that are not held out, in the order in which a stream has them."""
-    moments, held = Moments(), torch.zeros(len(rows), dtype=torch.bool)
-    held[rest_index] = True
-    for start, stop in chunks(len(rows), tuple(rows.shape[1:])):
-        moments.add(rows[start:stop][~held[start:stop]])
-    return moments.result()
 
 
 def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,27 +12,37 @@ from torch import Tensor
 from se_framework.assembly import Assembly, EnsembleAssembly
 from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.evaluation import densities
 from se_framework.evaluation.held_out import held_out_value
-from se_framework.evaluation.scores import scores
+from se_framework.evaluation.scores import POINTS, scores
 from se_framework.runs.directory import LOSS
+from se_framework.sampling import fitting, widest
 from se_framework.training.draws import like
 from se_framework.training.state import TrainState
 
 Result = TypeVar("Result")
+KEPT = 2**25
+"""Numbers of all examples that are in memory at once, and of the widest activation: 128 MiB in float32."""
 SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
 """Every score there is; which of them a run has depends on its data and model."""
 
 
-def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, dict[str, Any]]:
+def evaluate(assembly: Assembly, n: int | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Return every score of the trained model, and the held-out value of T.
 
     What a part cannot compute is an entry without a value that says why; the others stand.
 
     Args:
         assembly: trained objects.
-        n: model samples, and held-out examples at most.
+        n: model samples, and held-out examples at most; None for as many of 10,000 as keep memory flat.
         seed: of the evaluation, independent of training.
     """
+    at_once = n
+    if n is None:
+        equation = assembly.equation
+        n = fitting(KEPT, equation.model.dimension, POINTS)
+        network = None if equation.metric is None else equation.metric.network
+        at_once = fitting(KEPT, widest(equation.model, network), n)
     found: dict[str, dict[str, Any]] = {}
     samples, why = attempt(lambda: assembly.sample(n, seed))
     if samples is not None:
@@ -42,9 +52,12 @@ def evaluate(assembly: Assembly, n: int = 10_000, seed: int = 0) -> dict[str, di
             found["nll"] = {"why": why, "n": n, "seed": seed}
             of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed))
         found |= of_samples or {}
+        if "value" in found.get("nll", {}) and "references" not in found["nll"]:
+            beside = densities.of_rows(assembly.data, POINTS, seed)
+            found["nll"] |= {"references": beside} if beside else {}
     if why:
         found["samples"] = {"why": why, "n": n, "seed": seed}
-    value, why = attempt(lambda: held_out_value(assembly, n, seed))
+    value, why = attempt(lambda: held_out_value(assembly, at_once or n, seed))
     found["held_out_value"] = {"why": why, "n": n, "seed": seed} if value is None else value
     return found
 
@@ -120,6 +133,19 @@ def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
         members = {str(k): own[name]["value"] for k, own in found.items()}
         summary[name] = {"value": float(values.mean()), **spread, "members": members, **same}
     return summary
+
+
+def warnings_of(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what scores warn of: a density that is worse than the fitted Gaussian, beyond its standard error."""
+    entry = found.get("nll", {})
+    gaussian = entry.get("references", {}).get("gaussian")
+    if gaussian is None or "value" not in entry or entry["value"] <= gaussian + entry.get("se", 0.0):
+        return []
+    return [
+        f"held-out rows are less likely under the model than under a Gaussian fitted to the training rows (NLL "
+        f"{entry['value']:.4g} against {gaussian:.4g}): it has too few rows for its size, or learnt them by heart: set "
+        "loop.early_stop=nll, or choose a smaller model"
+    ]
 
 
 def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:

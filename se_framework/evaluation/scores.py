@@ -29,6 +29,8 @@ from se_framework.randomness import generator
 ASSIGNMENT_POINTS = 1_000
 POINTS = 10_000
 DIRECTIONS = 500
+NUMBERS = 2**20
+"""Numbers of examples whose densities are computed together."""
 # With few modes one pair of real samples can differ by twice as much as another: the reference is a mean over pairs.
 REFERENCE_DRAWS = 5
 QUALITY_SIGMAS = 3.0
@@ -187,9 +189,10 @@ def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[
 
 
 def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
-    held_out = data.held_out(POINTS, seed)
+    held_out = data.held_out(min(POINTS, 32 * max(1, NUMBERS // torch.Size(data.event_shape).numel())), seed)
     x, labels = held_out.x, held_out.context
-    pieces = [x.split(2_000)] if labels is None else [x.split(2_000), labels.split(2_000)]
+    part = max(1, min(2_000, NUMBERS // x[0].numel()))
+    pieces = [x.split(part)] if labels is None else [x.split(part), labels.split(part)]
     log_prob = (
         torch.cat([model_log_prob(*piece).detach().cpu().double() for piece in zip(*pieces, strict=True)])
         - data.log_scale

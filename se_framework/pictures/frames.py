@@ -55,8 +55,8 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
     critic = reading(state, batch, p) if data.kind == "curve" else None
     title = f"{data.name}, round {state.round}"
     picture(
-        data, data.to_user(samples), path, model_log_prob=density if known else None, title=title, note=state.note,
-        critic=critic,
+        data, data.samples_to_user(samples), path, model_log_prob=density if known else None, title=title,
+        note=state.note, critic=critic,
     )  # fmt: skip
 
 

@@ -28,6 +28,10 @@ FEW = 3.0
 POINTS = 2_000
 """Points beyond which a scatter says no more, and the file grows."""
 _GRID = 8
+GRID = _GRID**2
+"""Images in a picture of some."""
+CHUNK = 2**23
+"""Numbers of training images that are looked at together."""
 
 LogProb = Callable[[Tensor], Tensor]
 
@@ -54,8 +58,8 @@ def image_grid(images: Tensor, image_shape: tuple[int, ...], low: float, high: f
     """
     height, width = image_shape[-2:]
     channels = image_shape[0] if len(image_shape) == 3 else 1
-    scaled = ((images[: _GRID**2].double() - low) / max(high - low, 1e-12)).clamp(0, 1)
-    tiles = torch.ones((_GRID**2, 3, height + 1, width + 1), dtype=torch.float64)
+    scaled = ((images[:GRID].double() - low) / max(high - low, 1e-12)).clamp(0, 1)
+    tiles = torch.ones((GRID, 3, height + 1, width + 1), dtype=torch.float64)
     pixels = rearrange(scaled, "n (c h w) -> n c h w", c=channels, h=height, w=width)
     tiles[: len(pixels), :, 1:, 1:] = pixels.expand(-1, 3, -1, -1)
     grid = rearrange(tiles, "(a b) c h w -> (a h) (b w) c", a=_GRID)
@@ -66,14 +70,14 @@ def of_images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     """Draw samples, held-out images, and the training images nearest to the samples."""
     assert data.image_shape is not None
     # Samples may come in an order (of classes, of components): the first 64 need not stand for all.
-    chosen = pick(samples, _GRID**2)
+    chosen = pick(samples, GRID)
     low, high = float(real.min()), float(real.max())
-    panels = [("samples", chosen), ("real, held out", pick(real, _GRID**2))]
+    panels = [("samples", chosen), ("real, held out", pick(real, GRID))]
     if isinstance(data, RowData) and len(chosen):
         # In model space, as rows are handed out, and in parts: a training set may be larger than the memory in floats.
         inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
         count = data.train_size if data.resident else min(POINTS, data.train_size)
-        parts = torch.arange(count).split(POINTS)
+        parts = torch.arange(count).split(max(1, min(POINTS, CHUNK // inner.shape[1])))
         trained = (data.rows("train", part).to(inner.dtype).flatten(1) for part in parts)
         distance = torch.cat([torch.cdist(inner, rows) for rows in trained], 1)
         found = data.rows("train", distance.argmin(1)).double()

@@ -13,7 +13,7 @@ from torch import Tensor
 from se_framework.data.base import Data
 from se_framework.errors import RunDirectoryError
 from se_framework.pictures.canvas import MODEL, REAL, WARN, dress, new_figure, save, without_latex
-from se_framework.pictures.panels import POINTS, LogProb, Reading, image_grid, of_a_line, of_images, of_points
+from se_framework.pictures.panels import GRID, POINTS, LogProb, Reading, image_grid, of_a_line, of_images, of_points
 
 __all__ = ["MODEL", "REAL", "Reading", "curves", "image_grid", "picture"]
 _SKIPPED = ("round", "seconds", "samples", "samples_per_second")
@@ -52,7 +52,8 @@ def picture(
     samples = samples[finite]
     if lost:
         note = " | ".join(filter(None, [note, f"{lost} of {len(finite)} samples are NaN or infinite and not drawn"]))
-    real = data.to_user(data.held_out(max(POINTS, len(samples))).x.double()).flatten(1)
+    shown = GRID if data.kind == "image" else POINTS
+    real = data.to_user(data.held_out(max(shown, len(samples))).x.double()).flatten(1)
     heading = data.name if title is None else title
     if data.kind == "image":
         figure = of_images(data, samples, real)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from typing import Any
 
@@ -35,7 +36,7 @@ def encode(state: dict[str, Any]) -> bytearray:
         TypeError: something else is in there; the message says where.
     """
     tensors: dict[str, Tensor] = {}
-    header = {"state": json.dumps(_outline(state, "", tensors)), "sha256": _BLANK.decode()}
+    header = {"state": json.dumps(_outline(state, "", tensors), allow_nan=False), "sha256": _BLANK.decode()}
     content = bytearray(serialise(tensors, header))
     start = _digest_at(content)
     content[start : start + len(_BLANK)] = hashlib.sha256(content).hexdigest().encode()
@@ -93,6 +94,8 @@ def _outline(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(node, (list, tuple)):
         parts = [_outline(value, f"{path}/{i}", tensors) for i, value in enumerate(node)]
         return {"tuple": parts} if isinstance(node, tuple) else parts
+    if isinstance(node, float) and not math.isfinite(node):
+        return {"number": str(node)}  # JSON has none
     if node is None or isinstance(node, (bool, int, float, str)):
         return node
     raise TypeError(f"{path} is a {type(node).__name__}; a checkpoint holds tensors, numbers and texts")
@@ -108,6 +111,8 @@ def _filled(node: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[inner]
         if kind == "items":
             return {key: _filled(value, tensors) for key, value in inner}
+        if kind == "number":
+            return float(inner)
         if kind == "tuple":
             return tuple(_filled(part, tensors) for part in inner)
         raise ValueError(f"unknown kind {kind}")

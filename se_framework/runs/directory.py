@@ -15,7 +15,6 @@ checkpoint is dropped when the run goes on, and written again.
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,15 @@ import torch
 
 from se_framework.errors import RunDirectoryError, as_typed
 from se_framework.runs import checkpoint
-from se_framework.runs.files import append_row, keep_rows, make_durable, make_folder, read_rows, write_atomically
+from se_framework.runs.files import (
+    append_row,
+    as_json,
+    keep_rows,
+    make_durable,
+    make_folder,
+    read_rows,
+    write_atomically,
+)  # fmt: skip
 from se_framework.runs.versions import versions
 
 LOSS = "to_minimise"
@@ -133,7 +140,7 @@ class RunDirectory:
         """
         self.must_be_free()
         self.make()
-        write_atomically(self.path / "versions.json", json.dumps(versions(device), indent=2).encode())
+        write_atomically(self.path / "versions.json", as_json(versions(device)))
         self.write_config(config_yaml)
 
     def write_config(self, config_yaml: str) -> None:
@@ -280,5 +287,5 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        write_atomically(self.path / name, as_json(content))
         return self.path / name

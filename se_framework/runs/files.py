@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from se_framework.errors import RunDirectoryError
 
@@ -31,6 +33,25 @@ def format_cell(value: float | str) -> str:
     if isinstance(value, str):
         return value
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+def as_json(content: Any) -> bytes:
+    """Return content as JSON that every reader accepts: what is not finite is a text, "NaN", "Infinity", "-Infinity".
+
+    Python's ``float`` and JavaScript's ``Number`` read these texts.
+    """
+    return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _finite(node: Any) -> Any:
+    """Return a node of JSON without numbers that JSON does not have."""
+    if isinstance(node, dict):
+        return {key: _finite(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_finite(value) for value in node]
+    if isinstance(node, float) and not math.isfinite(node):
+        return "NaN" if math.isnan(node) else "Infinity" if node > 0 else "-Infinity"
+    return node
 
 
 def write_atomically(path: Path, content: bytes | bytearray) -> None:
@@ -77,6 +98,26 @@ def make_folder(path: Path) -> None:
             if not folder.is_dir():
                 folder.mkdir(exist_ok=True)
                 sync_folder(folder.parent)
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that is written piece by piece and appears under its name when it is whole.
+
+    Raises:
+        RunDirectoryError: the disk is full, or the directory may not be written to; the old file stands.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with told(path):
+        try:
+            with open(temporary, "wb", opener=_no_link) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def append_row(file: Path, row: dict[str, float | str]) -> None:

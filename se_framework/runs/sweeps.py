@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from se_framework.runs.files import write_atomically
+from se_framework.runs.files import as_json, write_atomically
 from se_framework.runs.lock import locked
 
 RESULT, TABLE = "result.json", "results.csv"
@@ -47,7 +47,7 @@ def record_job(
         "run": str(run) if run else "",
         "error": error,
     }
-    write_atomically(directory / RESULT, json.dumps(found | {"overrides": list(overrides)}, indent=2).encode())
+    write_atomically(directory / RESULT, as_json(found | {"overrides": list(overrides)}))
     sweep = directory.parent
     with locked(sweep, wait=True):
         write_atomically(sweep / TABLE, table(sweep.glob(f"*/{RESULT}")).encode())

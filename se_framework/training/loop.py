@@ -18,6 +18,7 @@ from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.callbacks import Callback, Callbacks
 from se_framework.training.draws import draw_batch, like
+from se_framework.training.early_stop import EarlyStop, Watch
 from se_framework.training.failure import explained
 from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
@@ -42,6 +43,7 @@ def train(
     picture_every: int = 0,
     evaluate_every: int = 0,
     evaluate: Callable[[TrainState], Row] | None = None,
+    early_stop: EarlyStop | None = None,
     picture: Picture | None = None,
     run: RunDirectory | None = None,
     callbacks: Sequence[Callback] = (),
@@ -60,6 +62,7 @@ def train(
         picture_every: rounds between pictures in ``run``'s folder ``frames``, the first before any step; 0 for none.
         evaluate_every: rounds between calls of ``evaluate``; 0 for none.
         evaluate: returns the scores of a run, a row of ``run``'s ``scores.csv``; must leave the state as it is.
+        early_stop: keeps the best state of one run, and ends it; None plays all rounds.
         picture: draws a run into a file; None draws nothing.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
         callbacks: are listeners of every row, picture and checkpoint (:class:`se_framework.Callback`).
@@ -72,8 +75,9 @@ def train(
         NonFiniteError: something in a step was not finite; the last good checkpoint stands, ``run`` holds a dump.
         StepError: a part of the equation could not be evaluated; player and round are named.
         CallbackError: a callback raised; the round is whole, and saved where there is ``run``.
-        ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range, or several runs shall be stopped early.
     """
+    early = None if early_stop is None else Watch(early_stop, state)
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -84,6 +88,9 @@ def train(
         prepare(state, data, batch_size)
         if run is not None and picture is not None and picture_every > 0:
             draw_pictures(state, data, picture, run, listeners)
+        if early is not None:
+            early.look()
+    over = early is not None and early.over
     device = like(state.equation).device
     devices = [device] if device.type == "cuda" else []
     ahead = data.prefetch(state.samples, batch_size, state.seed, device)
@@ -94,7 +101,7 @@ def train(
         torch.random.fork_rng(devices),
     ):
         stop = interrupt.requested
-        while state.round < rounds and stop is None:
+        while state.round < rounds and stop is None and not over:
             with explained(state, data, horizon, run):
                 figures = play_round(state, data, batch_size, horizon)
             bar.advance(batch_size)
@@ -102,8 +109,11 @@ def train(
                 bar.say(line)
 
             stop = interrupt.requested  # read once: a signal that comes later ends the next round
-            last = state.round >= rounds or stop is not None
-            log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds)
+            if early is not None and early.due(rounds):
+                early.look()
+                over = early.over
+            last = state.round >= rounds or stop is not None or over
+            log_due = log_every > 0 and (state.round % log_every == 0 or state.round == rounds or over)
             evaluate_due = evaluate is not None and evaluate_every > 0 and state.round % evaluate_every == 0
             checkpoint_due = run is not None and (
                 last
@@ -133,6 +143,8 @@ def train(
                 state.check_whole()
                 listeners.checkpoint(state, run.save_checkpoint(state.state_dict(), state.round))
             listeners.check(state)
+        if early is not None and stop is None:
+            bar.say(early.told())
         state.stopped_by = stop
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.errors import RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.draws import draw_batch
+from se_framework.training.early_stop import Best
 from se_framework.training.execution import Execution
 from se_framework.training.finite import check_whole
 from se_framework.training.players import Player, make_players, schedules
@@ -48,6 +50,7 @@ class TrainState:
         stopped_by: the signal that ended training early, or None.
         execution: how player steps are executed.
         stage: number of the run's stage, from 0; None where it has no stages.
+        best: the state that early stopping keeps; None where it keeps none.
         played: the equation that player steps evaluate: the same weights, in the precision of the steps.
         buffers: of every part: what steps may move besides weights.
         advances: an auxiliary carries something from step to step.
@@ -63,6 +66,7 @@ class TrainState:
     stopped_by: int | None = None
     execution: Execution = field(default_factory=Execution)
     stage: int | None = None
+    best: Best | None = None
 
     def __post_init__(self) -> None:
         self.players = self.players or make_players(self.equation)
@@ -88,7 +92,11 @@ class TrainState:
         return next((p for p in self.players if p.name == name), None)
 
     def trained(self) -> StandardEquation:
-        """Return the equation with averaged parts in the place of those that have an average."""
+        """Return the equation that the run stands for: that of the best state where one is kept, else the current."""
+        return self.current() if self.best is None else self.best.equation
+
+    def current(self) -> StandardEquation:
+        """Return the equation of this round, with averaged parts in the place of those that have an average."""
         averages = {key: part for player in self.players for key, part in player.averaged_parts().items()}
         return self.equation.with_parts(lambda part: averages.get(id(part), part))
 
@@ -177,10 +185,14 @@ class TrainState:
                 "average": None if player.average is None else player.average.state_dict(),
                 "steps_taken": player.steps_taken,
             }
-        return {
+        content: dict[str, Any] = {
             "format": FORMAT, "seed": self.seed, "round": self.round, "samples": self.samples,
             "equation": tensors_once(self.equation), "players": players,
         }  # fmt: skip
+        if self.best is not None:
+            equation = tensors_once(self.best.equation)
+            content["best"] = {"round": self.best.round, "value": self.best.value, "equation": equation}
+        return content
 
     def load_state_dict(self, saved: dict[str, Any]) -> list[str]:
         """Restore from :meth:`state_dict`; hyperparameters of the optimisers stay those of the configuration.
@@ -215,7 +227,10 @@ class TrainState:
                 if player.average is not None:
                     player.average.load_state_dict(own["average"])
                 player.steps_taken = own["steps_taken"]
-            self.round, self.samples = saved["round"], saved["samples"]
+            self.round, self.samples, self.best = saved["round"], saved["samples"], None
+            if (best := saved.get("best")) is not None:
+                self.best = Best(best["round"], best["value"], copy.deepcopy(self.current()))
+                load_once(self.best.equation, best["equation"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunDirectoryError(
                 f"the checkpoint does not fit the configuration: {' '.join(str(error).split())}"

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev, stack_module_state, vmap
 
-from models.flows import MARGIN, RealNVP, from_logits, to_logits
+from models.flows import RealNVP
 from models.laws import standard_normal_log_prob
+from models.logits import MARGIN, from_logits, to_logits
 from models.splines import MIN_SIZE, MIN_SLOPE, SplineFlow, find_bins
 from tests.support.oracles import z_score
 

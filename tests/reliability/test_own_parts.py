@@ -12,7 +12,7 @@ import se_framework as se
 from divergences import KL
 from models import Affine
 from se_framework import Metric, StandardEquation, TrainState
-from se_framework.assembly import BLOCK, assembly_of
+from se_framework.assembly import assembly_of
 from se_framework.commands.train import train_run
 from se_framework.config.composing import compose
 from se_framework.describe import describe
@@ -20,6 +20,7 @@ from se_framework.equation.auxiliary import Tilted
 from se_framework.errors import ConfigError
 from se_framework.evaluation.evaluate import evaluate, score_lines
 from se_framework.pictures.frames import frame
+from se_framework.sampling import BLOCK
 from se_framework.training.loop import measure, train
 from se_framework.training.monitors import warnings_in
 from tests.support.commands import small_scores
