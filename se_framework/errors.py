@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from hydra.errors import CompactHydraException
 
-
 LONGEST = 1200
 """Characters of a sentence: what a file holds may be longer, and is cut."""
 

@@ -47,7 +47,9 @@ def opened(file: Path, largest: int | None = None, links: bool = False) -> Itera
         raise
     except (OSError, ValueError) as error:
         link = not links and file.is_symlink()
-        raise UnreadableError("it is a symbolic link" if link else getattr(error, "strerror", "") or "no name") from error
+        raise UnreadableError(
+            "it is a symbolic link" if link else getattr(error, "strerror", "") or "no name"
+        ) from error
     with os.fdopen(descriptor, "rb") as stream:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

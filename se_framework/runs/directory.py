@@ -260,9 +260,7 @@ class RunDirectory:
         write_atomically(path, checkpoint.encode(content))
         return path
 
-    def load_state(
-        self, path: Path, device: torch.device | str = "cpu", largest: int | None = None
-    ) -> dict[str, Any]:
+    def load_state(self, path: Path, device: torch.device | str = "cpu", largest: int | None = None) -> dict[str, Any]:
         """Return what :meth:`save_state` wrote.
 
         Raises:
