@@ -1,7 +1,7 @@
 """The one reader of files that others may have written: regular files, of limited size, and JSON of limited depth.
 
-A run directory may be a stranger's. Its files may be pipes (which hang who opens them), devices (which never end), links
-(which lead anywhere), or hold more than memory does. Imports neither torch nor numpy.
+A run directory may be a stranger's. Its files may be pipes (which hang who opens them), devices (which never end),
+links (which lead anywhere), or hold more than memory does. Imports neither torch nor numpy.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _check_optimizer(saved: Mapping[Any, Any], player: Player) -> None:
         ours = {name: value for name, value in wanted["state"].get(index, {}).items() if value is not None}
         _alike({name: value for name, value in own.items() if name in ours and value is not None}, ours, where)
     try:
-        trial.load_state_dict({"state": dict(saved), "param_groups": wanted["param_groups"]})
+        trial.load_state_dict({"state": copy.deepcopy(dict(saved)), "param_groups": wanted["param_groups"]})
         _step(trial)
     except Exception as error:  # noqa: BLE001  what is absent, or is no number, is each optimiser's own affair
         why = " ".join(str(error).split())[:120]
