@@ -140,6 +140,13 @@ def text(value: Any) -> str:
     return value
 
 
+def texts(value: Any) -> list[str]:
+    """Return a list of texts; raises ValueError for all else."""
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError("a list of texts")
+    return value
+
+
 def mapping(value: Any) -> dict[Any, Any]:
     """Return a dict; raises ValueError for all else."""
     if not isinstance(value, dict):

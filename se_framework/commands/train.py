@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -21,7 +20,7 @@ from se_framework.config.resuming import as_kept, newest_run, resumed_config, sa
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, nearest
+from se_framework.errors import ConfigError, nearest, printable
 from se_framework.evaluation.evaluate import (
     SCORES,
     attempt,
@@ -32,6 +31,7 @@ from se_framework.evaluation.evaluate import (
 )
 from se_framework.pictures.frames import animate
 from se_framework.pictures.plots import curves
+from se_framework.reading import count, mapping, number, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
 from se_framework.runs.provenance import check_fingerprint, record_fingerprint
@@ -85,7 +85,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
-        print(describe(assembly))
+        print(printable(describe(assembly), longest=None))
         return Outcome("dry run", None, run.path)
 
     run.make()
@@ -143,17 +143,18 @@ def which_run(config: DictConfig, directory: Path, in_sweep: bool) -> tuple[RunD
 def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
     """Return the score of a run that has all its rounds and its summary, else None."""
     try:
-        summary = json.loads((run.path / "summary.json").read_text())
-        if summary["round"] < config.loop.rounds:
+        summary = run.read_json("summary.json")
+        scores = take(summary, "scores", kind=mapping)
+        if take(summary, "round", kind=count) < config.loop.rounds:
             return None
-        return float(summary["scores"][chosen_name(summary["scores"], config.score)]["value"])
+        return take(scores, chosen_name(scores, config.score), "value", kind=number)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def say(sentence: str) -> None:
     """Tell the user."""
-    print(f"se-train: {sentence}", file=sys.stderr)
+    print(f"se-train: {printable(sentence)}", file=sys.stderr)
 
 
 def finish(assembly: Assembly, run: RunDirectory) -> float:

@@ -84,6 +84,18 @@ def check(saved: Any, state: TrainState) -> None:
         raise RunDirectoryError(f"the checkpoint does not fit the configuration: {error}") from error
 
 
+def check_dump(saved: Mapping[str, Any], file: Path) -> None:
+    """Refuse a dump of a failed step without a state or a batch.
+
+    Raises:
+        RunDirectoryError: see above.
+    """
+    x, labels = saved.get("x"), saved.get("context")
+    whole = isinstance(x, Tensor) and x.dim() > 1 and len(x) > 0 and isinstance(saved.get("state"), dict)
+    if not whole or not (labels is None or (isinstance(labels, Tensor) and labels.shape[:1] == x.shape[:1])):  # type: ignore[union-attr]
+        raise RunDirectoryError(f"{file} holds no step that can be played again: a state, points and their labels")
+
+
 def members_in(saved: Mapping[str, Any], many: int) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """Return the contents of an ensemble's members, not yet checked, and why some are frozen.
 
