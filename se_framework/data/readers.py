@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.guards import RATIO, SMALL, refuse_bombs
+from se_framework.data.guards import refuse_bombs
+from se_framework.data.torch_files import read_tensor
 from se_framework.errors import DataError, nearest
 
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
@@ -41,14 +42,16 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
         raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
     what = f"{option}: {str(file)!r}"
     try:
-        refuse_bombs(file, what)
         if extension == ".csv":
             return _read_csv(file, what)
         if extension == ".pt":
-            return _read_torch(file, what)
+            return read_tensor(file, what)
+        refuse_bombs(file, what)
         return _read_numpy(file, key, what)
     except OSError as error:
         raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
+    except MemoryError as error:
+        raise DataError(f"{what} does not fit into memory; read it row by row with data=array_streamed") from error
 
 
 def map_array(path: str | Path) -> np.ndarray:
@@ -158,24 +161,6 @@ def _read_numpy(file: Path, key: str | None, what: str) -> Tensor:
         else:
             message = f"{what} is not a readable {file.suffix} file ({_first_line(error)}); write it again"
         raise DataError(message) from error
-
-
-def _read_torch(file: Path, what: str) -> Tensor:
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{what} holds no plain tensor or is damaged, and nothing else is unpickled; "
-            "write it by torch.save(tensor, path)"
-        ) from error
-    if not isinstance(loaded, Tensor):
-        raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
-    values = loaded.numel() * loaded.element_size()  # more than the storage where strides are zero, or zeros left out
-    if values > max(SMALL, RATIO * file.stat().st_size):
-        raise DataError(
-            f"{what} has {file.stat().st_size} bytes and would unfold to {values}; save a contiguous tensor"
-        )
-    return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
 
 
 def _read_csv(file: Path, what: str) -> Tensor:

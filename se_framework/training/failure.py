@@ -232,8 +232,10 @@ def failed_round(run: RunDirectory) -> int:
 
 DUMPS = 16
 """A dump holds a batch and samples besides: how many times a checkpoint it may have."""
-_KINDS: dict[str, Callable[[Any], Any]] = {"player": text, "round": count, "step": count, "start": count, "batch_size": count, "term": text,
-          "source": text, "value": number, "terms": mapping, "horizon": count, "threads": count}  # fmt: skip
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "player": text, "round": count, "step": count, "start": count, "batch_size": count, "term": text, "source": text,
+    "value": number, "terms": mapping, "horizon": count, "threads": count,
+}  # fmt: skip
 
 
 def _report(run: RunDirectory) -> dict[str, Any]:
