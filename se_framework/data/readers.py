@@ -130,6 +130,8 @@ def as_tensor(array: np.ndarray, what: str) -> Tensor:
     Raises:
         DataError: the array holds objects, text, records or dates.
     """
+    if np.ma.is_masked(array):
+        raise DataError(f"{what} has {np.ma.count_masked(array)} masked values; fill them, or leave out their rows")
     if array.dtype.kind not in "biufc":
         kind = "Python objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
         raise DataError(f"{what} holds {kind}; give an array of real numbers")
@@ -165,7 +167,9 @@ def _read_numpy(file: Path, key: str | None, what: str) -> Tensor:
 
 def _read_csv(file: Path, what: str) -> Tensor:
     rows: list[list[float]] = []
-    seen_line = False
+    seen_line, header_seen = False, False
+    first: list[str] = []
+    plain = 0
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
@@ -175,7 +179,10 @@ def _read_csv(file: Path, what: str) -> Tensor:
                 header = not seen_line and not any(_is_number(cell) for cell in cells)
                 seen_line = True
                 if header:
+                    header_seen = True
                     continue
+                first = first or cells
+                plain += all(cell.strip().isdecimal() for cell in cells)
                 rows.append(_numbers_of(cells, reader.line_num, what))
                 if len(rows[-1]) != len(rows[0]):
                     raise DataError(
@@ -185,27 +192,39 @@ def _read_csv(file: Path, what: str) -> Tensor:
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"{what} is not a text table ({_first_line(error)}); write numbers separated by commas"
         raise DataError(message) from error
+    if len(rows) > 1 and plain == 1 and not header_seen and _like_names(first):
+        raise DataError(
+            f"{what} begins with {','.join(first)[:40]!r} and no other line has whole numbers alone: take it out if it "
+            f"names the columns, write {float(first[0])} for {first[0].strip()} if it is a row"
+        )
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _numbers_of(cells: Sequence[str], line: int, what: str) -> list[float]:
-    try:
-        return [float(cell) for cell in cells]
-    except ValueError:
+    if not all(map(_is_number, cells)):
         column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
         found = repr(cells[column][:40]) if cells[column].strip() else "an empty cell"
         raise DataError(
             f"{what} has {found} in line {line}, column {column + 1}; only the first line may hold words, "
             "all other cells must be numbers separated by commas"
-        ) from None
+        )
+    return [float(cell) for cell in cells]
+
+
+def _like_names(cells: Sequence[str]) -> bool:
+    """Whether cells may name columns: whole numbers that count up, as 0,1,2 or 2019,2020."""
+    if len(cells) < 2 or not all(cell.strip().isdecimal() for cell in cells):
+        return False
+    return all(int(b) == int(a) + 1 for a, b in zip(cells, cells[1:], strict=False))
 
 
 def _is_number(cell: str) -> bool:
+    """Whether a cell is a number as files have them: Python would read 2020_01_01, and digits of every script."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell and cell.isascii()
 
 
 def _first_line(error: Exception) -> str:

@@ -82,8 +82,10 @@ def read_tensor(file: Path, what: str) -> Tensor:
         raise
     except _NotPlainError as error:
         raise DataError(f"{what} holds {error}, and nothing else is unpickled; write one tensor by {WRITE}") from error
-    except (zipfile.BadZipFile, ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
-            TypeError, ValueError, struct.error) as error:  # fmt: skip
+    except (
+        zipfile.BadZipFile, ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
+        TypeError, ValueError, struct.error,
+    ) as error:  # fmt: skip
         raise DataError(
             f"{what} holds no plain tensor or is damaged, and nothing else is unpickled; write it by {WRITE}"
         ) from error
