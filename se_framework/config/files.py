@@ -195,9 +195,7 @@ def _values(node: yaml.Node, what: str, above: tuple[int, ...], known: dict[int,
     if node.tag not in _TAGS:
         raise ConfigError(f"{what}, line {line}, is not YAML that we read: no values of the type {node.tag!r}")
     if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
-        raise ConfigError(
-            f"{what}, line {line}, has a whole number of {len(node.value)} digits: none of ours is so long"
-        )
+        raise ConfigError(f"{what}, line {line}, is not YAML that we read: a whole number of {len(node.value)} digits")
     if id(node) not in known:
         inside: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
