@@ -7,6 +7,8 @@ backend.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -80,10 +82,33 @@ if TYPE_CHECKING:
     from se_framework.training.state import TrainState as TrainState
 
 
+def check_neighbours() -> None:
+    """Refuse packages ``models`` and ``divergences`` of somebody else, before anything of them is imported.
+
+    Their names are common, and Python looks into the working directory first.
+
+    Raises:
+        ConfigError: they do not lie beside this package; the message names both paths.
+    """
+    home = Path(__file__).resolve().parents[1]
+    for name in ("models", "divergences"):
+        spec = importlib.util.find_spec(name)
+        where = [Path(p).resolve() for p in (spec.submodule_search_locations or [spec.origin or "."])] if spec else []
+        if where != [home / name]:
+            from se_framework.errors import ConfigError
+
+            found = where[0] if where else "nowhere"
+            raise ConfigError(
+                f"the package {name} is taken from {found}, not from {home / name} beside se_framework: rename what "
+                "shadows it, or take it off PYTHONPATH"
+            )
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
     if name not in _WHERE:
         raise AttributeError(f"module 'se_framework' has no attribute {name!r}")
+    check_neighbours()
     return getattr(importlib.import_module(f"se_framework.{_WHERE[name]}"), name)
 
 

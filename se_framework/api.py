@@ -14,10 +14,11 @@ from se_framework.config.composing import compose as compose_config
 from se_framework.config.parts import check_objects
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages
-from se_framework.ensemble import member_config
+from se_framework.ensemble import member_config, members_of
 from se_framework.errors import NonFiniteError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.failure import failed_round, replay
+from se_framework.training.fitting import largest, members_in, round_of
 from se_framework.training.older import readable
 
 
@@ -76,12 +77,13 @@ def load(
     run = RunDirectory(run_dir)
     config = saved_config(run)
     config.device = "auto" if device is None else device
+    members = members_of(config)
     if member is not None:
         config = member_config(config, member)
     assembly = assembly_of(
         config, data, Trust(packages(trust)), rounds=rounds_of(config, run, str(checkpoint)), **objects
     )
-    restored = restore(assembly, run, str(checkpoint), member)
+    restored = restore(assembly, run, str(checkpoint), member, members=members)
     if restored is None:
         raise RunDirectoryError(f"{run.path} has no checkpoint yet, so there is nothing to load: let it train on first")
     if restored.startswith("WARNING"):
@@ -118,11 +120,16 @@ def reproduce(
 def rounds_of(config: DictConfig, run: RunDirectory, checkpoint: str = "last") -> int:
     """Return how many rounds a checkpoint has seen, where that says which stage it is of; else 0."""
     found = run.load_checkpoint("cpu", checkpoint) if config.stages else None
-    return 0 if found is None else int(found[0].get("round", 0))
+    return 0 if found is None else round_of(*found[:2])
 
 
 def restore(
-    assembly: Assembly, run: RunDirectory, checkpoint: str = "last", member: int | None = None, to_go_on: bool = False
+    assembly: Assembly,
+    run: RunDirectory,
+    checkpoint: str = "last",
+    member: int | None = None,
+    to_go_on: bool = False,
+    members: int = 1,
 ) -> str | None:
     """Load a checkpoint into an assembly and return what was restored, and what could not be; None if there is none.
 
@@ -132,19 +139,29 @@ def restore(
         checkpoint: which.
         member: the number of the member; None for a whole run.
         to_go_on: whether the run shall train on; else it is looked at.
+        members: how many the run has.
+
+    Raises:
+        RunDirectoryError: none can be read, or it does not fit; its tables are none.
     """
-    found = run.load_checkpoint(assembly.device, checkpoint)
+    own = assembly.members if isinstance(assembly, EnsembleAssembly) else [assembly]
+    room = largest((a.state for a in own), 1 if member is None else members)
+    found = run.load_checkpoint(assembly.device, checkpoint, room)
     if found is None:
         return None
     saved, path, problems = found
-    kept = readable(saved if member is None else saved["members"][member], assembly.state, to_go_on)
-    afresh = assembly.state.load_state_dict(kept)
-    own = assembly.members if isinstance(assembly, EnsembleAssembly) else []
-    states = [(k, a.state) for k, a in enumerate(own)] + [(member, assembly.state)]
-    for k, state in states:
+    rounds = round_of(saved, path)
+    if member is not None:
+        saved = members_in(saved, members)[0][member]
+    try:
+        afresh = assembly.state.load_state_dict(readable(saved, assembly.state, to_go_on))
+    except RunDirectoryError as error:
+        raise RunDirectoryError(f"{path}: {error}") from error
+    states = [(k, a.state) for k, a in enumerate(own)] if isinstance(assembly, EnsembleAssembly) else []
+    for k, state in [*states, (member, assembly.state)]:
         tables = (run.rows(), run.score_rows()) if k is None else run.member_rows(k)
         for rows, read in zip((state.history, state.scores), tables, strict=True):
-            rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= saved["round"]]
+            rows[:] = [{c: _number(v) for c, v in row.items()} for row in read if float(row["round"]) <= rounds]
     if checkpoint != "last":
         assembly.state.best = None  # that very round was asked for
     players = ", ".join(player.name for player in assembly.state.players)

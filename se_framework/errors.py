@@ -14,9 +14,30 @@ from dataclasses import dataclass, field
 
 from hydra.errors import CompactHydraException
 
+LONGEST = 1200
+"""Characters of a sentence: what a file holds may be longer, and is cut."""
+
+
+def printable(text: str, longest: int | None = LONGEST) -> str:
+    """Return a text as it may be shown: files of strangers hold escapes that command a terminal, and more than a page.
+
+    Args:
+        text: any; line breaks and tabs stay, other characters that are not printable are written as Python does.
+        longest: characters; the middle of a longer text is left out. None leaves all.
+    """
+    if longest is not None and len(text) > longest:
+        head, tail = 2 * longest // 3, longest // 4
+        text = f"{text[:head]} [{len(text) - head - tail} characters] {text[-tail:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
 
 class SEError(CompactHydraException):
-    """Base of every error the framework raises on purpose."""
+    """Base of every error the framework raises on purpose; its sentence is :func:`printable`."""
+
+    def __init__(self, sentence: object = "") -> None:
+        super().__init__(printable(str(sentence)))
 
 
 class ConfigError(SEError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, needed, packages, strings
 from se_framework.data import columns
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, as_typed, nearest
+from se_framework.errors import ConfigError, as_typed, nearest, printable
 from se_framework.evaluation.evaluate import (
     SCORES,
     attempt,
@@ -33,6 +32,7 @@ from se_framework.evaluation.evaluate import (
 )
 from se_framework.pictures.frames import animate
 from se_framework.pictures.plots import curves
+from se_framework.reading import count, mapping, number, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
 from se_framework.runs.provenance import check_fingerprint, record_fingerprint
@@ -87,7 +87,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
-        put(describe(assembly), "stdout")
+        put(printable(describe(assembly), longest=None), "stdout")
         return Outcome("dry run", None, run.path)
 
     run.make()
@@ -149,17 +149,18 @@ def which_run(config: DictConfig, directory: Path, in_sweep: bool) -> tuple[RunD
 def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
     """Return the score of a run that has all its rounds and its summary, else None."""
     try:
-        summary = json.loads((run.path / "summary.json").read_text())
-        if summary["round"] < config.loop.rounds and not summary.get("stopped_early"):
+        summary = run.read_json("summary.json")
+        scores = take(summary, "scores", kind=mapping)
+        if take(summary, "round", kind=count) < config.loop.rounds and summary.get("stopped_early") is not True:
             return None
-        return float(summary["scores"][chosen_name(summary["scores"], config.score)]["value"])
+        return take(scores, chosen_name(scores, config.score), "value", kind=number)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def say(sentence: str) -> None:
     """Tell the user."""
-    put(f"se-train: {sentence}")
+    put(f"se-train: {printable(sentence)}")
 
 
 def sampling(run: RunDirectory, assembly: Assembly, words: str) -> str:

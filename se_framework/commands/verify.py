@@ -80,12 +80,13 @@ def claims_of(arguments: argparse.Namespace) -> list[Claim]:
 def verify(arguments: argparse.Namespace) -> bool:
     """Measure the claims, print them as they come, and return whether all hold."""
     prepare_imports()
-    find_own_modules()
     import torch
 
     from se_framework.runs.files import as_json
     from se_framework.verify.claims import check
 
+    if arguments.claims is not None:  # else nothing of the working directory is meant
+        find_own_modules()
     try:
         torch.zeros((), device=arguments.device)
     except (RuntimeError, AssertionError):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from se_framework import check_neighbours
 from se_framework.config.files import check_config_dirs, config_dir, groups
 from se_framework.config.refusals import guilty, parsed
 from se_framework.config.schema import validate
@@ -46,15 +46,18 @@ def prepare_imports() -> None:
     sys.path[:] = [p for p in sys.path if p not in ("", ".", str(here))]
     if here.resolve() == home:
         sys.path.append(str(here))
-    for name in ("models", "divergences"):
-        spec = importlib.util.find_spec(name)
-        where = [Path(p).resolve() for p in (spec.submodule_search_locations or [spec.origin or "."])] if spec else []
-        if where != [home / name]:
-            found = where[0] if where else "nowhere"
-            raise ConfigError(
-                f"the package {name} is taken from {found}, not from {home / name} beside se_framework: rename what "
-                "shadows it, or take it off PYTHONPATH"
-            )
+    check_neighbours()
+
+
+@contextlib.contextmanager
+def without_here() -> Iterator[None]:
+    """Take the working directory off the path for a while: in a notebook it is there, and may be a stranger's."""
+    before = list(sys.path)
+    sys.path[:] = [p for p in sys.path if p not in ("", ".", str(Path.cwd()))]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def find_own_modules() -> None:
@@ -105,7 +108,8 @@ def compose_all(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> D
     places = ",".join(f'"file://{str(d.resolve())}"' for d in config_dirs)
     search = [f"hydra.searchpath=[{places}]"] if config_dirs else []
     GlobalHydra.instance().clear()
-    Plugins.instance()  # Hydra imports every hydra_plugins that it sees, once: those installed, not those lying here
+    with without_here():
+        Plugins.instance()  # imports every hydra_plugins that it sees, once: those installed, not those lying here
     try:
         with warnings.catch_warnings(), initialize_config_dir(str(config_dir()), version_base="1.3"):
             warnings.filterwarnings("error", "provider=hydra.searchpath")  # a folder that is not there

@@ -16,10 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from se_framework.errors import ConfigError, nearest
+from se_framework.reading import UnreadableError, read_bytes
 
 LARGEST = 2**20  # bytes; ours have less than a thousandth of it
 DEEPEST = 30  # levels; ours have five
 MOST_VALUES = 100_000  # after references (`*name`) are written out
+LONGEST_NUMBER = 70  # digits of a whole number: 64 bits, written in twos
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in "map seq str int float bool null binary timestamp merge".split()}
 
 
@@ -141,11 +143,7 @@ def read_yaml(file: Path, what: str, strangers: bool = False) -> DictConfig | No
             is too deep, or holds references in a circle or too many of them, or what no run holds.
     """
     try:
-        if not file.is_file():
-            raise ConfigError(f"{what} is {'a directory' if file.is_dir() else 'missing or not a file'}")
-        if file.stat().st_size > LARGEST:
-            raise ConfigError(f"{what} has {file.stat().st_size} bytes, more than the {LARGEST} that are read")
-        text, depth = file.read_bytes().decode("utf-8-sig"), 0
+        text, depth = read_bytes(file, LARGEST, links=True).decode("utf-8-sig"), 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = f"{what}, line {event.start_mark.line + 1},"
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -165,6 +163,10 @@ def read_yaml(file: Path, what: str, strangers: bool = False) -> DictConfig | No
         return content
     except ConfigError:
         raise
+    except FileNotFoundError as error:
+        raise ConfigError(f"{what} is missing or not a file") from error
+    except UnreadableError as error:
+        raise ConfigError(f"{what} cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except yaml.MarkedYAMLError as error:
@@ -192,6 +194,8 @@ def _values(node: yaml.Node, what: str, above: tuple[int, ...], known: dict[int,
         raise ConfigError(f"{what}, line {line}, refers to itself: write the values out")
     if node.tag not in _TAGS:
         raise ConfigError(f"{what}, line {line}, is not YAML that we read: no values of the type {node.tag!r}")
+    if node.tag.endswith(":int") and len(node.value) > LONGEST_NUMBER:
+        raise ConfigError(f"{what}, line {line}, is not YAML that we read: a whole number of {len(node.value)} digits")
     if id(node) not in known:
         inside: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from divergences.base import Absent, Divergence
 from models.base import Model
@@ -23,10 +23,12 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, check_frozen
 from se_framework.equation.terms import OWN
-from se_framework.errors import ConfigError, DataError, SEError
+from se_framework.errors import ConfigError, DataError, RunDirectoryError, SEError
 from se_framework.randomness import stream_seed
+from se_framework.reading import mapping, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision
+from se_framework.training.fitting import round_of
 
 OBJECTS: dict[str, type] = {"model": Model, "metric": Metric, "divergence": Divergence, "auxiliary": Auxiliary}
 """The parts that Python may give as objects, and their base classes."""
@@ -223,6 +225,8 @@ def check_objects(objects: Mapping[str, Any], typed: Collection[str] = ()) -> No
 
 SOURCE = "from"
 """Key of a part's node: the run whose weights it starts with."""
+LARGEST_SOURCE = 2**34
+"""Bytes of that run's checkpoint: its other parts may be larger than ours."""
 
 
 def without_source(node: Any) -> Any:
@@ -249,19 +253,22 @@ def start_from(part: nn.Module, name: str, source: str, own: Path | None = None)
     key, run = f"{name}.from={source}", RunDirectory(Path(source).expanduser())
     if own is not None and run.path.resolve() == own.resolve():
         raise ConfigError(f"{key} is the run itself: name another, or go on with it by resume={source}")
-    config, found = saved_config(run), run.load_checkpoint()
-    rounds = 0 if found is None else int(found[0].get("round", 0))
+    config, found = saved_config(run), run.load_checkpoint(largest=LARGEST_SOURCE)
+    rounds = 0 if found is None else round_of(*found[:2])
     if found is None or rounds < config.loop.rounds:
         raise ConfigError(
             f"{key}: that run has played {rounds} of {config.loop.rounds} rounds: finish it with resume={source}"
         )
     if "equation" not in found[0]:
         raise ConfigError(f"{key}: an ensemble, or a run of an earlier version, has no weights of one {name}")
-    theirs = {
-        k.removeprefix(f"{name}."): v for k, v in found[0]["equation"].items() if k.startswith(f"{name}.")
-    }  # fmt: skip
     player = next(player for player, moved in NAMES.items() if moved == f"the {name}")
-    average = found[0]["players"].get(player, {}).get("average") or {}
+    try:
+        saved = take(found[0], "equation", kind=mapping)
+        average = take(found[0], "players", kind=mapping).get(player) or {}
+        average = mapping(mapping(average).get("average") or {})
+    except ValueError as error:
+        raise RunDirectoryError(f"{key}: {found[1]} is no checkpoint of ours ({error}): choose another run") from error
+    theirs = {k.removeprefix(f"{name}."): v for k, v in saved.items() if k.startswith(f"{name}.")}
     for k, value in average.items():
         inner = k.removeprefix("module.")
         inner = inner if inner in theirs else inner.removeprefix(f"{OWN}.")  # a player of several parts names them
@@ -279,4 +286,4 @@ def start_from(part: nn.Module, name: str, source: str, own: Path | None = None)
 
 
 def _shape(tensor: Any) -> str:
-    return "absent" if tensor is None else str(tuple(tensor.shape))
+    return "absent" if tensor is None else str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else "no tensor"

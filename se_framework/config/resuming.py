@@ -133,7 +133,7 @@ def newest_run(config: DictConfig, directory: Path, in_sweep: bool = False) -> R
     places = {file.parent for file in (*here.glob("outputs/*/*/config.yaml"), *here.glob("multirun/*/*/*/config.yaml"))}
     own = directory.absolute().parent
     places |= {file.parent for file in (own.parent.glob("*/*/config.yaml") if in_sweep else own.glob("*/config.yaml"))}
-    for place in sorted(places, key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, str(p)), reverse=True):
+    for place in sorted(places, key=lambda p: ((p / "config.yaml").lstat().st_mtime_ns, str(p)), reverse=True):
         run = RunDirectory(place)
         try:
             if same_course(saved_config(run), config):

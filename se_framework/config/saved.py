@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from omegaconf import DictConfig
 
 from se_framework.config.files import read_yaml
@@ -10,9 +12,14 @@ from se_framework.config.trust import no_links_out
 from se_framework.errors import ConfigError, RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 
+MOST_WORKERS = max(8, 2 * (os.cpu_count() or 1))
+"""Processes that a run's own configuration may start; who wants more of them types ``workers``."""
+
 
 def saved_config(run: RunDirectory) -> DictConfig:
     """Return a run's own configuration, validated; what it says of trust is not heard.
+
+    Of its ``workers`` at most :data:`MOST_WORKERS` are taken: the number belongs to a machine, and each is a process.
 
     Raises:
         ConfigError: a key or value of it is wrong.
@@ -30,4 +37,5 @@ def saved_config(run: RunDirectory) -> DictConfig:
     except ConfigError as error:
         raise ConfigError(f"{run.config_file}: {error}") from error
     config.trust = []
+    config.workers = min(config.workers, MOST_WORKERS)
     return config

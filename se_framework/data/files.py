@@ -112,7 +112,7 @@ class StreamedImages(StreamedRows):
         skip_broken: bool = False,
     ) -> None:
         split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
-        folder, files = files_of(path, size)
+        folder, files = files_of(path, size, labels)
         readable = [True] * len(files)
         if skip_broken:
             pieces = torch.arange(len(files)).split(MANY // 4)

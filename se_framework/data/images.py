@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 LARGEST = 16384
 """Pixels on a side: an image of that size takes 0.8 GB."""
+LONGEST = 2**16
+"""Pixels on a side of a file: Pillow keeps a pointer for every line, 2.7 GB for 80 million lines of one pixel."""
 # Pillow's other readers are never tried, whatever a file holds.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 
@@ -62,7 +64,7 @@ class ImageFolder(PixelData):
         skip_broken: bool = False,
     ) -> None:
         split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
-        folder, files = files_of(path, size)
+        folder, files = files_of(path, size, labels)
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
         count = 0
@@ -158,15 +160,32 @@ def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:
             # Pillow warns of one such image and raises at twice its limit: neither is decoded.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=_FORMATS) as image:
+                if max(image.size) > LONGEST:
+                    raise Image.DecompressionBombError
+                _scale_key(image, file)
                 return to_pixels(ImageOps.exif_transpose(image), size, grey)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
-            f"data.path: {str(file)!r} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are read; scale it down, "
+            f"data.path: {str(file)!r} has more than the {Image.MAX_IMAGE_PIXELS} pixels that are read, or more than "
+            f"{LONGEST} on a side; scale it down, "
             f"or {remedy}"
         ) from error
     except Exception as error:  # noqa: BLE001  a damaged file may raise anything in a decoder
         reason = (str(error).splitlines() or [""])[0].replace(repr(str(file)), "it")[:120] or type(error).__name__
         raise DataError(f"data.path: {str(file)!r} cannot be read as an image ({reason}); {remedy}") from error
+
+
+def _scale_key(image: Image, file: Path) -> None:
+    """Bring the transparent colour of a PNG file to eight bits, as its pixels come: Pillow leaves it in the file's."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or not isinstance(key, (int, tuple)):
+        return
+    with file.open("rb") as stream:
+        depth = stream.read(25)[24]
+    if isinstance(key, int) and image.mode in ("1", "L") and depth < 8:
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    elif isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
@@ -184,8 +203,10 @@ def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
 
     if image.mode.startswith("I"):
         # Sixteen bits of grey, which Pillow would clip at 255.
-        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+        deep = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+        key = image.info.get("transparency")
+        small = ((deep + 128) // 257).astype(np.uint8)
+        image = Image.fromarray(np.where(deep == key, np.uint8(255), small) if isinstance(key, int) else small)
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         colour = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
@@ -197,8 +218,14 @@ def to_pixels(image: Image, size: int | None, grey: bool) -> np.ndarray:
     return array[None] if grey else array.transpose(2, 0, 1)
 
 
-def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
-    """Return a folder and the regular files below it that are not hidden, relative to it, sorted by name."""
+def files_of(path: str | Path, size: int, labels: bool = False) -> tuple[Path, list[Path]]:
+    """Return a folder and the regular files below it that are not hidden, relative to it, sorted by name.
+
+    Symbolic links are not read, with a warning; where labels are wanted, a class of nothing else is refused.
+
+    Raises:
+        DataError: see above; there is no such folder, or nothing in it.
+    """
     if not 1 <= size <= LARGEST:
         raise DataError(f"data.size must lie in 1..{LARGEST} pixels, got {size}")
     folder = Path(path).expanduser()
@@ -211,6 +238,7 @@ def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
             f"data.path: {str(folder)!r} is not a folder; give a folder of images (data=array reads a file of numbers)"
         )
     found: list[Path] = []
+    links: list[Path] = []
 
     def visit(where: Path) -> None:
         with os.scandir(where) as entries:
@@ -220,6 +248,8 @@ def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
                     visit(Path(entry.path))
                 elif entry.is_file(follow_symlinks=False):
                     found.append(Path(entry.path).relative_to(folder))
+                elif entry.is_symlink():
+                    links.append(Path(entry.path).relative_to(folder))
 
     try:
         visit(folder)
@@ -229,6 +259,18 @@ def files_of(path: str | Path, size: int) -> tuple[Path, list[Path]]:
         raise DataError(
             f"data.path: {str(folder)!r} is empty (hidden files and symbolic links are not read); give a folder with "
             f"at least {MIN_ROWS} images ({', '.join(EXTENSIONS)})"
+        )
+    if links:
+        classes = {link.parts[0] for link in links if len(link.parts) > 1 or (folder / link).is_dir()}
+        lost = sorted(classes - {file.parts[0] for file in found})
+        if lost and labels and any(len(file.parts) > 1 for file in found):
+            raise DataError(
+                f"data.labels is true and of the class {lost[0]!r} in {str(folder)!r} there are symbolic links alone, "
+                "which are not read; copy its files there, or take the class out"
+            )
+        warnings.warn(
+            f"data.path: {len(links)} symbolic links in {str(folder)!r} are not read, the first is {str(links[0])!r}",
+            stacklevel=3,
         )
     return folder, found
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.guards import RATIO, SMALL, refuse_bombs
+from se_framework.data.guards import refuse_bombs
+from se_framework.data.torch_files import read_tensor
 from se_framework.errors import DataError, nearest
 
 EXTENSIONS = (".npy", ".npz", ".pt", ".csv")
@@ -41,14 +42,16 @@ def read_array(path: str | Path, key: str | None = None, option: str = "data.pat
         raise DataError(f"data.key is {key!r} but {str(file)!r} is no .npz and holds one array; set data.key to null")
     what = f"{option}: {str(file)!r}"
     try:
-        refuse_bombs(file, what)
         if extension == ".csv":
             return _read_csv(file, what)
         if extension == ".pt":
-            return _read_torch(file, what)
+            return read_tensor(file, what)
+        refuse_bombs(file, what)
         return _read_numpy(file, key, what)
     except OSError as error:
         raise DataError(f"{option}: {str(file)!r} cannot be read ({error})") from error
+    except MemoryError as error:
+        raise DataError(f"{what} does not fit into memory; read it row by row with data=array_streamed") from error
 
 
 def map_array(path: str | Path) -> np.ndarray:
@@ -127,6 +130,8 @@ def as_tensor(array: np.ndarray, what: str) -> Tensor:
     Raises:
         DataError: the array holds objects, text, records or dates.
     """
+    if np.ma.is_masked(array):
+        raise DataError(f"{what} has {np.ma.count_masked(array)} masked values; fill them, or leave out their rows")
     if array.dtype.kind not in "biufc":
         kind = "Python objects" if array.dtype.kind == "O" else f"values of type {array.dtype}"
         raise DataError(f"{what} holds {kind}; give an array of real numbers")
@@ -160,27 +165,11 @@ def _read_numpy(file: Path, key: str | None, what: str) -> Tensor:
         raise DataError(message) from error
 
 
-def _read_torch(file: Path, what: str) -> Tensor:
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{what} holds no plain tensor or is damaged, and nothing else is unpickled; "
-            "write it by torch.save(tensor, path)"
-        ) from error
-    if not isinstance(loaded, Tensor):
-        raise DataError(f"{what} holds a {type(loaded).__name__}; it must hold one tensor, of shape (rows, ...)")
-    values = loaded.numel() * loaded.element_size()  # more than the storage where strides are zero, or zeros left out
-    if values > max(SMALL, RATIO * file.stat().st_size):
-        raise DataError(
-            f"{what} has {file.stat().st_size} bytes and would unfold to {values}; save a contiguous tensor"
-        )
-    return loaded.detach().to_dense() if loaded.layout != torch.strided else loaded.detach()
-
-
 def _read_csv(file: Path, what: str) -> Tensor:
     rows: list[list[float]] = []
-    seen_line = False
+    seen_line, header_seen = False, False
+    first: list[str] = []
+    plain = 0
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
@@ -190,7 +179,10 @@ def _read_csv(file: Path, what: str) -> Tensor:
                 header = not seen_line and not any(_is_number(cell) for cell in cells)
                 seen_line = True
                 if header:
+                    header_seen = True
                     continue
+                first = first or cells
+                plain += all(cell.strip().isdecimal() for cell in cells)
                 rows.append(_numbers_of(cells, reader.line_num, what))
                 if len(rows[-1]) != len(rows[0]):
                     raise DataError(
@@ -200,27 +192,39 @@ def _read_csv(file: Path, what: str) -> Tensor:
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"{what} is not a text table ({_first_line(error)}); write numbers separated by commas"
         raise DataError(message) from error
+    if len(rows) > 1 and plain == 1 and not header_seen and _like_names(first):
+        raise DataError(
+            f"{what} begins with {','.join(first)[:40]!r} and no other line has whole numbers alone: take it out if it "
+            f"names the columns, write {float(first[0])} for {first[0].strip()} if it is a row"
+        )
     return torch.tensor(rows, dtype=torch.float64)
 
 
 def _numbers_of(cells: Sequence[str], line: int, what: str) -> list[float]:
-    try:
-        return [float(cell) for cell in cells]
-    except ValueError:
+    if not all(map(_is_number, cells)):
         column = next(i for i, cell in enumerate(cells) if not _is_number(cell))
         found = repr(cells[column][:40]) if cells[column].strip() else "an empty cell"
         raise DataError(
             f"{what} has {found} in line {line}, column {column + 1}; only the first line may hold words, "
             "all other cells must be numbers separated by commas"
-        ) from None
+        )
+    return [float(cell) for cell in cells]
+
+
+def _like_names(cells: Sequence[str]) -> bool:
+    """Whether cells may name columns: whole numbers that count up, as 0,1,2 or 2019,2020."""
+    if len(cells) < 2 or not all(cell.strip().isdecimal() for cell in cells):
+        return False
+    return all(int(b) == int(a) + 1 for a, b in zip(cells, cells[1:], strict=False))
 
 
 def _is_number(cell: str) -> bool:
+    """Whether a cell is a number as files have them: Python would read 2020_01_01, and digits of every script."""
     try:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell and cell.isascii()
 
 
 def _first_line(error: Exception) -> str:

@@ -267,6 +267,8 @@ def check_rows(x: Tensor | np.ndarray, what: str) -> Tensor:
     if isinstance(x, Tensor) and (x.layout is not torch.strided or x.is_nested):
         kind = "nested tensor; give padded rows" if x.is_nested else "sparse tensor; give x.to_dense()"
         raise DataError(f"{what} is a {kind}")
+    if isinstance(x, Tensor) and hasattr(x, "get_mask"):
+        raise DataError(f"{what} is a masked tensor; give x.to_tensor(VALUE), or leave out its rows")
     rows = as_tensor(x, what) if isinstance(x, np.ndarray) else x.detach().cpu()
     if rows.numel() == 0:
         raise DataError(f"{what} is empty (shape {tuple(rows.shape)}); give at least {MIN_ROWS} rows")

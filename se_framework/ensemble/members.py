@@ -20,9 +20,10 @@ from se_framework.data import Data
 from se_framework.ensemble.stacked import StackedPlayer, stack
 from se_framework.ensemble.turn import EnsembleTurn, averaged
 from se_framework.equation.equation import StandardEquation, legality
-from se_framework.errors import NonFiniteError, RunDirectoryError, StepError
+from se_framework.errors import NonFiniteError, StepError
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.files import append_row
+from se_framework.training import fitting
 from se_framework.training.draws import in_type, like
 from se_framework.training.execution import Execution
 from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in
@@ -265,17 +266,17 @@ class Ensemble:
         }  # fmt: skip
 
     def load_state_dict(self, saved: dict[str, Any]) -> list[str]:
-        """Restore from :meth:`state_dict`."""
-        if len(saved.get("members", ())) != len(self.members):
-            raise RunDirectoryError(
-                f"the checkpoint holds {len(saved.get('members', ()))} members, the ensemble has {len(self.members)}"
-            )
-        afresh = [member.load_state_dict(own) for member, own in zip(self.members, saved["members"], strict=True)]
-        self.frozen = dict(saved["frozen"])
+        """Restore from :meth:`state_dict`.
+
+        Raises:
+            RunDirectoryError: it holds another number of members, does not fit one, or names members that are not.
+        """
+        theirs, self.frozen = fitting.members_in(saved, len(self.members))
+        afresh = [member.load_state_dict(own) for member, own in zip(self.members, theirs, strict=True)]
         for k in self.frozen:
             _let_go(self.members[k])
         first = next(iter(self.living.values()))
-        self.round, self.samples = saved["round"], first.samples
+        self.round, self.samples = first.round, first.samples
         self.gather()
         return afresh[0]
 

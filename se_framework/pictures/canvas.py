@@ -48,7 +48,7 @@ def dress(axes: Axes, title: str | None) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#888888")
     if title:
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=10, parse_math=False)  # a column of a table may have any name
 
 
 def save(figure: Figure, path: str | Path, title: str | None, note: str | None) -> None:

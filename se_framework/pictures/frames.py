@@ -18,12 +18,17 @@ from se_framework.equation.modes import evaluating
 from se_framework.errors import RunDirectoryError
 from se_framework.pictures.plots import Reading, picture
 from se_framework.randomness import Stream, generator
+from se_framework.reading import UnreadableError, read_bytes
 from se_framework.runs.files import write_atomically
 from se_framework.training.draws import draw_batch, like
 from se_framework.training.state import TrainState
 
 PIXELS = 2**22
 """Pixels of a frame that is joined: ours have less than one million."""
+LARGEST = 2**24
+"""Bytes of a frame."""
+MOST = 1000
+"""Frames that are joined; more would not fit into memory."""
 SAMPLES = 20_000
 """Points drawn of the model, and of the data to normalise q."""
 
@@ -80,18 +85,19 @@ def animate(directory: Path, path: Path) -> None:
     """Join the frames of a directory, in the order of their names, into an animated GIF of half their size."""
     from PIL import Image
 
-    images = []
-    for file in sorted(directory.glob("*.png")):
+    images: list[Image.Image] = []
+    for file in sorted(directory.glob("*.png"))[:MOST]:
         try:
-            image = Image.open(file, formats=("PNG",))
+            content = io.BytesIO(read_bytes(file, LARGEST))
+            with Image.open(content, formats=("PNG",)) as image:
+                if image.width * image.height > PIXELS:
+                    raise UnreadableError(f"it has {image.width} x {image.height} pixels, ours are smaller")
+                small = image.convert("RGB").reduce(2)
+                if images and small.size != images[0].size:
+                    raise UnreadableError(f"it has {image.width} x {image.height} pixels, not those of the others")
+                images.append(small.quantize(128, method=Image.Quantize.MAXCOVERAGE))
         except Exception as error:  # noqa: BLE001  the file may be anybody's, and no decoder but PNG's is tried
             raise RunDirectoryError(f"{file} is no picture of a round ({error}): remove it") from error
-        with image:
-            if image.width * image.height > PIXELS:
-                raise RunDirectoryError(
-                    f"{file} has {image.width} x {image.height} pixels, ours are smaller: remove it"
-                )
-            images.append(image.convert("RGB").reduce(2).quantize(128, method=Image.Quantize.MAXCOVERAGE))
     if images:
         buffer = io.BytesIO()
         images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=250, loop=0)

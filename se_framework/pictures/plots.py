@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
@@ -11,11 +10,15 @@ import torch
 from torch import Tensor
 
 from se_framework.data.base import Data
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import RunDirectoryError, printable
 from se_framework.pictures.canvas import MODEL, REAL, WARN, dress, new_figure, save, without_latex
 from se_framework.pictures.panels import GRID, POINTS, LogProb, Reading, image_grid, of_a_line, of_images, of_points
+from se_framework.reading import UnreadableError
+from se_framework.runs.tables import table
 
 __all__ = ["MODEL", "REAL", "Reading", "curves", "image_grid", "picture"]
+MOST_PANELS = 48
+"""Columns that are drawn: the first ones."""
 _SKIPPED = ("round", "seconds", "samples", "samples_per_second")
 
 
@@ -97,7 +100,7 @@ def curves(metrics_csv_path: str | Path, path: str | Path, note: str | None = No
         good = values[finite]
         if len(good) and good.min() > 0 and good.max() > 1e3 * good.min():
             panel.set_yscale("log")
-        dress(panel, name)
+        dress(panel, printable(name, 60))
         panel.margins(x=0.02)
         panel.set_xlabel("round", fontsize=8)
     for panel in panels[len(columns) :]:
@@ -110,14 +113,10 @@ def curves(metrics_csv_path: str | Path, path: str | Path, note: str | None = No
 def _columns(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return name -> (rounds, values) for the numeric columns, without the cells that are empty."""
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise RunDirectoryError(f"the metrics {str(file)!r} cannot be read ({error}); train first") from error
-    if rows and "round" not in rows[0]:
-        raise RunDirectoryError(
-            f"{str(file)!r} has no column 'round' (columns: {', '.join(rows[0])}); give metrics.csv"
-        )
+        rows = list(table(file))
+    except (FileNotFoundError, UnreadableError) as error:
+        why = "missing" if isinstance(error, FileNotFoundError) else error
+        raise RunDirectoryError(f"the metrics {str(file)!r} cannot be read ({why}); train first") from error
     found = {}
     for name in filter(None, rows[0] if rows else ()):
         cells = [(row["round"], row[name]) for row in rows if row[name]] if name not in _SKIPPED else []
@@ -127,4 +126,6 @@ def _columns(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             continue
         if len(pairs):
             found[name] = (pairs[:, 0], pairs[:, 1])
+        if len(found) == MOST_PANELS:
+            break
     return found

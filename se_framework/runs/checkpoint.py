@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from safetensors.torch import load as parse
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from se_framework.reading import opened, parse_json, text
+
 _BLANK = b"0" * 64
+_LARGEST_HEADER = 10**8  # bytes, safetensors' own limit
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
@@ -53,22 +57,63 @@ def decode(content: bytes | bytearray, device: torch.device | str = "cpu") -> di
     Raises:
         DamagedError: the checksum does not hold, or the file is none of ours.
     """
-    blank = bytearray(content)
-    start = _digest_at(blank)
-    found = bytes(blank[start : start + len(_BLANK)]).decode()
-    blank[start : start + len(_BLANK)] = _BLANK
-    if hashlib.sha256(blank).hexdigest() != found:
+    start = _digest_at(content)
+    digest, view = hashlib.sha256(), memoryview(content)
+    for piece in (view[:start], _BLANK, view[start + len(_BLANK) :]):  # no copies: it may be large
+        digest.update(piece)
+    if digest.hexdigest() != bytes(view[start : start + len(_BLANK)]).decode():
         raise DamagedError("its checksum does not hold")
     try:
-        size = int.from_bytes(blank[:8], "little")
-        header = json.loads(blank[8 : 8 + size])["__metadata__"]
-        tensors = {name: tensor.to(device) for name, tensor in parse(bytes(blank)).items()}
-        state = _filled(json.loads(header["state"]), tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        size = int.from_bytes(content[:8], "little")
+        header = parse_json(bytes(content[8 : 8 + size]))["__metadata__"]
+        tensors, outline = parse(bytes(content)), parse_json(text(header["state"]))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError("it is no checkpoint of ours") from error
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    try:
+        state = _filled(outline, tensors)
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedError("it is no checkpoint of ours") from error
     if not isinstance(state, dict):
         raise DamagedError("it is no checkpoint of ours")
     return state
+
+
+def read(file: Path, device: torch.device | str = "cpu", largest: int | None = None) -> dict[str, Any]:
+    """Return the state a checkpoint holds.
+
+    Args:
+        file: its path.
+        device: where the tensors are put.
+        largest: bytes it may have, see :func:`se_framework.training.fitting.largest`; None for any number.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UnreadableError: it is no regular file, or too large.
+        DamagedError: see :func:`decode`.
+    """
+    with opened(file, largest) as (stream, size):
+        head = int.from_bytes(stream.read(8), "little")
+        if not 0 < head <= min(_LARGEST_HEADER, size - 8):
+            raise DamagedError("it is cut short, or no checkpoint of ours")
+        claimed = _claimed(stream.read(head))
+        if claimed != size - 8 - head:  # a file of zeros without end is known before they are read
+            raise DamagedError("it is cut short, or no checkpoint of ours")
+        stream.seek(0)
+        return decode(stream.read(size), device)
+
+
+def _claimed(header: bytes) -> int:
+    """Return the bytes of all tensors that a header names, each by its type and shape."""
+    try:
+        found, total = parse_json(header), 0
+        for name, tensor in found.items():
+            if name != "__metadata__":
+                first, last = tensor["data_offsets"]
+                total += last - first
+        return total
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError("it is no checkpoint of ours") from error
 
 
 def _digest_at(content: bytes | bytearray) -> int:

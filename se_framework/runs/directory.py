@@ -15,6 +15,7 @@ checkpoint is dropped when the run goes on, and written again.
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from se_framework.errors import RunDirectoryError, as_typed
+from se_framework.reading import UnreadableError, read_json
 from se_framework.runs import checkpoint
 from se_framework.runs.files import (
     append_row,
@@ -36,6 +38,7 @@ from se_framework.runs.versions import versions
 
 LOSS = "to_minimise"
 """Column of scores.csv by which checkpoints are ranked, least first."""
+_NAME = re.compile(r"round_[0-9]{8,16}\.safetensors")
 
 
 class RunDirectory:
@@ -161,11 +164,11 @@ class RunDirectory:
 
     def score_rows(self) -> list[dict[str, str]]:
         """Return the rows of scores as text."""
-        return read_rows(self.scores_file)
+        return read_rows(self.scores_file, numbers=(LOSS,))
 
     def member_rows(self, k: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Return the logged rows and the rows of scores of one member, as text, without its number."""
-        tables = (read_rows(file) for file in (self.members_file, self.member_scores_file))
+        tables = (read_rows(file, ("round", "member")) for file in (self.members_file, self.member_scores_file))
         rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
         return rows, scores
 
@@ -174,7 +177,8 @@ class RunDirectory:
         for file in self.tables:
             keep_rows(file, round_index)
         for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
-            leftover.unlink()
+            with told(leftover):
+                leftover.unlink()
 
     @property
     def folder(self) -> Path:
@@ -212,23 +216,25 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Return complete checkpoints, newest first."""
-        return sorted(self.folder.glob("round_*.safetensors"), reverse=True)
+        found = {file: _NAME.fullmatch(file.name) for file in self.folder.glob("round_*.safetensors")}
+        return sorted((file for file, name in found.items() if name), reverse=True)
 
     def best(self) -> list[Path]:
         """Return the checkpoints of evaluated rounds, best first (of two equal ones the later)."""
-        losses = {int(row["round"]): float(row[LOSS]) for row in self.score_rows()}
+        losses = {int(float(row["round"])): float(row[LOSS]) for row in self.score_rows()}
         ranked = sorted((loss, -t) for t, loss in losses.items() if loss == loss)
         paths = [self.folder / f"round_{-t:08d}.safetensors" for _, t in ranked]
         return [path for path in paths if path.exists()]
 
     def load_checkpoint(
-        self, device: torch.device | str = "cpu", which: str = "last"
+        self, device: torch.device | str = "cpu", which: str = "last", largest: int | None = None
     ) -> tuple[dict[str, Any], Path, list[str]] | None:
         """Return a checkpoint, its file, and what was wrong with newer ones; None when none was written yet.
 
         Args:
             device: where its tensors are put.
             which: ``"last"`` for the newest that can be read, ``"best"``, or the number of a round.
+            largest: bytes it may have; None for any number.
 
         Raises:
             RunDirectoryError: there are checkpoints and none can be read, or not the one asked for.
@@ -237,8 +243,8 @@ class RunDirectory:
         problems: list[str] = []
         for path in candidates:
             try:
-                return checkpoint.decode(path.read_bytes(), device), path, problems
-            except (OSError, checkpoint.DamagedError) as error:
+                return checkpoint.read(path, device, largest), path, problems
+            except (OSError, UnreadableError, checkpoint.DamagedError) as error:
                 problems.append(f"{path.name}: {error}")
         if problems:
             raise RunDirectoryError(f"no checkpoint in {self.path} can be read ({'; '.join(problems)})")
@@ -273,7 +279,7 @@ class RunDirectory:
         write_atomically(path, checkpoint.encode(content))
         return path
 
-    def load_state(self, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    def load_state(self, path: Path, device: torch.device | str = "cpu", largest: int | None = None) -> dict[str, Any]:
         """Return what :meth:`save_state` wrote.
 
         Raises:
@@ -281,9 +287,18 @@ class RunDirectory:
         """
         path = path.with_suffix(".safetensors")
         try:
-            return checkpoint.decode(path.read_bytes(), device)
-        except (OSError, checkpoint.DamagedError) as error:
+            return checkpoint.read(path, device, largest)
+        except (OSError, UnreadableError, checkpoint.DamagedError) as error:
             raise RunDirectoryError(f"{path} cannot be read ({error})") from error
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return what a JSON file holds.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UnreadableError: it is no regular file, too large, or no JSON.
+        """
+        return read_json(self.path / name)
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""

@@ -10,12 +10,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from se_framework.errors import RunDirectoryError
+from se_framework.reading import UnreadableError, opened
+from se_framework.runs.tables import columns_of, rows_of
 
 
 @contextmanager
@@ -23,6 +25,8 @@ def told(path: Path) -> Iterator[None]:
     """Turn what the system refuses into one sentence that names the file."""
     try:
         yield
+    except RunDirectoryError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunDirectoryError(f"{path} cannot be written ({reason}): make room, or allow writing there") from error
@@ -126,17 +130,15 @@ def append_row(file: Path, row: dict[str, float | str]) -> None:
     Raises:
         RunDirectoryError: the disk is full, or the directory may not be written to.
     """
-    columns = list(row)
+    columns = columns_of(file)
     with told(file):
-        if file.exists():
-            with open(file, newline="", encoding="utf-8", errors="replace") as stream:
-                columns = next(csv.reader(stream), columns)
-            if not set(row) <= set(columns):
-                columns += [name for name in row if name not in columns]
-                _rewrite(file, columns, read_rows(file))
-        text, new = io.StringIO(newline=""), not file.exists()
+        if columns is not None and not set(row) <= set(columns):
+            columns += [name for name in row if name not in columns]
+            _rewrite(file, columns, read_rows(file))
+        text, new = io.StringIO(newline=""), columns is None
         writer = csv.writer(text)
-        if new:
+        if columns is None:
+            columns = list(row)
             writer.writerow(columns)
         writer.writerow([format_cell(row.get(name, math.nan)) for name in columns])
         with open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
@@ -158,13 +160,9 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Return a table's rows as text; a line cut short by a kill is left out."""
-    if not file.exists():
-        return []
-    text = file.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(io.StringIO(whole, newline="")) if None not in row.values()]
+def read_rows(file: Path, counts: Sequence[str] = ("round",), numbers: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return a table's rows as text, see :func:`se_framework.runs.tables.rows_of`."""
+    return list(rows_of(file, counts, numbers))
 
 
 def keep_rows(file: Path, last_round: int) -> None:
@@ -180,6 +178,10 @@ def keep_rows(file: Path, last_round: int) -> None:
 
 def make_durable(file: Path) -> None:
     """Have the system write what it still holds of a file, if there is one."""
-    if file.exists():
-        with told(file), open(file, "rb") as stream:
+    try:
+        with opened(file) as (stream, _):
             os.fsync(stream.fileno())
+    except FileNotFoundError:
+        return
+    except UnreadableError as error:
+        raise RunDirectoryError(f"{file} cannot be kept: {error}; remove it") from error

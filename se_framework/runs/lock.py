@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +37,20 @@ def locked(directory: Path, wait: bool = False) -> Iterator[None]:
         return
     try:
         # Not through a link: in a stranger's directory it may lead anywhere.
-        file = open(place / NAME, "a+", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666))
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        file = open(place / NAME, "a+", opener=lambda path, own: os.open(path, own | flags, 0o666), errors="replace")
     except OSError as error:
-        raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror})") from error
+        raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror or error})") from error
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise RunDirectoryError(f"{place / NAME} is no regular file: remove it")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise RunDirectoryError(f"{directory} cannot be locked ({error.strerror})") from error
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read(200).strip() or "another process"
             raise RunDirectoryError(
                 f"{directory} is in use by {owner}: wait until it ends, or stop it (SIGTERM saves its state)"
             ) from error

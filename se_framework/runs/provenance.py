@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from se_framework.data import Data
 from se_framework.errors import DataError, RunDirectoryError
+from se_framework.reading import UnreadableError, take, text
 from se_framework.runs.directory import RunDirectory
 
 FILE = "data.json"
@@ -25,10 +24,10 @@ def check_fingerprint(run: RunDirectory, data: Data) -> None:
         RunDirectoryError: the record cannot be read.
     """
     try:
-        recorded = json.loads((run.path / FILE).read_text(encoding="utf-8"))["fingerprint"]
+        recorded = take(run.read_json(FILE), "fingerprint", kind=text)
     except FileNotFoundError:
         return record_fingerprint(run, data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UnreadableError as error:
         raise RunDirectoryError(f"{run.path / FILE} cannot be read ({error}); remove it to go on unchecked") from error
     found = data.fingerprint()
     if found != recorded:

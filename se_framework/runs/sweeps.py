@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from se_framework.reading import UnreadableError, count, mapping, number, read_json, take, texts
 from se_framework.runs.files import as_json, write_atomically
 from se_framework.runs.lock import locked
 
@@ -57,25 +58,29 @@ def table(results: Iterable[Path]) -> str:
     """Return the table of jobs as CSV: job, status, score, one column per override, every score, run, error."""
     rows = []
     for file in results:
-        found = json.loads(file.read_text())
-        choices = dict(text.lstrip("+~").partition("=")[::2] for text in found.pop("overrides"))
-        rows.append((found, choices, _scores(Path(found["run"])) if found["run"] else {}))
-    rows.sort(key=lambda row: row[0]["job"])
-    keys = list(dict.fromkeys(key for _, choices, _ in rows for key in choices))
-    names = list(dict.fromkeys(name for _, _, scores in rows for name in scores))
+        try:
+            found = read_json(file)
+            job, overrides, run = take(found, "job", kind=count), take(found, "overrides", kind=texts), found.get("run")
+        except (FileNotFoundError, UnreadableError):
+            continue  # somebody else's, or damaged: the other jobs have their rows all the same
+        choices = dict(word.lstrip("+~").partition("=")[::2] for word in overrides)
+        rows.append((job, found, choices, _scores(Path(run)) if run and isinstance(run, str) else {}))
+    rows.sort(key=lambda row: row[0])
+    keys = list(dict.fromkeys(key for _, _, choices, _ in rows for key in choices))
+    names = list(dict.fromkeys(name for _, _, _, scores in rows for name in scores))
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["job", "status", "score", *keys, *names, "run", "error"])
-    for found, choices, scores in rows:
-        cells = [found["job"], found["status"], found["score"], *map(choices.get, keys), *map(scores.get, names)]
-        writer.writerow(["" if cell is None else cell for cell in [*cells, found["run"], found["error"]]])
+    for job, found, choices, scores in rows:
+        cells = [job, found.get("status"), found.get("score"), *map(choices.get, keys), *map(scores.get, names)]
+        writer.writerow(["" if cell is None else cell for cell in [*cells, found.get("run"), found.get("error")]])
     return text.getvalue()
 
 
 def _scores(run: Path) -> dict[str, float]:
     """Return the scores of a run's summary, none where there is no summary."""
     try:
-        summary = json.loads((run / "summary.json").read_text())
-        return {name: entry["value"] for name, entry in summary["scores"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        scores = take(read_json(run / "summary.json"), "scores", kind=mapping)
+        return {str(name): take(entry, "value", kind=number) for name, entry in scores.items()}
+    except (FileNotFoundError, UnreadableError):
         return {}

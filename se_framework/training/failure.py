@@ -5,8 +5,7 @@ Nothing here runs in a round that succeeds, so it may be slow and thorough.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -17,7 +16,9 @@ from torch import Tensor
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.errors import NonFiniteError, RunDirectoryError, StepError, StepRecord
+from se_framework.reading import UnreadableError, count, mapping, number, take, text
 from se_framework.runs.directory import RunDirectory
+from se_framework.training import fitting
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
 from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
 from se_framework.training.game import Game
@@ -229,11 +230,25 @@ def failed_round(run: RunDirectory) -> int:
     return int(_report(run)["round"])
 
 
+DUMPS = 16
+"""A dump holds a batch and samples besides: how many times a checkpoint it may have."""
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "player": text, "round": count, "step": count, "start": count, "batch_size": count, "term": text, "source": text,
+    "value": number, "terms": mapping, "horizon": count, "threads": count,
+}  # fmt: skip
+
+
 def _report(run: RunDirectory) -> dict[str, Any]:
-    file = run.failure / "failure.json"
-    if not file.is_file():
-        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite")
-    return json.loads(file.read_text())
+    """Return what is known of a failed step: typed, for the file may be a stranger's."""
+    try:
+        found = run.read_json("failure/failure.json")
+        report: dict[str, Any] = {name: take(found, name, kind=kind) for name, kind in _KINDS.items()}
+        report["terms"] = {name: take(report["terms"], name, kind=number) for name in report["terms"]}
+        return report
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite") from None
+    except UnreadableError as error:
+        raise RunDirectoryError(f"{run.failure / 'failure.json'} is no report of ours: {error}") from error
 
 
 def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
@@ -250,12 +265,12 @@ def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     """
     report = _report(run)
     kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
-    terms = {name: float(value) for name, value in report["terms"].items()}
-    record, horizon = StepRecord(**kept, value=float(report["value"]), terms=terms), report["horizon"]
+    record, horizon = StepRecord(**kept, value=report["value"], terms=report["terms"]), report["horizon"]
     device, threads = like(state.equation).device, torch.get_num_threads()
-    torch.set_num_threads(report["threads"])
+    torch.set_num_threads(min(max(1, report["threads"]), 1024))
     try:
-        saved = run.load_state(run.failure / "step", device)
+        saved = run.load_state(run.failure / "step", device, DUMPS * fitting.largest([state]))
+        fitting.check_dump(saved, run.failure / "step")
         state.load_state_dict(saved["state"])
         _play_one(state, record, saved, horizon)
     except NonFiniteError as error:
@@ -279,4 +294,7 @@ def _play_one(state: TrainState, record: StepRecord, saved: Mapping[str, Any], h
 
 
 def _player(state: TrainState, record: StepRecord) -> Player:
-    return next(player for player in state.players if player.name == record.player)
+    player = state.player(record.player)
+    if player is None:
+        raise RunDirectoryError(f"the failure is of the player {record.player}, which the run has not")
+    return player

@@ -27,7 +27,8 @@ def readable(saved: dict[str, Any], state: Any, to_go_on: bool) -> dict[str, Any
     Raises:
         RunDirectoryError: it cannot go on with this version; the message names the one that can.
     """
-    version = WRITTEN_BY.get(saved.get("format"))  # type: ignore[arg-type]
+    number = saved.get("format")
+    version = WRITTEN_BY.get(number) if isinstance(number, int) else None
     if version is None:
         return saved
     if to_go_on:
@@ -36,7 +37,10 @@ def readable(saved: dict[str, Any], state: Any, to_go_on: bool) -> dict[str, Any
             f"version (pip install 'se-framework=={version}') or start a new run; se-sample, se-eval, se-export read it"
         )
     if "members" in saved:
-        members = [readable(own, member, False) for own, member in zip(saved["members"], state.members, strict=False)]
+        theirs = saved["members"]
+        if not isinstance(theirs, (list, tuple)) or not all(isinstance(own, dict) for own in theirs):
+            return saved
+        members = [readable(own, member, False) for own, member in zip(theirs, state.members, strict=False)]
         return saved | {"members": members}
     return _from_players(saved, state)
 
@@ -47,10 +51,19 @@ def _from_players(saved: dict[str, Any], state: TrainState) -> dict[str, Any]:
     names = {id(module): name for name, module in state.equation.named_modules()}
     equation = dict(today["equation"])
     for player in state.players:
-        own = saved.get("players", {}).get(player.name, {}).get("module", {})
+        own: Any = saved
+        for key in ("players", player.name, "module"):
+            own = own.get(key) if isinstance(own, dict) else None
+        own = own if isinstance(own, dict) else {}
         for summand, part in player.role.parts.items():
             start = f"{summand}." if len(player.role.parts) > 1 else ""
             for name in part.state_dict():
                 if start + name in own:
                     equation[f"{names[id(part)]}.{name}"] = own[start + name]
-    return saved | {"format": today["format"], "equation": equation}
+    # Its optimisers number the parameters otherwise, and such a run does not go on: they begin anew.
+    players = {
+        name: {**own, "optimizer": {"state": {}}}
+        for name, own in (saved["players"].items() if isinstance(saved.get("players"), dict) else ())
+        if isinstance(own, dict)
+    }
+    return saved | {"format": today["format"], "equation": equation, "players": players}

@@ -15,7 +15,9 @@ from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.errors import RunDirectoryError
+from se_framework.reading import shortly
 from se_framework.runs.directory import RunDirectory
+from se_framework.training import fitting
 from se_framework.training.draws import draw_batch
 from se_framework.training.early_stop import Best
 from se_framework.training.execution import Execution
@@ -203,17 +205,13 @@ class TrainState:
         Raises:
             RunDirectoryError: the checkpoint belongs to another format, seed or set of players, or does not fit.
         """
-        names = [p.name for p in self.players]
-        if (
-            saved.get("format") != FORMAT
-            or sorted(saved.get("players", ())) != sorted(names)
-            or saved["seed"] != self.seed
-        ):
-            theirs = (
-                f"format {saved.get('format')}, seed {saved.get('seed')}, players {sorted(saved.get('players', ()))}"
-            )
-            ours = f"format {FORMAT}, seed {self.seed}, players {sorted(names)}"
-            raise RunDirectoryError(f"the checkpoint ({theirs}) is not of this run ({ours})")
+        names, theirs = sorted(p.name for p in self.players), saved.get("players")
+        players = sorted(map(str, theirs)) if isinstance(theirs, dict) else shortly(theirs)
+        if saved.get("format") != FORMAT or players != names or saved.get("seed") != self.seed:
+            told = f"format {shortly(saved.get('format'))}, seed {shortly(saved.get('seed'))}, players {players}"
+            ours = f"format {FORMAT}, seed {self.seed}, players {names}"
+            raise RunDirectoryError(f"the checkpoint ({told}) is not of this run ({ours})")
+        fitting.check(saved, self)
         afresh = []
         try:
             load_once(self.equation, saved["equation"])
