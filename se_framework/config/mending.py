@@ -54,9 +54,7 @@ def _fitting_views(made_for: dict[str, Any], choice: Choice, fatal: Sequence[Vio
     return said
 
 
-def _mended(
-    made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[Violation], allow: Sequence[str]
-) -> str:
+def _mended(made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[Violation], allow: Sequence[str]) -> str:
     """Return the overrides alone."""
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
     values = dict.fromkeys(value for v in fatal for value in v.problem.values)

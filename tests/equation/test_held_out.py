@@ -96,6 +96,7 @@ def test_a_sum_with_what_is_no_mean_has_the_spread_of_parts_in_the_users_units()
 
 def test_particles_with_the_labels_of_the_examples_vary_together():
     """f(x_i) and h*(f(y_i)) share a label: the variance is that of their sum, which here is less than of each."""
+
     class Plain(torch.nn.Module):
         has_context = True
 
@@ -129,9 +130,7 @@ def test_a_pairwise_summand_caps_the_number_of_points(monkeypatch):
 
 def embedded(divergence, network):
     model = Affine((2,))
-    return StandardEquation(
-        model=model, divergence=divergence, auxiliary=Embedded(), metric=Metric(network), alpha=1.0
-    )
+    return StandardEquation(model=model, divergence=divergence, auxiliary=Embedded(), metric=Metric(network), alpha=1.0)
 
 
 def test_a_bounded_embedding_keeps_its_own_unit_and_a_lipschitz_one_has_the_datas():

@@ -9,7 +9,6 @@ from divergences.base import Divergence, InnerSolution
 from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, needed_scores, scaled, target
 from se_framework.equation.roles import Role
 
-
 OFF = 1e-6
 """Mass of a probability q off p's particles from which on H(q) is not known; below it lies what the root leaves."""
 
