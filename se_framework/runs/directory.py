@@ -32,6 +32,7 @@ from se_framework.runs.files import (
     make_durable,
     make_folder,
     read_rows,
+    told,
     write_atomically,
 )  # fmt: skip
 from se_framework.runs.versions import versions
