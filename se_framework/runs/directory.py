@@ -23,8 +23,18 @@ import torch
 
 from se_framework.errors import RunDirectoryError
 from se_framework.runs import checkpoint
-from se_framework.runs.files import append_row, keep_rows, make_durable, read_rows, told, write_atomically
+from se_framework.runs.files import (
+    append_row,
+    make_durable,
+    make_folder,
+    read_rows,
+    rows_up_to,
+    told,
+    write_atomically,
+)
+from se_framework.runs.keeping import Sound, prune
 from se_framework.runs.versions import versions
+from se_framework.telling import override
 
 LOSS = "to_minimise"
 """Column of scores.csv by which checkpoints are ranked, least first."""
@@ -35,12 +45,13 @@ class RunDirectory:
 
     Args:
         path: where they lie.
-        keep_last: newest checkpoints kept, at least one; the second serves if the newest cannot be read.
+        keep_last: newest checkpoints kept that can be read, at least one; a second serves if the newest is spoilt.
         keep_best: checkpoints of evaluated rounds kept besides, those of least :data:`LOSS`.
     """
 
     def __init__(self, path: str | Path, keep_last: int = 2, keep_best: int = 0) -> None:
         self.path, self.keep_last, self.keep_best = Path(path), keep_last, keep_best
+        self._sound = Sound()
 
     @property
     def config_file(self) -> Path:
@@ -110,7 +121,8 @@ class RunDirectory:
         """
         if self.is_run:
             raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with resume={self.path}, or choose another hydra.run.dir"
+                f"{self.path} holds a run already: go on with {override('resume', self.path)}, or choose another "
+                "hydra.run.dir"
             )
         return self
 
@@ -120,8 +132,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be made.
         """
-        with told(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
 
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Write the configuration and the versions of a new run.
@@ -131,6 +142,7 @@ class RunDirectory:
         """
         self.must_be_free()
         self.make()
+        make_folder(self.folder)  # empty: no checkpoint yet; if it is gone, somebody has taken it
         write_atomically(self.path / "versions.json", json.dumps(versions(device), indent=2).encode())
         self.write_config(config_yaml)
 
@@ -160,12 +172,26 @@ class RunDirectory:
         rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
         return rows, scores
 
+    def rewound(self, round_index: int) -> dict[Path, bytes | None]:
+        """Return what goes when a run goes on from a round: tables as they shall be, None for a file to be removed.
+
+        Rows of later rounds, lines cut short and half files go. Nothing is written: see :meth:`rewind`.
+        """
+        found: dict[Path, bytes | None] = {}
+        for file in filter(Path.exists, self.tables):
+            content = rows_up_to(file, round_index)
+            if content != file.read_bytes():
+                found[file] = content
+        return found | dict.fromkeys((*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")))
+
     def rewind(self, round_index: int) -> None:
-        """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
-        for file in self.tables:
-            keep_rows(file, round_index)
-        for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
-            leftover.unlink()
+        """Drop what was written after a round that a resumed run goes on from: what :meth:`rewound` says."""
+        for file, content in self.rewound(round_index).items():
+            if content is not None:
+                write_atomically(file, content)
+                continue
+            with told(file):
+                file.unlink()
 
     @property
     def folder(self) -> Path:
@@ -178,16 +204,14 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it could not be written; the earlier ones stand.
         """
-        with told(self.folder):
-            self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         for table in self.tables:
             make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
         write_atomically(path, checkpoint.encode(state))
-        kept = {*self.checkpoints()[: max(self.keep_last, 1)], *self.best()[: self.keep_best]}
-        for old in self.checkpoints():
-            if old not in kept:
-                old.unlink()
+        self._sound.note(path)
+        with told(self.folder):
+            prune(self.checkpoints(), self.best(), max(self.keep_last, 1), self.keep_best, self._sound)
         return path
 
     def checkpoints(self) -> list[Path]:
@@ -249,8 +273,7 @@ class RunDirectory:
     def save_state(self, path: Path, content: dict[str, Any]) -> Path:
         """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
         path = path.with_suffix(".safetensors")
-        with told(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_atomically(path, checkpoint.encode(content))
         return path
 

@@ -1,17 +1,37 @@
-"""Ctrl-C and SIGTERM finish the round instead of tearing it."""
+"""Ctrl-C, SIGTERM and a terminal that hangs up: they finish the round, or are told in a sentence; nothing is torn."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+from se_framework.telling import say
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came where there is no round to be finished.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
 
 
 class Interrupts:
-    """While active, SIGINT and SIGTERM set :attr:`requested`; a second signal acts as usual.
+    """While active, SIGINT, SIGTERM and SIGHUP set :attr:`requested`; a second signal acts as it did before.
 
-    Handlers can be set in the main thread only; elsewhere signals keep their meaning.
+    A signal that the process was started to ignore (``nohup``) stays ignored. Handlers can be set in the main thread
+    only; elsewhere signals keep their meaning.
 
     Attributes:
         requested: the signal that came, or None.
@@ -23,8 +43,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -40,3 +61,35 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
         self._restore()
+
+
+@contextmanager
+def told(command: str) -> Iterator[None]:
+    """Let a signal end a command with one sentence, and the code 128 plus its number.
+
+    Raises:
+        SystemExit: a signal came.
+    """
+    _raise_on_signals()
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        said = f"stopped by {signal.Signals(number).name}"
+        if not getattr(error, "said", False):
+            say(said, command)
+        raise SystemExit(128 + number) from None
+
+
+def _raise_on_signals() -> None:
+    """Have signals raise :class:`Stopped` where they would kill without a word; not in a launcher's processes."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or multiprocessing.current_process().name != "MainProcess":
+        return
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _raise)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(number)
