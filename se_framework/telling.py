@@ -15,7 +15,7 @@ PLAIN = re.compile(r"(?=.*/)[A-Za-z0-9_./-]+", re.ASCII)
 
 
 class Tolerant:
-    """A text stream whose failures end nothing: what cannot be written, since nobody reads it or no room is left, is not.
+    """A text stream whose failures end nothing: what nobody reads, or what finds no room, is not written.
 
     Args:
         stream: any, or None.
@@ -68,7 +68,7 @@ class Tolerant:
 
 
 def open_streams() -> None:
-    """Open the descriptors 0, 1 and 2 where they are closed: the next file would take their place, and be written to."""
+    """Open the descriptors 0, 1 and 2 where they are closed: else the next file would take their place."""
     for number in range(3):
         try:
             os.fstat(number)

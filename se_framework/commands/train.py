@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +14,10 @@ from typing import Literal
 import torch
 from omegaconf import DictConfig
 
-from se_framework.api import restore, rounds_of
+from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
-from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
+from se_framework.commands.going_on import command_to_go_on, go_on
+from se_framework.config.resuming import newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.describe import describe
@@ -34,7 +34,8 @@ from se_framework.pictures.frames import animate
 from se_framework.pictures.plots import curves
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
-from se_framework.runs.provenance import check_fingerprint, record_fingerprint
+from se_framework.telling import say, word
+from se_framework.training.interrupts import Stopped
 from se_framework.training.monitors import warnings_in
 
 
@@ -88,17 +89,11 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         print(describe(assembly))
         return Outcome("dry run", None, run.path)
 
-    run.make()
+    if not resumed:
+        run.make()
     with locked(run.path):
         if resumed:
-            other_data = any(key.partition(".")[0] == "data" for key in config.resume_allow)
-            (record_fingerprint if other_data else check_fingerprint)(run, assembly.data)
-            say(restore(assembly, run, to_go_on=True) or f"{run.path} has no checkpoint yet: starting at round 0")
-            if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
-                end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
-                say(f"WARNING: {end}: later rounds change nothing")
-            run.rewind(assembly.state.round)
-            run.write_config(as_kept(config))
+            go_on(assembly, run, config)
         else:
             assembly.start(run)
             config = assembly.config
@@ -106,11 +101,17 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             say(f"WARNING, {warning}")
         say(f"player steps: {assembly.state.execution.describe()}")
         state = assembly.train(run)
+        how = f"go on with: {command_to_go_on(run, assembly)}"
         if state.stopped_by is not None:
-            done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
-            say(f"{done_so_far}; go on with: se-train {shlex.quote(f'resume={run.path}')}")
+            say(f"stopped after round {state.round} of {config.loop.rounds}; {how}")
             raise SystemExit(128 + state.stopped_by)
-        return Outcome("finished", finish(assembly, run), run.path)
+        try:
+            return Outcome("finished", finish(assembly, run), run.path)
+        except KeyboardInterrupt as error:
+            stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+            say(f"{stopped} after the last round, before all scores and pictures were written; {how}")
+            stopped.said = True
+            raise stopped from None
 
 
 def be_deterministic(wanted: bool) -> None:
@@ -151,11 +152,6 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
         return None
 
 
-def say(sentence: str) -> None:
-    """Tell the user."""
-    print(f"se-train: {sentence}", file=sys.stderr)
-
-
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
     if isinstance(assembly, EnsembleAssembly):
@@ -177,7 +173,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
     for line in score_lines(found):
         print(line)
     print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
-          f"sample with: se-sample {shlex.quote(str(run.path))} n=64 out=samples.npy")  # fmt: skip
+          f"sample with: se-sample {word(run.path)} n=64 out=samples.npy")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
@@ -206,5 +202,5 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     for sentence in state.frozen.values():
         say(f"WARNING, {sentence}")
     print(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
-          f"sample with: se-sample {shlex.quote(str(run.path))} member=0 n=64 out=samples.npy")  # fmt: skip
+          f"sample with: se-sample {word(run.path)} member=0 n=64 out=samples.npy")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])

@@ -20,11 +20,12 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         number: of the signal.
+        said: whether the user has been told.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
+        self.number, self.said = number, False
 
 
 class Interrupts:
@@ -74,11 +75,10 @@ def told(command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        said = f"stopped by {signal.Signals(number).name}"
-        if not getattr(error, "said", False):
-            say(said, command)
-        raise SystemExit(128 + number) from None
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        if not stopped.said:
+            say(str(stopped), command)
+        raise SystemExit(128 + stopped.number) from None
 
 
 def _raise_on_signals() -> None:

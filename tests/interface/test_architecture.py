@@ -14,8 +14,8 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
-    {"errors"}, {"telling"}, {"randomness"}, {"data"}, {"runs"}, {"equation"}, {"checks"}, {"training"}, {"config"}, {"ensemble"},
-    {"pictures"}, {"assembly"}, {"describe", "evaluation", "api"}, {"verify"}, {"commands"}, {"__main__"},
+    {"errors"}, {"telling"}, {"randomness"}, {"data"}, {"runs"}, {"equation"}, {"checks"}, {"training"}, {"config"},
+    {"ensemble"}, {"pictures"}, {"assembly"}, {"describe", "evaluation", "api"}, {"verify"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
