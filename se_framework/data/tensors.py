@@ -124,6 +124,8 @@ class ArrayData(TensorData):
         held_out_fraction: float = 0.1,
         labels: str | Path | None = None,
     ) -> None:
+        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
+        self._stamps = fingerprint.stamps(self._files)
         rows = check_rows(read_array(path, key), f"data.path: {str(path)!r}")
         classes = None
         if labels is not None:
@@ -131,7 +133,6 @@ class ArrayData(TensorData):
         super().__init__(
             rows, held_out_fraction, standardize, name=Path(path).stem, labels=classes[0] if classes else None
         )
-        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
 
     @property
     def origin(self) -> str:
@@ -140,7 +141,7 @@ class ArrayData(TensorData):
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
-        return fingerprint.of_files(self._files)
+        return fingerprint.of_files(self._files, read=self._stamps)
 
 
 class Digits(TensorData):

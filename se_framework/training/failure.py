@@ -52,7 +52,7 @@ def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -
             source += f"; {' '.join(str(error.__cause__).split())}"
         record = replace(record, source=source or f"evaluated again it {again}")
         if run is not None:
-            advice += f"; {dump(run, state, record, horizon, batch, p)}"
+            advice += f"; {kept_step(run, state, record, horizon, batch, p)}"
         raise non_finite(record, advice) from error.__cause__
 
 
@@ -193,6 +193,16 @@ class Kept(Data):
     def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
         """Return the batch."""
         return self.kept
+
+
+def kept_step(
+    run: RunDirectory, state: TrainState, record: StepRecord, horizon: int, batch: Particles | None, p: Particles | None
+) -> str:
+    """Write a :func:`dump` and return what to do, or why it could not be written: the failure itself must be told."""
+    try:
+        return dump(run, state, record, horizon, batch, p)
+    except RunDirectoryError as error:
+        return f"the step is not kept, {error}"
 
 
 def dump(
