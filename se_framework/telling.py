@@ -96,8 +96,14 @@ def say(sentence: str, command: str = "se-train") -> None:
 
 
 def override(key: str, value: object) -> str:
-    """Return ``KEY=VALUE`` as a word that the shell hands on whole and Hydra's grammar reads as the text it is."""
-    return shlex.quote(f"{key}={hydra_text(str(value))}")
+    """Return ``KEY=VALUE`` as a word that the shell hands on whole and Hydra's grammar reads as the text it is.
+
+    A relative path is given as one, lest its name means something (``auto``).
+    """
+    text = str(value)
+    if isinstance(value, Path) and not text.startswith(("/", ".")):
+        text = f"./{text}"
+    return shlex.quote(f"{key}={hydra_text(text)}")
 
 
 def hydra_text(text: str) -> str:

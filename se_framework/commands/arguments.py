@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.telling import say, tolerate_streams
+from se_framework.training.interrupts import told
 
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
@@ -126,12 +128,14 @@ def load_run(arguments: Namespace) -> Assembly:
 
 
 def run_command(name: str, body: Callable[[list[str]], None]) -> None:
-    """Run a command on the words after its name; an error of ours is one sentence and exit code 1."""
-    try:
-        prepare_imports()
-        body(sys.argv[1:])
-    except SEError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1) from None
+    """Run a command on the words after its name; an error of ours, or a signal, is one sentence."""
+    tolerate_streams()
+    with told(name):
+        try:
+            prepare_imports()
+            body(sys.argv[1:])
+        except SEError as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            say(" ".join(str(error).split()), name)
+            raise SystemExit(1) from None

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.saved import saved_config
+from se_framework.config.schema import literal
 from se_framework.errors import ConfigError, nearest
 from se_framework.runs.directory import RunDirectory
 from se_framework.telling import override
@@ -110,7 +111,7 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
         if value != ABSENT:
             OmegaConf.update(saved, key, value, merge=False, force_add=True)
     for key in OF_THE_CALL:
-        saved[key] = config[key]
+        saved[key] = literal(config[key])
     return saved
 
 

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,9 +84,9 @@ def test_a_best_checkpoint_that_is_spoilt_makes_room_for_the_next(tmp_path):
     for k, loss in ((1, 0.1), (2, 0.2), (3, 0.9), (4, 0.9)):
         run.append_scores({"round": float(k), "to_minimise": loss})
         run.save_checkpoint({"round": k}, k)
-        if k == 2:
-            (run.folder / "round_00000001.safetensors").write_bytes(b"")
-    assert [int(p.stem[6:]) for p in run.checkpoints()] == [4, 2] or [int(p.stem[6:]) for p in run.checkpoints()] == [4]
+        if k == 1:
+            run.checkpoints()[0].write_bytes(b"")
+    assert [int(p.stem[6:]) for p in run.checkpoints()] == [4, 2]
 
 
 def test_a_checkpoint_that_the_system_withholds_is_neither_counted_nor_dropped(tmp_path, monkeypatch):
@@ -126,16 +128,18 @@ REFUSED = {
     "a key that is not there": (["resume_allow=[optimiser]"], lambda run: None, "the run has no key"),
     "other data": ([], lambda run: _edit(run / "data.json", "fingerprint", "sha256:0"), "is not the data"),
     "a record that cannot be read": ([], lambda run: (run / "data.json").write_text("{"), "cannot be read"),
-    "a model that does not fit": (["model.width=5", "resume_allow=[model]", "model=mlp"], lambda run: None, ""),
+    "a model that does not fit": (["model.width=5", "resume_allow=[model]", "model=mlp"], lambda run: None, "."),
     "data that does not fit": (["data=digits", "resume_allow=[data]"], lambda run: None, "does not fit"),
     "another seed": (["seed=3", "resume_allow=[seed]"], lambda run: None, "is not of this run"),
     "no checkpoints": ([], lambda run: shutil.rmtree(run / "checkpoints"), "its checkpoints are gone: put them back"),
     "no checkpoint": ([], lambda run: [p.unlink() for p in (run / "checkpoints").iterdir()], "checkpoints are gone"),
     "spoilt ones": ([], lambda run: [p.write_bytes(b"") for p in (run / "checkpoints").iterdir()], "can be read"),
     "a callback that fails": (
-        ["resume_allow=[callbacks]", "+callbacks.a={_target_: se_framework.Callback, b: 1}"], lambda run: None, "unknown",
+        ["resume_allow=[callbacks]", "+callbacks.a={_target_: se_framework.Callback, b: 1}"],
+        lambda run: None,
+        "unknown",
     ),
-    "a penalty without its metric": (["metric=null", "resume_allow=[metric]"], lambda run: None, ""),
+    "a penalty without its metric": (["metric=null", "resume_allow=[metric]"], lambda run: None, "."),
     "no such score": (["score=none"], lambda run: None, "no such score"),
 }  # fmt: skip
 
@@ -174,8 +178,6 @@ def test_a_run_in_use_is_refused_and_left_alone(killed, tmp_path, quick):
     holder += "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE
     before = content(run)
-    import sys
-
     with subprocess.Popen([sys.executable, "-c", holder, str(run)], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "held\n"
         within = content(run)
@@ -265,7 +267,7 @@ def test_only_directories_made_by_the_command_are_removed(tmp_path):
 def test_a_refused_command_leaves_empty_directories(tmp_path):
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
-    done = call([*TRAIN, *SHORT, "loop.batch_size=99999999", "data=digits", f"hydra.run.dir={folder}/c"], tmp_path)
+    done = call([*TRAIN, *SHORT, "loop.batch_size=9999", "data=digits", f"hydra.run.dir={folder}/c"], tmp_path)
     assert done.returncode == 1 and content(tmp_path) == {"a": None, "a/b": None}, done.stderr
 
 
@@ -350,8 +352,6 @@ def test_no_stream_ends_a_run(kind, tmp_path):
     first = SMALL_SCORES + STREAMS[kind]
     done = call([*TRAIN, *SHORT, "data=moons", "hydra.run.dir=run"], tmp_path, first)
     assert done.returncode == 0 and (tmp_path / "run" / "summary.json").exists()
-    for file in (tmp_path / "run").rglob("*.safetensors"):
-        assert file.read_bytes()[-200:].find(b"round") == -1
     assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] == 6
     if kind == "a reader that leaves":
         done = call([*EVALUATE, "run", "n=100"], tmp_path, first)
@@ -363,7 +363,7 @@ def test_a_terminal_that_hangs_up_loses_no_round(tmp_path):
     until(lambda: (tmp_path / "run" / "metrics.csv").exists(), "the first row")
     process.send_signal(signal.SIGHUP)
     done = process.wait()
-    assert done.returncode == 128 + signal.SIGHUP and "go on with: se-train resume=" in done.stderr
+    assert done.returncode == 128 + signal.SIGHUP and "go on with: se-train resume=./run" in done.stderr
     assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] > 0
 
 
@@ -382,7 +382,7 @@ def test_a_signal_outside_of_rounds_is_one_sentence(name, moment, tmp_path):
     assert done.returncode == 128 + getattr(signal, name) and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"se-train: stopped by {name}") and done.stderr.count("stopped") == 1
     if moment != "before the run":
-        assert "go on with: se-train resume=run/" in done.stderr or "se-train 'resume=" in done.stderr
+        assert "go on with: se-train resume=./run" in done.stderr
 
 
 # -- commands that are printed ----------------------------------------------------------------------------------------
@@ -398,6 +398,7 @@ NAMES = [
 def test_a_printed_command_can_be_pasted(name, tmp_path):
     for path in (name, f"{tmp_path}/{name}"):
         (key_value,) = shlex.split(override("resume", path))
+        assert shlex.split(override("resume", Path(path)))[0] != "resume=auto"
         value = OverridesParser.create().parse_override(key_value).value()
         assert OmegaConf.create({"resume": value}).resume == path
         (typed,) = shlex.split(word(path))
