@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from se_framework.data import Data
 from se_framework.errors import NonFiniteError, RunDirectoryError, StepError, StepRecord
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
+from se_framework.training.dumps import folder_of, keep_failed, kept_step
 from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
 from se_framework.training.game import Game
 from se_framework.training.objective import penalties, terms_of
@@ -40,7 +41,9 @@ def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -
     """
     try:
         yield
+        keep_failed(state, horizon, run)
     except (NonFiniteError, StepError) as error:
+        keep_failed(state, horizon, run)
         record = error.record
         if record is None or not isinstance(state, TrainState):  # of several runs each has said its own
             raise
@@ -174,7 +177,7 @@ def _range(v: Tensor) -> str:
     return f"{float(v.detach().min()):.3g} to {float(v.detach().max()):.3g}"
 
 
-# -- dump and replay --------------------------------------------------------------------------------------------------
+# -- replay -----------------------------------------------------------------------------------------------------------
 
 
 class Kept(Data):
@@ -195,41 +198,6 @@ class Kept(Data):
         return self.kept
 
 
-def kept_step(
-    run: RunDirectory, state: TrainState, record: StepRecord, horizon: int, batch: Particles | None, p: Particles | None
-) -> str:
-    """Write a :func:`dump` and return what to do, or why it could not be written: the failure itself must be told."""
-    try:
-        return dump(run, state, record, horizon, batch, p)
-    except RunDirectoryError as error:
-        return f"the step is not kept, {error}"
-
-
-def dump(
-    run: RunDirectory, state: TrainState, record: StepRecord, horizon: int, batch: Particles | None, p: Particles | None
-) -> str:
-    """Write the folder ``failure``: ``step`` (state, batch, labels, samples) and ``failure.json``; return what to do.
-
-    The checkpoints of the run are left as they are: this state lies in the midst of a round.
-    """
-    x, context = (None, None) if batch is None else (batch.x, batch.context)
-    content = {"state": state.state_dict(), "x": x, "context": context, "samples": None if p is None else p.x.detach()}
-    run.save_state(run.failure / "step", content)
-    values = {name: repr(value) for name, value in record.terms.items()}  # JSON has no NaN
-    purpose = f"{record.player}/{record.step}"
-    of_auxiliaries = [f"auxiliary/{name}" for name, own in state.equation.equations() if own.auxiliary.draws_itself]
-    report = asdict(record) | {
-        "value": repr(record.value),
-        "terms": values,
-        "seed": state.seed,
-        "horizon": horizon,
-        "threads": torch.get_num_threads(),
-        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix", *of_auxiliaries)],
-    }
-    run.write_json("failure/failure.json", report)
-    return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"
-
-
 def failed_round(run: RunDirectory) -> int:
     """Return the round in which a run failed.
 
@@ -239,14 +207,19 @@ def failed_round(run: RunDirectory) -> int:
     return int(_report(run)["round"])
 
 
-def _report(run: RunDirectory) -> dict[str, Any]:
-    file = run.failure / "failure.json"
+def _report(run: RunDirectory, member: int | None = None) -> dict[str, Any]:
+    file = folder_of(run, member) / "failure.json"
     if not file.is_file():
-        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite")
+        members = sorted(int(found.parent.name[7:]) for found in run.failure.glob("member_[0-9]*/failure.json"))
+        if members and member is None:
+            shown = ", ".join(map(str, members))
+            raise RunDirectoryError(f"{run.path} is an ensemble of which members failed: choose one, member={shown}")
+        which = run.path if member is None else f"member {member} of {run.path}"
+        raise RunDirectoryError(f"{which} holds no failure: every step that it played was finite")
     return json.loads(file.read_text())
 
 
-def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
+def replay(state: TrainState, run: RunDirectory, member: int | None = None) -> NonFiniteError:
     """Play the failed step of a run again and return its failure.
 
     The step is played on the dumped state and batch.
@@ -254,18 +227,19 @@ def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     Args:
         state: fresh objects of the run's configuration; is overwritten.
         run: its directory.
+        member: which of an ensemble's; None for a single run.
 
     Raises:
         RunDirectoryError: the run holds no failure, or it does not occur again.
     """
-    report = _report(run)
+    report = _report(run, member)
     kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
     terms = {name: float(value) for name, value in report["terms"].items()}
     record, horizon = StepRecord(**kept, value=float(report["value"]), terms=terms), report["horizon"]
     device, threads = like(state.equation).device, torch.get_num_threads()
     torch.set_num_threads(report["threads"])
     try:
-        saved = run.load_state(run.failure / "step", device)
+        saved = run.load_state(folder_of(run, member) / "step", device)
         state.load_state_dict(saved["state"])
         _play_one(state, record, saved, horizon)
     except NonFiniteError as error:

@@ -464,3 +464,23 @@ def test_a_name_no_directory_can_have_is_refused_before_anything_is_made(tmp_pat
         with pytest.raises(ConfigError, match="cannot be the directory of a run or sweep"):
             check_writable(tmp_path / "new" / name if name != "file/x" else tmp_path / name)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_member_that_fails_can_be_played_again(tmp_path, quick, monkeypatch):
+    """Its step is kept though the others go on; that of a run of one member says which."""
+    import se_framework as se
+    from tests.support.ensembles import poison
+
+    config = compose(None, [*TINY, "ensemble.size=3"])
+    assembly, run = se.assembly.assembly_of(config), RunDirectory(tmp_path / "run")
+    assembly.start(run)
+    poison(assembly.state, 1)
+    assembly.train(run)
+    assert list(assembly.state.living) == [0, 2]
+    assert sorted(p.name for p in run.failure.iterdir()) == ["member_1"]
+    failure = se.reproduce(run.path, member=1)
+    assert failure.record.place.startswith("player phi, round 0") and "of the model" in failure.record.source
+    with pytest.raises(RunDirectoryError, match="choose one, member=1"):
+        se.reproduce(run.path)
+    with pytest.raises(RunDirectoryError, match="member 0 of .* holds no failure"):
+        se.reproduce(run.path, member=0)
