@@ -16,24 +16,26 @@ checkpoint is dropped when the run goes on, and written again.
 from __future__ import annotations
 
 import re
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from se_framework.errors import RunDirectoryError, as_typed
+from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, read_json
 from se_framework.runs import checkpoint
 from se_framework.runs.files import (
     append_row,
     as_json,
-    keep_rows,
     make_durable,
     make_folder,
     read_rows,
+    rows_up_to,
+    told,
     write_atomically,
-)  # fmt: skip
+)
+from se_framework.runs.keeping import Sound, prune
+from se_framework.runs.telling import override
 from se_framework.runs.versions import versions
 
 LOSS = "to_minimise"
@@ -46,13 +48,13 @@ class RunDirectory:
 
     Args:
         path: where they lie.
-        keep_last: newest checkpoints kept, at least one; the second serves if the newest cannot be read.
+        keep_last: newest checkpoints kept that can be read, at least one; a second serves if the newest is spoilt.
         keep_best: checkpoints of evaluated rounds kept besides, those of least :data:`LOSS`.
     """
 
     def __init__(self, path: str | Path, keep_last: int = 2, keep_best: int = 0) -> None:
         self.path, self.keep_last, self.keep_best = Path(path), keep_last, keep_best
-        self._whole: set[Path] = set()  # checkpoints that this process wrote or read
+        self._sound = Sound()
 
     @property
     def config_file(self) -> Path:
@@ -122,7 +124,7 @@ class RunDirectory:
         """
         if self.is_run:
             raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with {as_typed('resume', str(self.path))}, or choose another "
+                f"{self.path} holds a run already: go on with {override('resume', self.path)}, or choose another "
                 "hydra.run.dir"
             )
         return self
@@ -143,6 +145,7 @@ class RunDirectory:
         """
         self.must_be_free()
         self.make()
+        make_folder(self.folder)  # empty: no checkpoint yet; if it is gone, somebody has taken it
         write_atomically(self.path / "versions.json", as_json(versions(device)))
         self.write_config(config_yaml)
 
@@ -172,13 +175,26 @@ class RunDirectory:
         rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
         return rows, scores
 
+    def rewound(self, round_index: int) -> dict[Path, bytes | None]:
+        """Return what goes when a run goes on from a round: tables as they shall be, None for a file to be removed.
+
+        Rows of later rounds, lines cut short and half files go. Nothing is written: see :meth:`rewind`.
+        """
+        found: dict[Path, bytes | None] = {}
+        for file in filter(Path.exists, self.tables):
+            content = rows_up_to(file, round_index)
+            if content != file.read_bytes():
+                found[file] = content
+        return found | dict.fromkeys((*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")))
+
     def rewind(self, round_index: int) -> None:
-        """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
-        for file in self.tables:
-            keep_rows(file, round_index)
-        for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
-            with told(leftover):
-                leftover.unlink()
+        """Drop what was written after a round that a resumed run goes on from: what :meth:`rewound` says."""
+        for file, content in self.rewound(round_index).items():
+            if content is not None:
+                write_atomically(file, content)
+                continue
+            with told(file):
+                file.unlink()
 
     @property
     def folder(self) -> Path:
@@ -196,23 +212,10 @@ class RunDirectory:
             make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
         write_atomically(path, checkpoint.encode(state))
-        self._whole.add(path)
-        kept = [*islice(filter(self._is_whole, self.checkpoints()), max(self.keep_last, 1))]
-        best = [*islice(filter(self._is_whole, self.best()), self.keep_best)]
-        for old in self.checkpoints():
-            if old < kept[-1] and old not in best:
-                old.unlink()
+        self._sound.note(path)
+        with told(self.folder):
+            prune(self.checkpoints(), self.best(), max(self.keep_last, 1), self.keep_best, self._sound)
         return path
-
-    def _is_whole(self, path: Path) -> bool:
-        """Whether a checkpoint can be read: one that cannot keeps no place from one that can. Each is read once."""
-        if path not in self._whole:
-            try:
-                checkpoint.decode(path.read_bytes())
-            except (OSError, checkpoint.DamagedError):
-                return False
-            self._whole.add(path)
-        return True
 
     def checkpoints(self) -> list[Path]:
         """Return complete checkpoints, newest first."""
