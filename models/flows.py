@@ -60,7 +60,7 @@ class Couplings:
         inputs = F.hardtanh(given, -self.input_bound, self.input_bound)
         if self.labels is not None:
             inputs = torch.cat((inputs, self.labels))
-        return self.conditioners[i](inputs).reshape(-1, self.split[1 - i % 2], inputs.shape[1])
+        return self.conditioners[i](inputs).unflatten(0, (-1, self.split[1 - i % 2]))
 
     def _mixes_before(self, i: int) -> bool:
         """Whether the permutation stands before coupling i."""

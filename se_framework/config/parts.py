@@ -23,7 +23,7 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, check_frozen
 from se_framework.equation.terms import OWN
-from se_framework.errors import ConfigError, DataError, RunDirectoryError, SEError
+from se_framework.errors import ConfigError, DataError, IncompatibleError, RunDirectoryError, SEError
 from se_framework.randomness import stream_seed
 from se_framework.reading import mapping, take
 from se_framework.runs.directory import RunDirectory
@@ -110,6 +110,9 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     for key, part in (("model", model), ("auxiliary", auxiliary)):
         if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
+    if config.loop.early_stop == "nll" and not getattr(model, "has_log_prob", False):
+        name = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise IncompatibleError(f"loop.early_stop=nll: {name} has no density: choose another score, or null")
     if not isinstance(model, (type, Model)):
         raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 

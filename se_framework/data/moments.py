@@ -75,13 +75,14 @@ class Moments:
             raise DataError(
                 "the data is too large to standardise in float64 (its variance overflows); rescale the file"
             )
-        refuse_coarse(loc, scale, torch.float64, "subtract that number from the column, or rescale it")
-        small = (scale < SMALLEST).flatten().nonzero()
+        small = ((scale < SMALLEST) & (self._low.double() < self._high.double())).flatten().nonzero()
         if len(small):
             raise DataError(
                 f"column {int(small[0]) + 1} has a standard deviation of {float(scale.flatten()[small[0]]):.3g}, whose "
                 "square underflows float64; rescale the column"
             )
+        varying = torch.where(constant, torch.inf, scale)
+        refuse_coarse(loc, varying, torch.float64, "subtract that number from the column, or rescale it")
         return loc, scale
 
 

@@ -113,8 +113,16 @@ def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:
     own = next((member for member in getattr(assembly, "members", ()) if member.state is state), assembly)
     found = {name: entry for name, entry in evaluate(own).items() if "value" in entry}
     name = chosen_name(found, assembly.config.score)
-    loss = float(found[name]["value"]) * (-1 if found[name].get("better") == "higher" else 1)
-    return {LOSS: loss, **{key: float(entry["value"]) for key, entry in found.items()}}
+    return {LOSS: loss_of(found[name]), **{key: float(entry["value"]) for key, entry in found.items()}}
+
+
+def loss_of(entry: dict[str, Any]) -> float:
+    """Return what ranks a score, least first: the value, less it, or how far it is from a perfect sample's."""
+    value = float(entry["value"])
+    if entry.get("better") == "nearer":
+        known = entry["references"]
+        return abs(value - float(known.get("perfect", known["real"])))
+    return -value if entry.get("better") == "higher" else value
 
 
 def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
@@ -159,7 +167,8 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
         error = f" +- {entry['sd']:.2g} (sd of {len(entry['members'])} members)" if "sd" in entry else error
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
         rest += [f"feature classifier's held-out accuracy {entry['accuracy']:.4f}"] if "accuracy" in entry else []
-        rest += [f"{entry['bound']} [{entry['unit']}]"] if "bound" in entry else []
+        rest += [entry["bound"]] if "bound" in entry else []
+        unit = f" [{entry['unit']}]" if "unit" in entry else ""
         beside = "; ".join([f"n {entry['n']}, seed {entry['seed']}", *rest])
-        lines.append(f"{name:18} {entry['value']:.5g}{error}  ({beside})")
+        lines.append(f"{name:18} {entry['value']:.5g}{error}{unit}  ({beside})")
     return lines

@@ -1,14 +1,17 @@
 r"""Scores: figures that judge samples against data, in user units, each with its size, its seed and its references.
 
-A score is measured, never trained on. Each is returned as ``{"value", "n", "seed", "better"}`` and, where they exist,
-``"se"`` (standard error) and ``"references"`` (the same figure for real data or known laws, to put the value in scale):
+A score is measured, never trained on. Each is returned as ``{"value", "unit", "n", "seed", "better"}`` and, where they
+exist, ``"se"`` (standard error) and ``"references"`` (the same figure for real data or known laws of as many points, to
+put the value in scale; ``_sd`` is the spread of one over draws). ``better`` is ``"lower"``, ``"higher"``, or
+``"nearer"`` to the reference ``perfect``, or ``real`` where there is none:
 
 * ``modes``, ``high_quality``: a sample is of high quality within three standard deviations of its nearest centre; a
   mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
 * ``w2``: the 2-Wasserstein distance :math:`\min_\pi \sqrt{\tfrac1n\sum_i|x_i-y_{\pi(i)}|^2}` to held-out data, exact.
 * ``sliced_w2``: :math:`\sqrt{E_\theta W_2^2(\theta\cdot x, \theta\cdot y)}` over directions (Rabin et al., 2012).
 * ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats, given the labels where there are some
-  (its reference is then H(x | y)); for the dequantised digits beside Gaussians and mixtures, see :mod:`se_framework.evaluation.densities`.
+  (its reference is then H(x | y)); for the dequantised digits beside Gaussians and mixtures, see
+  :mod:`se_framework.evaluation.densities`.
 * ``frechet``, ``nearest_train``: for the digits only, see :mod:`se_framework.evaluation.frechet`.
 """
 
@@ -23,6 +26,7 @@ from torch import Tensor
 from se_framework.data.base import Data
 from se_framework.data.tensors import DequantizedDigits, Digits
 from se_framework.errors import DataError, NonFiniteError
+from se_framework.evaluation.transport import EXACT, sliced_w2_and_error, unit_directions, w2_and_error
 from se_framework.randomness import generator
 
 # The cost of an exact assignment grows with the cube of the number of points.
@@ -83,62 +87,9 @@ def modes(samples: Tensor, centres: Tensor, sigma: float) -> tuple[int, float]:
     Returns:
         The number of captured modes, and the share in [0, 1].
     """
-    nearest = torch.cdist(samples.double().flatten(1), centres.double().flatten(1), compute_mode=_EXACT).min(1)
+    nearest = torch.cdist(samples.double().flatten(1), centres.double().flatten(1), compute_mode=EXACT).min(1)
     good = nearest.values <= QUALITY_SIGMAS * sigma
     return len(nearest.indices[good].unique()), float(good.double().mean())
-
-
-def w2(x: Tensor, y: Tensor) -> float:
-    r"""Return the exact 2-Wasserstein distance (not its square) between two samples of equal size.
-
-    Args:
-        x: shape (n, \*E); sorting solves one dimension, the Hungarian method (n^3) the others.
-        y: shape (n, \*E).
-
-    Raises:
-        ValueError: the sizes differ.
-    """
-    x, y = _equal(x, y)
-    if x.shape[1] == 1:
-        return float((x.sort(0).values - y.sort(0).values).square().mean().sqrt())
-    from scipy.optimize import linear_sum_assignment
-
-    cost = torch.cdist(x, y, compute_mode=_EXACT).square()
-    rows, columns = linear_sum_assignment(cost.numpy())
-    return float(cost[torch.as_tensor(rows), torch.as_tensor(columns)].mean().sqrt())
-
-
-def sliced_w2(x: Tensor, y: Tensor, directions: Tensor) -> float:
-    r"""Return the square root of the mean squared W2 between projections of two samples of equal size.
-
-    Args:
-        x: shape (n, \*E).
-        y: shape (n, \*E).
-        directions: unit vectors, shape (D, numel(E)).
-    """
-    x, y = _equal(x, y)
-    total = 0.0
-    for part in directions.double().split(50):
-        # Rows are contiguous, which makes sorting several times faster than along columns.
-        gap = (part @ x.T).sort(1).values - (part @ y.T).sort(1).values
-        total += float(gap.square().mean(1).sum())
-    return (total / len(directions)) ** 0.5
-
-
-def unit_directions(count: int, dim: int, draw: torch.Generator) -> Tensor:
-    """Draw directions uniformly on the sphere, shape (count, dim), in float64."""
-    directions = torch.randn((count, dim), generator=draw, dtype=torch.float64)
-    return directions / directions.norm(dim=1, keepdim=True)
-
-
-# The default of cdist expands the square, which loses small distances between far points.
-_EXACT = "donot_use_mm_for_euclid_dist"
-
-
-def _equal(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.shape != y.shape:
-        raise ValueError(f"two samples of equal shape expected, got {tuple(x.shape)} and {tuple(y.shape)}; cut one")
-    return x.double().flatten(1), y.double().flatten(1)
 
 
 def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
@@ -151,11 +102,19 @@ def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, 
         # The chi-square law with d degrees of freedom at 3^2; 0.98889 in the plane.
         half = torch.tensor([flat.shape[1] / 2, QUALITY_SIGMAS**2 / 2], dtype=torch.float64)
         references["perfect"] = float(torch.special.gammainc(half[0], half[1]))
-    entry = {"n": len(samples), "seed": seed, "better": "higher"}
+    entry = {"n": len(samples), "seed": seed}
     se = (share * (1 - share) / len(samples)) ** 0.5
+    known = {"all": float(len(flat))}
     return {
-        "modes": {"value": float(count), **entry, "references": {"all": float(len(flat))}},
-        "high_quality": {"value": share, "se": se, **entry, "references": references},
+        "modes": {"value": float(count), "unit": "modes", "better": "higher", **entry, "references": known},
+        "high_quality": {
+            "value": share,
+            "se": se,
+            "unit": "share",
+            "better": "nearer",
+            **entry,
+            "references": references,
+        },
     }
 
 
@@ -173,18 +132,19 @@ def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[
         # Training points are real points disjoint from the held-out ones.
         real = data.to_user(data.batch(i * n, n, seed).x.double())
         other = data.to_user(data.held_out(n, seed + i).x.double())
-        real_w2.append(w2(real[:m], other[:m]))
+        real_w2.append(w2_and_error(real[:m], other[:m])[0])
         if dim > 1:
-            real_sliced.append(sliced_w2(real, other, few))
+            real_sliced.append(sliced_w2_and_error(real, other, few)[0])
 
-    def entry(value: float, size: int, real: list[float]) -> dict[str, Any]:
-        reference = sum(real) / len(real)
-        references = {"real_vs_real": reference}
-        return {"value": value, "n": size, "seed": seed, "better": "lower", "references": references}
+    def entry(found: tuple[float, float], size: int, real: list[float]) -> dict[str, Any]:
+        spread = torch.tensor(real, dtype=torch.float64)
+        references = {"real_vs_real": float(spread.mean()), "real_vs_real_sd": float(spread.std())}
+        (value, se), settings = found, {"n": size, "seed": seed, "better": "lower", "unit": "unit of the data"}
+        return {"value": value, "se": se, **settings, "references": references}
 
-    found = {"w2": entry(w2(samples[:m], held_out[:m]), m, real_w2)}
+    found = {"w2": entry(w2_and_error(samples[:m], held_out[:m]), m, real_w2)}
     if dim > 1:
-        found["sliced_w2"] = entry(sliced_w2(samples, held_out, directions), n, real_sliced)
+        found["sliced_w2"] = entry(sliced_w2_and_error(samples, held_out, directions), n, real_sliced)
     return found
 
 
@@ -201,6 +161,7 @@ def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
         raise ValueError(f"model_log_prob must return one number per point: ({len(x)},), got {tuple(log_prob.shape)}")
     # A density that vanishes on held-out data gives an infinite likelihood: a finding, not a failure.
     entry: dict[str, Any] = {"value": -float(log_prob.mean()), "n": len(x), "seed": seed, "better": "lower"}
+    entry["unit"] = "nats"
     entry["se"] = float(log_prob.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
     entropy = data.entropy if labels is None else data.conditional_entropy
     if entropy is not None:
@@ -223,13 +184,15 @@ def _digit_scores(data: Digits, samples: Tensor, seed: int) -> dict[str, dict[st
         "frechet": {
             "value": frechet.frechet(samples),
             **entry,
-            "references": dict(frechet.references()),
+            "unit": "squared unit of the features",
+            "references": dict(frechet.references(len(samples))),
             "accuracy": frechet.classifier().accuracy,
         },
         "nearest_train": {
             "value": float(distance.mean()),
             "se": float(distance.std() / len(distance) ** 0.5),
             **entry,
+            "unit": "unit of the data",
             # Below the figure of real digits the samples are copies, not better.
             "references": {"real": float(real.mean())},
         },

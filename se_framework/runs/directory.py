@@ -23,17 +23,7 @@ import torch
 
 from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, read_json
-from se_framework.runs import checkpoint
-from se_framework.runs.files import (
-    append_row,
-    as_json,
-    make_durable,
-    make_folder,
-    read_rows,
-    rows_up_to,
-    told,
-    write_atomically,
-)
+from se_framework.runs import checkpoint, files
 from se_framework.runs.keeping import Sound, prune
 from se_framework.runs.telling import override
 from se_framework.runs.versions import versions
@@ -135,7 +125,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be made.
         """
-        make_folder(self.path)
+        files.make_folder(self.path)
 
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Write the configuration and the versions of a new run.
@@ -145,33 +135,33 @@ class RunDirectory:
         """
         self.must_be_free()
         self.make()
-        make_folder(self.folder)  # empty: no checkpoint yet; if it is gone, somebody has taken it
-        write_atomically(self.path / "versions.json", as_json(versions(device)))
+        files.make_folder(self.folder)  # empty: no checkpoint yet; if it is gone, somebody has taken it
+        files.write_atomically(self.path / "versions.json", files.as_json(versions(device)))
         self.write_config(config_yaml)
 
     def write_config(self, config_yaml: str) -> None:
         """Write the configuration."""
-        write_atomically(self.config_file, config_yaml.encode())
+        files.write_atomically(self.config_file, config_yaml.encode())
 
     def append_row(self, row: dict[str, float | str]) -> None:
         """Append a row to ``metrics.csv``; the first row fixes the columns."""
-        append_row(self.metrics_file, row)
+        files.append_row(self.metrics_file, row)
 
     def append_scores(self, row: dict[str, float | str]) -> None:
         """Append a row to ``scores.csv``: the round, its scores, and :data:`LOSS`."""
-        append_row(self.scores_file, row)
+        files.append_row(self.scores_file, row)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the logged rows as text."""
-        return read_rows(self.metrics_file)
+        return files.read_rows(self.metrics_file)
 
     def score_rows(self) -> list[dict[str, str]]:
         """Return the rows of scores as text."""
-        return read_rows(self.scores_file, numbers=(LOSS,))
+        return files.read_rows(self.scores_file, numbers=(LOSS,))
 
     def member_rows(self, k: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Return the logged rows and the rows of scores of one member, as text, without its number."""
-        tables = (read_rows(file, ("round", "member")) for file in (self.members_file, self.member_scores_file))
+        tables = (files.read_rows(file, ("round", "member")) for file in (self.members_file, self.member_scores_file))
         rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
         return rows, scores
 
@@ -182,7 +172,7 @@ class RunDirectory:
         """
         found: dict[Path, bytes | None] = {}
         for file in filter(Path.exists, self.tables):
-            content = rows_up_to(file, round_index)
+            content = files.rows_up_to(file, round_index)
             if content != file.read_bytes():
                 found[file] = content
         return found | dict.fromkeys((*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")))
@@ -191,9 +181,9 @@ class RunDirectory:
         """Drop what was written after a round that a resumed run goes on from: what :meth:`rewound` says."""
         for file, content in self.rewound(round_index).items():
             if content is not None:
-                write_atomically(file, content)
+                files.write_atomically(file, content)
                 continue
-            with told(file):
+            with files.told(file):
                 file.unlink()
 
     @property
@@ -207,13 +197,13 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it could not be written; the earlier ones stand.
         """
-        make_folder(self.folder)
+        files.make_folder(self.folder)
         for table in self.tables:
-            make_durable(table)  # a checkpoint promises the rows up to its round
+            files.make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
-        write_atomically(path, checkpoint.encode(state))
+        files.write_atomically(path, checkpoint.encode(state))
         self._sound.note(path)
-        with told(self.folder):
+        with files.told(self.folder):
             prune(self.checkpoints(), self.best(), max(self.keep_last, 1), self.keep_best, self._sound)
         return path
 
@@ -278,8 +268,8 @@ class RunDirectory:
     def save_state(self, path: Path, content: dict[str, Any]) -> Path:
         """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
         path = path.with_suffix(".safetensors")
-        make_folder(path.parent)
-        write_atomically(path, checkpoint.encode(content))
+        files.make_folder(path.parent)
+        files.write_atomically(path, checkpoint.encode(content))
         return path
 
     def load_state(self, path: Path, device: torch.device | str = "cpu", largest: int | None = None) -> dict[str, Any]:
@@ -305,5 +295,5 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
-        write_atomically(self.path / name, as_json(content))
+        files.write_atomically(self.path / name, files.as_json(content))
         return self.path / name

@@ -171,7 +171,7 @@ def heavy_sum(divergence, **settings):
 
 @pytest.mark.parametrize("heavy", [Pearson, Neyman, KL, lambda: Alpha(2.0)], ids=["pearson", "neyman", "kl", "alpha"])
 def test_phi_sees_every_summand_through_the_dual_with_finite_gradients_and_theta_sees_d(heavy):
-    """As alone: phi ascends on E_pd log s(v) + E_p log(1 - s(v)) with s the sigmoid, by hand; theta on D's conjugate."""
+    """As alone: phi ascends on E_pd log s(v) + E_p log s(-v), s the sigmoid, by hand; theta on D*."""
     torch.manual_seed(0)
     divergence = heavy()
     total, metric = heavy_sum(divergence, beta=2.0)

@@ -30,6 +30,8 @@ MODELS = {
     "spline-2": lambda: SplineFlow((2,), couplings=4, width=8),
     "spline-3": lambda: SplineFlow((3,), couplings=5, width=8, activation="tanh", bins=5),
     "spline-image": lambda: SplineFlow((1, 4, 4), couplings=4, width=4, depth=1, bins=4, activation="tanh"),
+    "spline-white": lambda: SplineFlow((3,), couplings=4, width=8, whiten=True),
+    "nvp-white": lambda: RealNVP((2,), couplings=2, width=8, whiten=True),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
 }

@@ -1,0 +1,185 @@
+"""Early stopping: which state is kept, when a run ends, and that a resumed run does the same; tables under mle_flow."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import se_framework as se
+from se_framework.data import TensorData
+from se_framework.data.toys import Ring8
+from se_framework.errors import ConfigError, DataError, IncompatibleError
+from se_framework.evaluation import densities
+from se_framework.evaluation.evaluate import warnings_of
+from tests.support.comparing import same
+from tests.support.composing import compose, composed
+
+F64 = torch.float64
+SMALL = ["model.width=8", "model.couplings=2", "loop.log_every=0", "progress=false", "device=cpu"]
+SOON = [*SMALL, "loop.rounds=300", "loop.patience=20", "optimizer.lr=0.05", "loop.warmup=0"]
+
+
+def table(n=90, d=3):
+    draw = torch.Generator().manual_seed(0)
+    mix = torch.tril(torch.ones(d, d, dtype=F64))
+    return 3 + torch.randn(n, d, generator=draw, dtype=F64).exp() @ mix
+
+
+def weights(equation):
+    return {name: t.clone() for name, t in equation.state_dict().items()}
+
+
+# -- validation rows --------------------------------------------------------------------------------------------------
+
+
+def test_validation_rows_are_neither_trained_on_nor_held_out():
+    whole = TensorData(torch.arange(50.0)[:, None], held_out_fraction=0.2, labels=torch.arange(50) % 2)
+    data = whole.with_validation(0.25)
+    assert (whole.train_size, data.train_size, data.validation_size, data.rest_size) == (40, 30, 10, 10)
+    parts = [data.batch(0, 30, 7), data.validation(100), data.held_out(100)]
+    assert torch.equal(torch.cat([p.x for p in parts]).sort(0).values, torch.arange(50.0)[:, None])
+    assert all(torch.equal(p.context, p.x[:, 0].long() % 2) for p in parts)
+    assert data.with_validation(0.25) is data  # members and stages share their data
+    assert len(data.validation(3).x) == 3
+    with pytest.raises(DataError, match=r"loop.validation must lie between 0 and 1 \(exclusive\), got 1.0"):
+        whole.with_validation(1.0)
+    with pytest.raises(DataError, match="has no validation rows: take those of"):
+        whole.validation(3)
+    sampler = Ring8()
+    drawn = sampler.with_validation(0.2).validation(5).x
+    assert torch.equal(drawn, sampler.validation(5).x) and not torch.equal(drawn, sampler.held_out(5).x)
+
+
+# -- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_state_is_kept_and_the_run_ends_after_the_patience(capsys):
+    values = iter([5.0, 4.0, float("nan"), 3.0, 3.0, 6.0, 7.0, 8.0])
+    seen = []
+
+    def measure(state):
+        seen.append((state.round, weights(state.current())))
+        return next(values)
+
+    from se_framework.training.early_stop import EarlyStop
+    from se_framework.training.loop import train
+
+    assembly = compose("mle_flow", [*SMALL, "loop.early_stop=null"], data=table())
+    state = train(
+        assembly.state, assembly.data, rounds=50, batch_size=20, log_every=0, progress=False,
+        early_stop=EarlyStop("made up", measure, 4),
+    )  # fmt: skip
+    assert [t for t, _ in seen] == list(range(8))
+    assert (state.round, state.best.round, state.best.value) == (7, 3, 3.0)  # of two equal ones the first
+    assert same(weights(state.trained()), seen[3][1]) and same(weights(state.current()), seen[7][1])
+    said = capsys.readouterr().err
+    assert "made up over validation points was least in round 3 (3), no less in 4 rounds: the weights of that" in said
+
+
+def test_a_resumed_run_stops_in_the_same_round_with_the_same_state(tmp_path):
+    whole = compose("mle_flow", SOON, data=table())
+    whole.train(se.RunDirectory(tmp_path / "whole"))
+    assert 20 <= whole.state.round < 300  # it learns by heart
+    run = se.RunDirectory(tmp_path / "run")
+    until = max(1, whole.state.best.round + 3)
+    half = compose("mle_flow", [*SOON, f"loop.rounds={until}", "loop.horizon=300"], data=table())
+    half.train(run)
+    going_on = se.load(run.path, data=table())
+    assert going_on.state.best.round == half.state.best.round
+    assert same(weights(going_on.equation), weights(half.equation))
+    going_on.config.loop.rounds = 300
+    going_on.train(run)
+    assert (going_on.state.round, going_on.state.best.round) == (whole.state.round, whole.state.best.round)
+    assert going_on.state.best.value == whole.state.best.value
+    assert same(weights(going_on.equation), weights(whole.equation))
+    assert same(weights(going_on.state.equation), weights(whole.state.equation))
+    assert torch.equal(se.load(run.path, data=table()).sample(5), whole.sample(5))
+    again = se.load(run.path, data=table())
+    again.train(run)  # nothing is left to play
+    assert again.state.round == whole.state.round
+
+
+def test_a_round_that_is_asked_for_is_that_round(tmp_path):
+    assembly = compose("mle_flow", [*SOON, "loop.checkpoint_every=5", "loop.keep_last=20"], data=table())
+    assembly.train(se.RunDirectory(tmp_path / "run"))
+    last = assembly.state.round
+    assert assembly.state.best.round < last
+    asked = se.load(tmp_path / "run", data=table(), checkpoint=last)
+    assert same(weights(asked.equation), weights(assembly.state.equation))
+
+
+def test_any_score_can_stop_a_run():
+    overrides = ["loop.early_stop=w2", "loop.patience=1", "loop.rounds=2", "loop.log_every=0", "progress=false"]
+    small = ["model=mlp_generator", "model.width=8", "metric=mlp", "metric.network.width=8", "loop.batch_size=null"]
+    assembly = compose("vanilla_gan", [*overrides, *small], data=table(60))
+    assembly.train()
+    best = assembly.state.best
+    assert best is not None and best.value > 0
+    with pytest.raises(ConfigError, match="loop.early_stop=modes: this data and model have no such score: choose one"):
+        compose("mle_flow", [*SMALL, "loop.early_stop=modes"], data=table()).train()
+
+
+def test_what_cannot_be_stopped_early_is_refused():
+    with pytest.raises(ConfigError, match="loop.early_stop must be one of auto, nll"):
+        composed("mle_flow", ["loop.early_stop=nl"])
+    with pytest.raises(IncompatibleError, match="loop.early_stop=nll: MLPGenerator has no density"):
+        compose("vanilla_gan", ["loop.early_stop=nll"])
+    with pytest.raises(ConfigError, match="members of an ensemble end together"):
+        compose("mle_flow", [*SMALL, "loop.early_stop=nll", "ensemble.size=2"])
+    with pytest.raises(ConfigError, match="a run with stages plays all of them"):
+        compose("mle_flow", [*SMALL, "loop.early_stop=nll", "stages=[{rounds: 3}]"])
+
+
+def test_data_without_end_and_ensembles_play_all_rounds():
+    assert compose("mle_flow", SMALL).config.loop.early_stop is None
+    ensemble = compose("mle_flow", [*SMALL, "ensemble.size=2"], data=table())
+    assert ensemble.config.loop.early_stop is None and ensemble.config.loop.batch_size == 81
+
+
+# -- a table ----------------------------------------------------------------------------------------------------------
+
+
+def test_mle_flow_takes_a_small_table(tmp_path, monkeypatch, capsys):
+    from se_framework.commands.train import train_run
+
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", table(124).numpy())
+    typed = ["data=array", "data.path=rows.npy", *SMALL, "loop.rounds=300", "loop.patience=50"]
+    done = train_run(composed("mle_flow", typed), tmp_path / "run", typed)
+    out = capsys.readouterr()
+    assert "gaussian" in out.out and "mixture" in out.out and "early stopping: nll over" in out.err
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    nll = summary["scores"]["nll"]
+    assert summary["stopped_early"] and summary["kept_round"] <= summary["round"] - 50
+    assert nll["value"] < nll["references"]["gaussian"] + nll["se"]
+    again = train_run(composed("mle_flow", [*typed, "resume=auto"]), tmp_path / "other", [*typed, "resume=auto"])
+    assert (done.status, again.status) == ("finished", "skipped")
+
+
+def test_a_batch_size_that_is_left_open_fits_the_rows():
+    assert compose("mle_flow", SMALL, data=table(60)).config.loop.batch_size == 43  # 54 to train, 11 of them apart
+    assert compose("mle_flow", SMALL).config.loop.batch_size == 512
+    with pytest.raises(DataError, match="loop.batch_size=512 is larger than the data: tensor has 43 training rows"):
+        compose("mle_flow", [*SMALL, "loop.batch_size=512"], data=table(60))
+
+
+def test_the_gaussian_beside_a_likelihood_is_that_of_the_training_rows():
+    data = TensorData(table(), standardize=True).with_validation(0.2)
+    train = torch.cat([data.rows("train", torch.arange(data.train_size)), data.validation(99).x]).double()
+    law = torch.distributions.MultivariateNormal(train.mean(0), torch.cov(train.T, correction=0))
+    found = densities.of_rows(data, 10_000, 0)
+    # The ridge moves the variances by 1e-6 of them, the value by that times a squared distance in units of the fit.
+    assert found["gaussian"] == pytest.approx(
+        data.log_scale - float(law.log_prob(data.held_out(99).x.double()).mean()), abs=1e-3
+    )
+    assert np.isfinite(found["mixture"])
+    assert densities.of_rows(Ring8(), 100, 0) == {}
+    assert densities.of_rows(TensorData(table(5, 4)), 100, 0) == {}  # no more rows than columns
+
+
+def test_a_density_that_is_worse_than_the_gaussian_is_warned_of():
+    nll = {"value": 5.0, "se": 0.1, "references": {"gaussian": 4.0}}
+    assert "less likely under the model than under a Gaussian" in warnings_of({"nll": nll})[0]
+    assert not warnings_of({"nll": nll | {"value": 4.05}}) and not warnings_of({"nll": {"value": 5.0}})
+    assert warnings_of({"nll": nll | {"value": float("inf")}})
