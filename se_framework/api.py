@@ -92,7 +92,11 @@ def load(
 
 
 def reproduce(
-    run_dir: str | Path, device: str | None = None, data: Any = None, trust: str | Sequence[str] = ()
+    run_dir: str | Path,
+    device: str | None = None,
+    data: Any = None,
+    trust: str | Sequence[str] = (),
+    member: int | None = None,
 ) -> NonFiniteError:
     """Play the step again at which a run met a number that was not finite, and return the failure.
 
@@ -104,6 +108,7 @@ def reproduce(
         device: a torch device; None for the run's own setting.
         data: in the place of the configured data.
         trust: packages of your own (or another's) that the run may use besides ours and torch.
+        member: of an ensemble, the one that failed.
 
     Raises:
         RunDirectoryError: no such run, it has not failed, or the failure does not occur again.
@@ -113,8 +118,10 @@ def reproduce(
     if device is not None:
         config.device = device
     rounds = failed_round(run) + 1 if config.stages else 0
+    if member is not None:
+        config = member_config(config, member)
     assembly = assembly_of(config, data, Trust(packages(trust)), rounds=rounds)
-    return replay(assembly.state, run)
+    return replay(assembly.state, run, member)
 
 
 def rounds_of(config: DictConfig, run: RunDirectory, checkpoint: str = "last") -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from models.base import Model
-from se_framework.config.build import build, find, locating
+from se_framework.config.build import find, locating
+from se_framework.config.objects import callbacks_of
 from se_framework.config.parts import all_outlined, check_objects, outlined
 from se_framework.config.stages import stage_at, stages_of
 from se_framework.config.states import Course, start, state_of
-from se_framework.config.trust import Trust
+from se_framework.config.trust import Noting, Trust
 from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
 from se_framework.equation.equation import StandardEquation
@@ -28,9 +29,9 @@ from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
-from se_framework.sampling import blocks, enumerate_rows
 from se_framework.training.callbacks import Callback
 from se_framework.training.loop import train
+from se_framework.training.sampling import blocks, enumerate_rows
 from se_framework.training.state import TrainState
 from se_framework.training.weights import save_weights
 
@@ -54,6 +55,7 @@ class Assembly:
     device: torch.device
     course: Course | None = None
     locator: Callable[[str, str], Any] = find
+    _listeners: list[Callback] | None = field(default=None, init=False, repr=False)
 
     @property
     def equation(self) -> StandardEquation:
@@ -98,19 +100,16 @@ class Assembly:
         """Play the configured rounds, with pictures and scores where the configuration wants them.
 
         Args:
-            run: where rows, pictures and checkpoints go; a directory that is no run yet is made one. None keeps the
-                rows in ``state.history`` only.
-            callbacks: are told of every row, picture and checkpoint, after those of the configuration.
+            run: where rows, pictures and checkpoints go, made a run if it is none; None keeps the rows in memory only.
+            callbacks: hear of every row, picture and checkpoint, after those of the configuration.
 
         Raises:
-            RunDirectoryError: the directory holds another run.
-            NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
+            RunDirectoryError, NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
         """
         if run is not None and not run.is_run:
             self.start(run)
-        nodes = self.config.callbacks.items()
         with locating(self.locator), nullcontext() if run is None else locked(run.path):
-            heard = [*(build(node, f"callbacks.{name}", Callback) for name, node in nodes), *callbacks]
+            heard, self._listeners = [*self.listeners(), *callbacks], None
             if self.course is None:
                 return self._play(self.config, run, heard)
             for k in range(self.course.at, len(self.course.stages)):
@@ -120,8 +119,13 @@ class Assembly:
                     break
         return self.state
 
+    def listeners(self) -> list[Callback]:
+        """Return the callbacks of the configuration, made once for the next call of :meth:`train`."""
+        self._listeners = made = self._listeners or callbacks_of(self.config, self.locator)
+        return made
+
     def start(self, run: RunDirectory) -> None:
-        """Make a directory that of this run, see :func:`se_framework.config.states.start`."""
+        """Make a directory that of this run: :func:`se_framework.config.states.start`."""
         self.config = start(run, self.config, self.state, self.data, self.device)
 
     def _play(self, config: DictConfig, run: RunDirectory | None, callbacks: Sequence[Callback]) -> TrainState:
@@ -214,11 +218,7 @@ class EnsembleAssembly(Assembly):
 
     @property
     def equation(self) -> StandardEquation:
-        """Refused: every member has its own.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Refused with a ConfigError: every member has its own."""
         raise ConfigError(f"an ensemble has {len(self.members)} members, each with its own model: take members[k]")
 
     @property
@@ -257,7 +257,7 @@ def assembly_of(
     check_objects(objects)
     for name, given in objects.items():  # what a run keeps: it must be given again
         config[name] = f"{type(given).__module__}.{type(given).__qualname__}, an object from Python"
-    locator = find if trust is None else trust.locate
+    locator = (Noting() if trust is None else trust).locate
     with locating(locator):
         count, stages = members_of(config), stages_of(config)
         if count == 1:

@@ -7,8 +7,6 @@ and lets the other jobs of a sweep go on; ``HYDRA_FULL_ERROR=1`` shows the trace
 from __future__ import annotations
 
 import difflib
-import re
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -110,17 +108,6 @@ class CallbackError(SEError, RuntimeError):
 
 class RunDirectoryError(SEError, OSError):
     """A run directory is missing, occupied or unreadable."""
-
-
-def as_typed(key: str, value: str) -> str:
-    """Return ``KEY=VALUE`` for a command line: quoted, where there is need, for Hydra's grammar and for the shell.
-
-    In the grammar a backslash counts before a quote alone, and there stands for itself only if it is doubled.
-    """
-    if re.fullmatch(r"[\w./:@-]+", value, re.ASCII):
-        return f"{key}={value}"
-    inner = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return shlex.quote(f'{key}="{inner}"')
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

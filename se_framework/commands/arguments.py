@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
-from se_framework.training.console import open_streams, put
-from se_framework.training.interrupts import signals_told
+from se_framework.runs.telling import say, tolerate_streams
+from se_framework.training.interrupts import told
 
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
@@ -131,14 +131,14 @@ def load_run(arguments: Namespace) -> Assembly:
 
 
 def run_command(name: str, body: Callable[[list[str]], None]) -> None:
-    """Run a command on the words after its name; an error of ours is one sentence and exit code 1."""
-    open_streams()
-    try:
-        with signals_told(name):
+    """Run a command on the words after its name; an error of ours, or a signal, is one sentence."""
+    tolerate_streams()
+    with told(name):
+        try:
             prepare_imports()
             body(sys.argv[1:])
-    except SEError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        put(f"{name}: {' '.join(str(error).split())}")
-        raise SystemExit(1) from None
+        except SEError as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            say(" ".join(str(error).split()), name)
+            raise SystemExit(1) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
-from se_framework.training.console import put
 
 DOES = """Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are
 known, held-out NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the
@@ -28,8 +27,8 @@ def _evaluate(words: list[str]) -> None:
     content = {"round": assembly.state.round, "scores": found}
     written = RunDirectory(arguments.run_dir).write_json("eval.json", content)  # first: the reader may leave
     for line in (*score_lines(found), *(f"se-eval: WARNING, {warning}" for warning in warnings_of(found))):
-        put(line, "stdout")
-    put(f"se-eval: written to {written}", "stdout")
+        print(line)
+    print(f"se-eval: written to {written}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from se_framework.commands.arguments import Parser, file_to_write, load_run, run_command
-from se_framework.training.console import put
 
 DOES = """Write the weights of the run's trained (averaged) modules: model.NAME and, where there is one, metric.NAME.
 The header's metadata holds the configuration (YAML), the round, and the versions (JSON)."""
@@ -20,7 +19,7 @@ def _export(words: list[str]) -> None:
     arguments = parser.read(words)
     assembly = load_run(arguments)
     count = assembly.save(arguments.out)
-    put(f"se-export: {count} tensors of round {assembly.state.round} in {arguments.out}", "stdout")
+    print(f"se-export: {count} tensors of round {assembly.state.round} in {arguments.out}")
 
 
 if __name__ == "__main__":

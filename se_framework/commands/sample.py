@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from se_framework.commands.arguments import Parser, count, file_to_write, load_run, run_command, whole
 from se_framework.errors import ConfigError, RunDirectoryError
-from se_framework.training.console import put
 
 LARGEST_PICTURE = 100_000
 """Samples that are held in memory at once."""
@@ -43,7 +42,7 @@ def _sample(words: list[str]) -> None:
                     file.write(np.ascontiguousarray(block.cpu().numpy()).data)
     except RunDirectoryError as error:  # "FILE cannot be written (why)"
         raise ConfigError(f"out={error}") from error
-    put(f"se-sample: {n} samples of shape {tuple(assembly.data.event_shape)} in {out}", "stdout")
+    print(f"se-sample: {n} samples of shape {tuple(assembly.data.event_shape)} in {out}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +13,15 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig
 
-from se_framework.api import restore, rounds_of
+from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
-from se_framework.config.resuming import as_kept, newest_run, resumed_config, same_course
+from se_framework.commands.going_on import command_to_go_on, command_to_sample, go_on
+from se_framework.config.resuming import newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
-from se_framework.config.trust import Trust, needed, packages, strings
+from se_framework.config.trust import Trust, packages, strings
 from se_framework.data import columns
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, as_typed, nearest, printable
+from se_framework.errors import ConfigError, nearest, printable
 from se_framework.evaluation.evaluate import (
     SCORES,
     attempt,
@@ -35,8 +36,8 @@ from se_framework.pictures.plots import curves
 from se_framework.reading import count, mapping, number, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
-from se_framework.runs.provenance import check_fingerprint, record_fingerprint
-from se_framework.training.console import put
+from se_framework.runs.telling import say
+from se_framework.training.interrupts import Stopped
 from se_framework.training.monitors import warnings_in
 
 
@@ -87,20 +88,14 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     if config.dry_run:
-        put(printable(describe(assembly), longest=None), "stdout")
+        print(printable(describe(assembly), longest=None))
         return Outcome("dry run", None, run.path)
 
-    run.make()
+    if not resumed:
+        run.make()
     with locked(run.path):
         if resumed:
-            other_data = any(key.partition(".")[0] == "data" for key in config.resume_allow)
-            (record_fingerprint if other_data else check_fingerprint)(run, assembly.data)
-            say(restore(assembly, run, to_go_on=True) or f"{run.path} has no checkpoint yet: starting at round 0")
-            if config.loop.rounds > config.loop.horizon and any(p.decay != "constant" for p in assembly.state.players):
-                end = f"learning rates end at zero in round {config.loop.horizon} (loop.horizon, fixed at first start)"
-                say(f"WARNING: {end}: later rounds change nothing")
-            run.rewind(assembly.state.round)
-            run.write_config(as_kept(config))
+            go_on(assembly, run, config)
         else:
             assembly.start(run)
             config = assembly.config
@@ -111,12 +106,17 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
             say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
         state = assembly.train(run)
+        how = f"go on with: {command_to_go_on(run, assembly)}"
         if state.stopped_by is not None:
-            done_so_far = f"stopped after round {state.round} of {config.loop.rounds}"
-            command = " ".join(filter(None, ["se-train", as_typed("resume", str(run.path)), needed(config)]))
-            say(f"{done_so_far}; go on with: {command}")
+            say(f"stopped after round {state.round} of {config.loop.rounds}; {how}")
             raise SystemExit(128 + state.stopped_by)
-        return Outcome("finished", finish(assembly, run), run.path)
+        try:
+            return Outcome("finished", finish(assembly, run), run.path)
+        except KeyboardInterrupt as error:
+            stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+            say(f"{stopped} after the last round, before all scores and pictures were written; {how}")
+            stopped.said = True
+            raise stopped from None
 
 
 def be_deterministic(wanted: bool) -> None:
@@ -158,16 +158,6 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
         return None
 
 
-def say(sentence: str) -> None:
-    """Tell the user."""
-    put(f"se-train: {printable(sentence)}")
-
-
-def sampling(run: RunDirectory, assembly: Assembly, words: str) -> str:
-    """Return the command that draws samples of the run."""
-    return " ".join(filter(None, ["se-sample", shlex.quote(str(run.path)), words, needed(assembly.config)]))
-
-
 def finish(assembly: Assembly, run: RunDirectory) -> float:
     """Evaluate, draw, summarise and say where everything lies."""
     if isinstance(assembly, EnsembleAssembly):
@@ -191,11 +181,11 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         summary |= {"kept_round": best.round, "stopped_early": early}
     run.write_json("summary.json", summary)
     for line in score_lines(found):
-        put(line, "stdout")
+        print(line)
     for warning in warnings_of(found):
         say(f"WARNING, {warning}")
-    put(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
-          f"sample with: {sampling(run, assembly, 'n=64 out=samples.npy')}", "stdout")  # fmt: skip
+    print(f"se-train: all in {run.path} (samples.png, curves.png, metrics.csv, summary.json); "
+          f"sample with: {command_to_sample(run, assembly, 'n=64 out=samples.npy')}")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
@@ -219,9 +209,9 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
         "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,
     })  # fmt: skip
     for line in score_lines(found):
-        put(line, "stdout")
+        print(line)
     for sentence in state.frozen.values():
         say(f"WARNING, {sentence}")
-    put(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
-          f"sample with: {sampling(run, assembly, 'member=0 n=64 out=samples.npy')}", "stdout")  # fmt: skip
+    print(f"se-train: all in {run.path} (members.csv, metrics.csv with means and sd, summary.json, samples/); "
+          f"sample with: {command_to_sample(run, assembly, 'member=0 n=64 out=samples.npy')}")  # fmt: skip
     return float(found[chosen_name(found, assembly.config.score)]["value"])

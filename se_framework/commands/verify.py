@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.runs.telling import say, tolerate_streams
+from se_framework.training.interrupts import told
 
 if TYPE_CHECKING:
     from se_framework.verify.claims import Claim, Verdict
@@ -30,10 +32,12 @@ SUITES = {
 
 def main() -> None:
     """Run the command line ``se-verify``; exit code 1 if a claim fails."""
+    tolerate_streams()
     try:
-        holds = verify(_arguments(sys.argv[1:]))
+        with told("se-verify"):
+            holds = verify(_arguments(sys.argv[1:]))
     except SEError as error:
-        print(f"se-verify: {error}", file=sys.stderr)
+        say(str(error), "se-verify")
         raise SystemExit(1) from None
     raise SystemExit(0 if holds else 1)
 

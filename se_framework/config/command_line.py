@@ -6,7 +6,6 @@ Imports neither torch nor models.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import re
@@ -132,7 +131,7 @@ def run_directory(composed: DictConfig) -> Path:
 
 
 def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory that cannot be made: it is made, and removed again.
+    """Refuse a directory that could not be made. Nothing is made: other processes may be at work in the same place.
 
     Args:
         directory: where a run or sweep goes.
@@ -141,23 +140,32 @@ def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
     Raises:
         ConfigError: the message names the key and the reason.
     """
-    made: list[Path] = []
     try:
-        for folder in (*reversed(directory.parents), directory):
-            if not folder.is_dir():
-                folder.mkdir()
-                made.append(folder)
-        if not os.access(directory, os.W_OK | os.X_OK):
+        place, missing = directory.absolute(), []
+        while not _exists(place):
+            missing.append(place.name)
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{place} is no directory")
+        if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it may not be written to")
+        longest = os.pathconf(place, "PC_NAME_MAX")
+        if any(len(os.fsencode(name)) > longest for name in missing):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"{key}={directory} cannot be the directory of a run or sweep ({reason}): choose another"
         ) from error
-    finally:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+
+
+def _exists(path: Path) -> bool:
+    """Whether something has a name, a link that leads nowhere included; a name that nothing can have is refused."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_file(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import warnings
@@ -25,15 +26,20 @@ from se_framework.config.refusals import guilty, parsed
 from se_framework.config.schema import validate
 from se_framework.config.stages import PARTS, with_choices_named
 from se_framework.errors import ConfigError
+from se_framework.runs.sweeps import DIRECTORY, name_now
 
 
 def register_resolvers() -> None:
-    """Let the configuration say where a run is written: where it resumes, else a fresh directory."""
+    """Let the configuration say where a run or sweep is written: where it resumes, or began, else a fresh directory."""
 
     def run_dir(resume: str | None) -> str:
         return resume if resume not in (None, "auto") else datetime.now().strftime("outputs/%Y-%m-%d/%H-%M-%S-%f")
 
+    def sweep_dir() -> str:
+        return os.environ.get(DIRECTORY) or name_now()
+
     OmegaConf.register_new_resolver("se_run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("se_sweep_dir", sweep_dir, replace=True)
 
 
 def prepare_imports() -> None:

@@ -11,13 +11,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from divergences.base import Absent, Divergence
-from se_framework.config.build import assemble, build, conform, resolve
+from se_framework.config.build import assemble, build, conform, locating, resolve
 from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import Choice, check
 from se_framework.equation.metric import Metric
 from se_framework.errors import ConfigError, IncompatibleError, nearest
+from se_framework.training.callbacks import Callback
 
 
 def choose_device(name: str) -> torch.device:
@@ -70,6 +71,16 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
         raise IncompatibleError(f"{key}: {error}") from error
     other = StandardEquation(model=model, **weights, **parts, checked=warnings)  # type: ignore[arg-type]
     return numbers["weight"], other
+
+
+def callbacks_of(config: DictConfig, locator: Callable[[str, str], Any]) -> list[Callback]:
+    """Return the callbacks that a configuration names, found by a locator.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+    """
+    with locating(locator):
+        return [build(node, f"callbacks.{name}", Callback) for name, node in config.callbacks.items()]
 
 
 def optimizer_factory(node: Any, lr: float | None) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:

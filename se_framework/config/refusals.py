@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.files import config_dir, groups
-from se_framework.errors import ConfigError, as_typed, nearest
+from se_framework.errors import ConfigError, nearest
+from se_framework.runs import telling
 
 
 def parsed(overrides: Sequence[str], known: dict[str, list[str]], sweep: bool = False) -> list[Override]:
@@ -39,7 +40,7 @@ def parsed(overrides: Sequence[str], known: dict[str, list[str]], sweep: bool = 
             key, _, value = text.partition("=")
             raise ConfigError(
                 f"{key}={value}: several values are a sweep, which needs -m; a list is written {key}=[...], a text "
-                f"quoted, {as_typed(key, value)}"
+                f"quoted, {telling.override(key, value)}"
             )
         found.append(override)
     return found
@@ -51,7 +52,7 @@ def _unreadable(text: str) -> str:
         return f"{text!r} is not an override: write KEY=VALUE, e.g. loop.rounds=100"
     if not re.fullmatch(r"(\+\+?|~)?[\w./$@:-]+", key):
         return f"{key!r} is no key, in {text!r}: write KEY=VALUE, e.g. loop.rounds=100"
-    return f"{key}: Hydra cannot read the value {value!r}: quote it, {as_typed(key, value)}"
+    return f"{key}: Hydra cannot read the value {value!r}: quote it, {telling.override(key, value)}"
 
 
 def _check_choice(override: Override, known: dict[str, list[str]]) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.saved import saved_config
-from se_framework.errors import ConfigError, SEError, nearest
+from se_framework.config.schema import literal
+from se_framework.errors import ConfigError, nearest
 from se_framework.runs.directory import RunDirectory
+from se_framework.runs.telling import override
 
 OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
 """Keys that say what one call does; a run keeps none of them."""
@@ -102,20 +104,28 @@ def resumed_config(config: DictConfig, run: RunDirectory, overrides: Sequence[st
     if refused:
         asking = "; ".join(f"{key}: {asked[key][0]} -> {asked[key][1]}" for key in refused)
         raise ConfigError(
-            f"resume={run.path} would change the run ({asking}): leave these out, permit them by "
+            f"{override('resume', run.path)} would change the run ({asking}): leave these out, permit them by "
             f"resume_allow=[{','.join(refused)}], or start a new run"
         )
-    for key, (_, value) in asked.items():
-        if below(key, MAY_CHANGE) and not below(key, typed):
-            continue
-        if value == ABSENT:
-            parent, _, leaf = key.rpartition(".")
-            del OmegaConf.select(saved, parent)[leaf]
-        else:
+    meant = {key: value for key, (_, value) in asked.items() if below(key, typed) or not below(key, MAY_CHANGE)}
+    for key in (key for key, value in meant.items() if value == ABSENT):
+        _delete(saved, key)  # before others are set: a mapping may become a value, or a value a mapping
+    for key, value in meant.items():
+        if value != ABSENT:
             OmegaConf.update(saved, key, value, merge=False, force_add=True)
     for key in OF_THE_CALL:
-        saved[key] = config[key]
+        saved[key] = literal(config[key])
     return saved
+
+
+def _delete(config: DictConfig, key: str) -> None:
+    """Delete a key, and the mappings that are empty without it."""
+    parent, _, leaf = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    if isinstance(section, DictConfig) and leaf in section:
+        del section[leaf]
+        if parent and not section:
+            _delete(config, parent)
 
 
 def newest_run(config: DictConfig, directory: Path, in_sweep: bool = False) -> RunDirectory | None:
@@ -130,17 +140,25 @@ def newest_run(config: DictConfig, directory: Path, in_sweep: bool = False) -> R
         in_sweep: whether it is the directory of a job.
     """
     here = Path.cwd()
-    places = {file.parent for file in (*here.glob("outputs/*/*/config.yaml"), *here.glob("multirun/*/*/*/config.yaml"))}
+    files = {*here.glob("outputs/*/*/config.yaml"), *here.glob("multirun/*/*/*/config.yaml")}
     own = directory.absolute().parent
-    places |= {file.parent for file in (own.parent.glob("*/*/config.yaml") if in_sweep else own.glob("*/config.yaml"))}
-    for place in sorted(places, key=lambda p: ((p / "config.yaml").lstat().st_mtime_ns, str(p)), reverse=True):
-        run = RunDirectory(place)
+    files |= {*(own.parent.glob("*/*/config.yaml") if in_sweep else own.glob("*/config.yaml"))}
+    for file in sorted(files, key=lambda file: (_changed(file), str(file)), reverse=True):
+        run = RunDirectory(file.parent)
         try:
             if same_course(saved_config(run), config):
                 return run
-        except (SEError, OSError):  # somebody else's, or damaged: not the one that is meant
+        except Exception:  # noqa: BLE001  somebody else's, or damaged in whatever way: not the one that is meant
             continue
     return None
+
+
+def _changed(file: Path) -> int:
+    """Return when a file was changed, in ns; 0 for one that has gone since, or is out of reach."""
+    try:
+        return file.lstat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def below(key: str, tops: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ checked by :func:`se_framework.config.build.build`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -142,11 +143,20 @@ def validate(composed: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from error
     try:
-        return OmegaConf.create(Config.model_validate(plain).model_dump())
+        return OmegaConf.create(literal(Config.model_validate(plain).model_dump()))
     except ValidationError as error:
         found = [e for e in error.errors() if e["type"] != "none_required"]
         first = min(found, key=lambda e: {"extra_forbidden": 0, "missing": 2}.get(e["type"], 1))
         raise ConfigError(_sentence(dict(first))) from error
+
+
+def literal(node: Any) -> Any:
+    """Return a value whose texts are taken as they are: a name that holds ``${`` is no interpolation any more."""
+    if isinstance(node, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", node)
+    if isinstance(node, dict):
+        return {key: literal(value) for key, value in node.items()}
+    return [literal(value) for value in node] if isinstance(node, (list, tuple)) else node
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

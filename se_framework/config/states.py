@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from se_framework.equation.roles import freeze
 from se_framework.randomness import stream_seed
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.provenance import record_fingerprint
-from se_framework.training.console import put
+from se_framework.runs.telling import Tolerant
 from se_framework.training.execution import choose
 from se_framework.training.handover import take_over
 from se_framework.training.players import make_players
@@ -109,5 +110,6 @@ class Course:
         after.stage = self.at = k
         if self.stages[k].progress:
             rest = f"; afresh: {', '.join(afresh)}" if afresh else ""
-            put(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{rest}")
+            stream: Any = Tolerant(sys.stderr)
+            print(f"stage {k + 1} of {len(self.stages)} from round {before.round} on{rest}", file=stream)
         return after, self.parts[k].data

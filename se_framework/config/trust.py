@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,12 @@ class Trust:
     Attributes:
         packages: top-level packages whose classes and functions are taken too.
         own: (key, dotted path) pairs that the user's own command line composes: those are not the stranger's.
+        noted: packages of these, which the run must be trusted with later.
     """
 
     packages: tuple[str, ...] = ()
     own: frozenset[tuple[str, str]] = frozenset()
+    noted: set[str] = field(default_factory=set, compare=False)
 
     def locate(self, path: str, key: str) -> Any:
         """Return the object a dotted path names, if it may be named.
@@ -66,7 +68,9 @@ class Trust:
         """
         package = names_of(path, key)[0]
         if (key, path) in self.own:
-            return find(path, key)
+            found = find(path, key)
+            self.noted.update(_needed(path, found))
+            return found
         if package in self.packages:
             found = find(path, key)
         elif package in PARTS:
@@ -82,6 +86,34 @@ class Trust:
         raise ConfigError(
             f"{key}: the run directory names {path!r}, which is {_kind(found)} and not {KINDS}; {_remedy(home)}"
         )
+
+
+class Noting:
+    """Finds what the user's own configuration names, and takes down the packages that a run of it must be trusted with.
+
+    Attributes:
+        packages: those of names that :class:`Trust` would refuse.
+    """
+
+    def __init__(self) -> None:
+        self.packages: set[str] = set()
+
+    def locate(self, path: str, key: str) -> Any:
+        """Return the object a dotted path names, as :func:`~se_framework.config.build.find` does."""
+        found = find(path, key)
+        self.packages |= _needed(path, found)
+        return found
+
+
+def needed(locator: Any) -> list[str]:
+    """Return the packages, besides ours and torch, whose code a run needs: what ``trust=`` must name to go on with it.
+
+    Args:
+        locator: the method by which the run's names were found.
+    """
+    owner = getattr(locator, "__self__", None)
+    noted = owner.noted if isinstance(owner, Trust) else ()
+    return sorted({*owner.packages, *noted}) if isinstance(owner, (Noting, Trust)) else []
 
 
 def packages(value: Any, key: str = "trust") -> tuple[str, ...]:
@@ -102,12 +134,6 @@ def packages(value: Any, key: str = "trust") -> tuple[str, ...]:
         if name in NEVER:
             raise ConfigError(f"{key}={name}: its parts need no trust, and the rest of it is never taken: leave it out")
     return found
-
-
-def needed(config: DictConfig) -> str:
-    """Return ``trust=PACKAGE,...`` as a later command needs it for a run of this configuration; empty for nothing."""
-    found = {path.partition(".")[0] for key, path in strings(config) if key.endswith("._target_")} - NEVER
-    return f"trust={','.join(sorted(found))}" if found else ""
 
 
 def strings(config: DictConfig) -> frozenset[tuple[str, str]]:
@@ -163,6 +189,12 @@ def _in_module(path: str, key: str) -> Any:
             f"{_remedy(where.partition('.')[0])}"
         )
     return found
+
+
+def _needed(path: str, found: Any) -> set[str]:
+    """Return the packages with which :class:`Trust` would take a name."""
+    homes = {path.partition(".")[0]} | (set() if _is_part(found) else {_home(found)})
+    return {home for home in homes if home and home not in NEVER}
 
 
 def _home(found: Any) -> str:

@@ -41,10 +41,11 @@ class StreamedArray(StreamedRows):
         held_out_fraction: float = 0.1,
         labels: str | Path | None = None,
     ) -> None:
+        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
+        self._stamps = fingerprint.stamps(self._files)
         source = MappedRows(path, floats=standardize)
         super().__init__(source, held_out_fraction, workers)
         self.name = source.path.stem
-        self._files = [source.path, *([] if labels is None else [Path(labels).expanduser()])]
         if labels is not None:
             found = read_array(labels, option="data.labels")
             numbers, self.classes = check_labels(found, len(source), f"data.labels: {str(labels)!r}")
@@ -58,7 +59,7 @@ class StreamedArray(StreamedRows):
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
-        return fingerprint.of_files(self._files)
+        return fingerprint.of_files(self._files, read=self._stamps)
 
     def _look_through(self, source: MappedRows, standardize: bool) -> None:
         finite, moments = Finite(), Moments()
@@ -113,13 +114,14 @@ class StreamedImages(StreamedRows):
     ) -> None:
         split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
         folder, files = files_of(path, size, labels)
+        stamps = fingerprint.stamps([folder / file for file in files])
         readable = [True] * len(files)
         if skip_broken:
             pieces = torch.arange(len(files)).split(MANY // 4)
             requests = (Request(SPLIT_SEED, ((0, piece.numpy()),)) for piece in pieces)
             looked = list(each(ReadableFiles(folder, files, size, grey), requests, workers))
             readable = torch.cat([x for x, _ in looked]).tolist()
-        self.images = found = kept(folder, files, readable, labels)
+        self.images = found = kept(folder, files, readable, labels, stamps)
         super().__init__(ImageFiles(folder, found.files, size, grey), held_out_fraction, workers)
         self.name, self.class_names, self.skipped = found.name, found.class_names, found.skipped
         self.image_shape = self.event_shape

@@ -26,16 +26,42 @@ def of_text(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def of_files(files: Sequence[Path], names: Sequence[str] = ()) -> str:
+Stamp = tuple[int, int, int]
+"""By which a file that was changed or replaced is known: its number, size, and time of change."""
+
+
+def stamps(files: Sequence[Path]) -> list[Stamp | None]:
+    """Return the stamps of files, to be taken before they are read; None of a file that cannot be looked at."""
+    return [_stamp(file) for file in files]
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def of_files(files: Sequence[Path], names: Sequence[str] = (), read: Sequence[Stamp | None] | None = None) -> str:
     """Return the fingerprint of files by their bytes, wherever they lie.
 
     Args:
         files: in a fixed order.
         names: what else counts, e.g. the names of the files where they say something (a class).
+        read: their stamps before they were read: what is hashed shall be what was read.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or is not what was read.
     """
+    found = _of_files(files, names)
+    for file, before in zip(files, read or (), strict=read is not None):
+        if before != _stamp(file):
+            raise DataError(f"data.path: {str(file)!r} was changed while it was read: start again")
+    return found
+
+
+def _of_files(files: Sequence[Path], names: Sequence[str]) -> str:
     try:
         sizes = [file.stat().st_size for file in files]
 

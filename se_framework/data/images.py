@@ -65,6 +65,7 @@ class ImageFolder(PixelData):
     ) -> None:
         split(MIN_ROWS, held_out_fraction)  # a share out of range is refused before thousands of files are read
         folder, files = files_of(path, size, labels)
+        stamps = fingerprint.stamps([folder / file for file in files])
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
         readable: list[bool] = []
         count = 0
@@ -77,7 +78,7 @@ class ImageFolder(PixelData):
                 if not skip_broken:
                     raise
                 readable.append(False)
-        self.images = found = kept(folder, files, readable, labels)
+        self.images = found = kept(folder, files, readable, labels, stamps)
         self.class_names, self.skipped = found.class_names, found.skipped
         train, rest = split(len(found.files), held_out_fraction)
         classes = 0 if found.labels is None else len(found.class_names)
@@ -103,6 +104,7 @@ class Images:
         skipped: files left out.
         class_names: names of the sub-folders with images, in the order of the labels; empty for a flat folder.
         labels: the class of every file, shape (N,), int64; None where none were asked for.
+        stamps: of the files, before they were read.
     """
 
     folder: Path
@@ -110,6 +112,7 @@ class Images:
     skipped: tuple[str, ...]
     class_names: tuple[str, ...]
     labels: Tensor | None
+    stamps: tuple[fingerprint.Stamp | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -118,10 +121,17 @@ class Images:
 
     def fingerprint(self) -> str:
         """Return a hash of the names and bytes of the files."""
-        return fingerprint.of_files([self.folder / f for f in self.files], [f.as_posix() for f in self.files])
+        files = [self.folder / file for file in self.files]
+        return fingerprint.of_files(files, [file.as_posix() for file in self.files], self.stamps)
 
 
-def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: bool) -> Images:
+def kept(
+    folder: Path,
+    files: Sequence[Path],
+    readable: Sequence[bool],
+    labels: bool,
+    stamps: Sequence[fingerprint.Stamp | None],
+) -> Images:
     """Return the files that can be read, with a warning of those that cannot, and their classes.
 
     Raises:
@@ -141,7 +151,9 @@ def kept(folder: Path, files: Sequence[Path], readable: Sequence[bool], labels: 
     # A folder without sub-folders has no classes; a loose file beside sub-folders belongs to none of them.
     owners = [file.parts[0] if len(file.parts) > 1 else "" for file in read]
     names = tuple(sorted(set(owners) - {""}))
-    return Images(folder, read, skipped, names, _class_numbers(folder, read, owners, names) if labels else None)
+    numbers = _class_numbers(folder, read, owners, names) if labels else None
+    chosen = tuple(stamp for stamp, good in zip(stamps, readable, strict=True) if good)
+    return Images(folder, read, skipped, names, numbers, chosen)
 
 
 def read_image(file: Path, size: int | None, grey: bool) -> np.ndarray:

@@ -132,6 +132,8 @@ class ArrayData(TensorData):
         held_out_fraction: float = 0.1,
         labels: str | Path | None = None,
     ) -> None:
+        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
+        self._stamps = fingerprint.stamps(self._files)
         rows = check_rows(read_array(path, key), f"data.path: {str(path)!r}")
         classes = None
         if labels is not None:
@@ -139,7 +141,6 @@ class ArrayData(TensorData):
         super().__init__(
             rows, held_out_fraction, standardize, name=Path(path).stem, labels=classes[0] if classes else None
         )
-        self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
 
     @property
     def origin(self) -> str:
@@ -148,7 +149,7 @@ class ArrayData(TensorData):
 
     def fingerprint(self) -> str:
         """Return a hash of the bytes of the files."""
-        return fingerprint.of_files(self._files)
+        return fingerprint.of_files(self._files, read=self._stamps)
 
 
 class Digits(TensorData):

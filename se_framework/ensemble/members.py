@@ -20,12 +20,13 @@ from se_framework.data import Data
 from se_framework.ensemble.stacked import StackedPlayer, stack
 from se_framework.ensemble.turn import EnsembleTurn, averaged
 from se_framework.equation.equation import StandardEquation, legality
-from se_framework.errors import NonFiniteError, StepError
+from se_framework.errors import NonFiniteError, StepError, StepRecord
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.files import append_row
 from se_framework.training import fitting
 from se_framework.training.draws import in_type, like
 from se_framework.training.execution import Execution
+from se_framework.training.failure import Diagnosis
 from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in
 from se_framework.training.players import schedules
 from se_framework.training.state import FORMAT, Row, TrainState
@@ -53,6 +54,7 @@ class Ensemble:
     Attributes:
         members: their states.
         frozen: members that met a number that is not finite, with what it was.
+        failures: the steps of members that were frozen, until they are taken down.
         history: rows of means and standard deviations over the members that live.
     """
 
@@ -63,6 +65,7 @@ class Ensemble:
     history: list[Row] = field(default_factory=list)
     scores: list[Row] = field(default_factory=list)
     stopped_by: int | None = None
+    failures: dict[int, tuple[StepRecord, Diagnosis]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         legality.refuse(
@@ -107,6 +110,11 @@ class Ensemble:
     def member_name(self, k: int) -> str:
         """Return how messages name a member."""
         return f"member {k} (seed {self.members[k].seed})"
+
+    def taken_out(self) -> dict[int, tuple[TrainState, StepRecord, Diagnosis]]:
+        """Return the members that were frozen in a step since the last call, with the step and what was found."""
+        found, self.failures = self.failures, {}
+        return {k: (self.members[k], *failure) for k, failure in found.items()}
 
     def name_of(self, k: int) -> str:
         """Return what stands before a warning about a member."""

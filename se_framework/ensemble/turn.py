@@ -90,7 +90,8 @@ class EnsembleTurn:
         for k, failure in found.items():
             member = state.members[k]
             member.samples = self._samples
-            source = diagnose(member, self._data, failure).source
+            diagnosis = diagnose(member, self._data, failure)
+            state.failures[k], source = (failure, diagnosis), diagnosis.source
             what = f"{failure.term} of player {failure.player} is {failure.value}" + (f" ({source})" if source else "")
             state.frozen[k] = f"{state.member_name(k)} is frozen since round {here.round}: {what}"
         if not state.living:

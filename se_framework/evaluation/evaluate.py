@@ -16,8 +16,8 @@ from se_framework.evaluation import densities
 from se_framework.evaluation.held_out import held_out_value
 from se_framework.evaluation.scores import POINTS, scores
 from se_framework.runs.directory import LOSS
-from se_framework.sampling import fitting, widest
 from se_framework.training.draws import like
+from se_framework.training.sampling import fitting, widest
 from se_framework.training.state import TrainState
 
 Result = TypeVar("Result")

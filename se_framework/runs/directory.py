@@ -16,25 +16,16 @@ checkpoint is dropped when the run goes on, and written again.
 from __future__ import annotations
 
 import re
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from se_framework.errors import RunDirectoryError, as_typed
+from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, read_json
-from se_framework.runs import checkpoint
-from se_framework.runs.files import (
-    append_row,
-    as_json,
-    keep_rows,
-    make_durable,
-    make_folder,
-    read_rows,
-    told,
-    write_atomically,
-)  # fmt: skip
+from se_framework.runs import checkpoint, files
+from se_framework.runs.keeping import Sound, prune
+from se_framework.runs.telling import override
 from se_framework.runs.versions import versions
 
 LOSS = "to_minimise"
@@ -47,13 +38,13 @@ class RunDirectory:
 
     Args:
         path: where they lie.
-        keep_last: newest checkpoints kept, at least one; the second serves if the newest cannot be read.
+        keep_last: newest checkpoints kept that can be read, at least one; a second serves if the newest is spoilt.
         keep_best: checkpoints of evaluated rounds kept besides, those of least :data:`LOSS`.
     """
 
     def __init__(self, path: str | Path, keep_last: int = 2, keep_best: int = 0) -> None:
         self.path, self.keep_last, self.keep_best = Path(path), keep_last, keep_best
-        self._whole: set[Path] = set()  # checkpoints that this process wrote or read
+        self._sound = Sound()
 
     @property
     def config_file(self) -> Path:
@@ -123,7 +114,7 @@ class RunDirectory:
         """
         if self.is_run:
             raise RunDirectoryError(
-                f"{self.path} holds a run already: go on with {as_typed('resume', str(self.path))}, or choose another "
+                f"{self.path} holds a run already: go on with {override('resume', self.path)}, or choose another "
                 "hydra.run.dir"
             )
         return self
@@ -134,7 +125,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it cannot be made.
         """
-        make_folder(self.path)
+        files.make_folder(self.path)
 
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Write the configuration and the versions of a new run.
@@ -144,42 +135,56 @@ class RunDirectory:
         """
         self.must_be_free()
         self.make()
-        write_atomically(self.path / "versions.json", as_json(versions(device)))
+        files.make_folder(self.folder)  # empty: no checkpoint yet; if it is gone, somebody has taken it
+        files.write_atomically(self.path / "versions.json", files.as_json(versions(device)))
         self.write_config(config_yaml)
 
     def write_config(self, config_yaml: str) -> None:
         """Write the configuration."""
-        write_atomically(self.config_file, config_yaml.encode())
+        files.write_atomically(self.config_file, config_yaml.encode())
 
     def append_row(self, row: dict[str, float | str]) -> None:
         """Append a row to ``metrics.csv``; the first row fixes the columns."""
-        append_row(self.metrics_file, row)
+        files.append_row(self.metrics_file, row)
 
     def append_scores(self, row: dict[str, float | str]) -> None:
         """Append a row to ``scores.csv``: the round, its scores, and :data:`LOSS`."""
-        append_row(self.scores_file, row)
+        files.append_row(self.scores_file, row)
 
     def rows(self) -> list[dict[str, str]]:
         """Return the logged rows as text."""
-        return read_rows(self.metrics_file)
+        return files.read_rows(self.metrics_file)
 
     def score_rows(self) -> list[dict[str, str]]:
         """Return the rows of scores as text."""
-        return read_rows(self.scores_file, numbers=(LOSS,))
+        return files.read_rows(self.scores_file, numbers=(LOSS,))
 
     def member_rows(self, k: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         """Return the logged rows and the rows of scores of one member, as text, without its number."""
-        tables = (read_rows(file, ("round", "member")) for file in (self.members_file, self.member_scores_file))
+        tables = (files.read_rows(file, ("round", "member")) for file in (self.members_file, self.member_scores_file))
         rows, scores = ([row for row in table if float(row.pop("member")) == k] for table in tables)
         return rows, scores
 
+    def rewound(self, round_index: int) -> dict[Path, bytes | None]:
+        """Return what goes when a run goes on from a round: tables as they shall be, None for a file to be removed.
+
+        Rows of later rounds, lines cut short and half files go. Nothing is written: see :meth:`rewind`.
+        """
+        found: dict[Path, bytes | None] = {}
+        for file in filter(Path.exists, self.tables):
+            content = files.rows_up_to(file, round_index)
+            if content != file.read_bytes():
+                found[file] = content
+        return found | dict.fromkeys((*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")))
+
     def rewind(self, round_index: int) -> None:
-        """Drop what was written after a round that a resumed run goes on from: rows, lines cut short, half files."""
-        for file in self.tables:
-            keep_rows(file, round_index)
-        for leftover in (*self.path.glob(".*.tmp"), *self.folder.glob(".*.tmp")):
-            with told(leftover):
-                leftover.unlink()
+        """Drop what was written after a round that a resumed run goes on from: what :meth:`rewound` says."""
+        for file, content in self.rewound(round_index).items():
+            if content is not None:
+                files.write_atomically(file, content)
+                continue
+            with files.told(file):
+                file.unlink()
 
     @property
     def folder(self) -> Path:
@@ -192,28 +197,15 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it could not be written; the earlier ones stand.
         """
-        make_folder(self.folder)
+        files.make_folder(self.folder)
         for table in self.tables:
-            make_durable(table)  # a checkpoint promises the rows up to its round
+            files.make_durable(table)  # a checkpoint promises the rows up to its round
         path = self.folder / f"round_{round_index:08d}.safetensors"
-        write_atomically(path, checkpoint.encode(state))
-        self._whole.add(path)
-        kept = [*islice(filter(self._is_whole, self.checkpoints()), max(self.keep_last, 1))]
-        best = [*islice(filter(self._is_whole, self.best()), self.keep_best)]
-        for old in self.checkpoints():
-            if old < kept[-1] and old not in best:
-                old.unlink()
+        files.write_atomically(path, checkpoint.encode(state))
+        self._sound.note(path)
+        with files.told(self.folder):
+            prune(self.checkpoints(), self.best(), max(self.keep_last, 1), self.keep_best, self._sound)
         return path
-
-    def _is_whole(self, path: Path) -> bool:
-        """Whether a checkpoint can be read: one that cannot keeps no place from one that can. Each is read once."""
-        if path not in self._whole:
-            try:
-                checkpoint.decode(path.read_bytes())
-            except (OSError, checkpoint.DamagedError):
-                return False
-            self._whole.add(path)
-        return True
 
     def checkpoints(self) -> list[Path]:
         """Return complete checkpoints, newest first."""
@@ -276,8 +268,8 @@ class RunDirectory:
     def save_state(self, path: Path, content: dict[str, Any]) -> Path:
         """Write tensors, numbers and texts, nested in dicts and lists, to one file, and return it."""
         path = path.with_suffix(".safetensors")
-        make_folder(path.parent)
-        write_atomically(path, checkpoint.encode(content))
+        files.make_folder(path.parent)
+        files.write_atomically(path, checkpoint.encode(content))
         return path
 
     def load_state(self, path: Path, device: torch.device | str = "cpu", largest: int | None = None) -> dict[str, Any]:
@@ -303,5 +295,5 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file."""
-        write_atomically(self.path / name, as_json(content))
+        files.write_atomically(self.path / name, files.as_json(content))
         return self.path / name

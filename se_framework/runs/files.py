@@ -19,6 +19,9 @@ from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, opened
 from se_framework.runs.tables import columns_of, rows_of
 
+PATIENCE = 100
+"""Attempts to make a directory while others remove the empty ones above it."""
+
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
@@ -79,29 +82,42 @@ def _write_atomically(path: Path, content: bytes | bytearray) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    _sync_entries(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """Have the system write which files a folder has: a new one is lost with the power where only its bytes are."""
-    folder = os.open(path, os.O_RDONLY)
+def _sync_entries(folder: Path) -> None:
+    """Have the system write a directory's list of names: without it a power cut takes files that were synced."""
     try:
-        os.fsync(folder)
+        held = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written to, not listed: there is nothing to be asked of
+        return
+    try:
+        os.fsync(held)
     finally:
-        os.close(folder)
+        os.close(held)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each of them known to the disk.
+def make_folder(path: Path, new: bool = False) -> None:
+    """Make a directory and what is missing above it, each of them durable in the directory that holds it.
+
+    Args:
+        path: of the directory.
+        new: refuse one that is there.
 
     Raises:
         RunDirectoryError: it cannot be made.
     """
     with told(path):
-        for folder in (*reversed(path.absolute().parents), path):
-            if not folder.is_dir():
-                folder.mkdir(exist_ok=True)
-                sync_folder(folder.parent)
+        for attempt in range(PATIENCE):
+            try:
+                for folder in (*reversed(path.absolute().parents), path):
+                    if not folder.is_dir() or (new and folder is path):
+                        folder.mkdir(exist_ok=not new or folder is not path)
+                        _sync_entries(folder.parent)
+                return
+            except FileNotFoundError:  # another process has removed an empty directory above before we were in it
+                if attempt == PATIENCE - 1:
+                    raise
 
 
 @contextmanager
@@ -132,10 +148,11 @@ def append_row(file: Path, row: dict[str, float | str]) -> None:
     """
     columns = columns_of(file)
     with told(file):
+        new = columns is None
         if columns is not None and not set(row) <= set(columns):
             columns += [name for name in row if name not in columns]
-            _rewrite(file, columns, read_rows(file))
-        text, new = io.StringIO(newline=""), columns is None
+            write_atomically(file, _text(columns, read_rows(file)))
+        text = io.StringIO(newline="")
         writer = csv.writer(text)
         if columns is None:
             columns = list(row)
@@ -144,15 +161,15 @@ def append_row(file: Path, row: dict[str, float | str]) -> None:
         with open(file, "a", newline="", encoding="utf-8", opener=_no_link) as stream:
             stream.write(text.getvalue())
         if new:
-            sync_folder(file.parent)
+            _sync_entries(file.parent)
 
 
-def _rewrite(file: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+def _text(columns: list[str], rows: list[dict[str, str]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="nan")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(file, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def _no_link(path: str, flags: int) -> int:
@@ -165,15 +182,13 @@ def read_rows(file: Path, counts: Sequence[str] = ("round",), numbers: Sequence[
     return list(rows_of(file, counts, numbers))
 
 
-def keep_rows(file: Path, last_round: int) -> None:
-    """Drop a table's rows of later rounds, and a line cut short."""
-    if not file.exists():
-        return
+def rows_up_to(file: Path, last_round: int) -> bytes | None:
+    """Return a table without its rows of later rounds and without a line cut short; None if no row is left.
+
+    A header goes with the last row: a line cut short may be all there was of it.
+    """
     rows = [row for row in read_rows(file) if float(row["round"]) <= last_round]
-    if not rows:
-        file.unlink()  # with its header: a line cut short may be all there was of it
-        return
-    _rewrite(file, list(rows[0]), rows)
+    return _text(list(rows[0]), rows) if rows else None
 
 
 def make_durable(file: Path) -> None:

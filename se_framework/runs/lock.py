@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from se_framework.errors import RunDirectoryError
@@ -18,47 +18,80 @@ _held: set[tuple[int, Path]] = set()  # with the process, since a forked child i
 
 
 @contextmanager
-def locked(directory: Path, wait: bool = False) -> Iterator[None]:
+def locked(directory: Path, wait: bool = False, name: str = NAME) -> Iterator[None]:
     """Hold a directory against every other process; within the process that holds it the lock may be taken again.
 
-    A POSIX record lock: the system drops it when the process dies, and children (data workers) do not inherit it.
+    A POSIX record lock: the system drops it when the process dies, and children (data workers) do not inherit it. Once
+    it is given back, the directory is as it was before.
 
     Args:
         directory: what is held.
         wait: wait for another process to end with it, instead of refusing.
+        name: of the file that is locked.
 
     Raises:
         RunDirectoryError: another process holds it, or no lock can be placed there.
     """
-    place = directory.resolve()
-    holder = (os.getpid(), place)
+    path = directory.resolve() / name
+    holder = (os.getpid(), path)
     if holder in _held:
         yield
         return
+    held, new = _taken(path, directory, wait)
+    before = os.pread(held, 4096, 0)
     try:
-        # Not through a link: in a stranger's directory it may lead anywhere.
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        file = open(place / NAME, "a+", opener=lambda path, own: os.open(path, own | flags, 0o666), errors="replace")
-    except OSError as error:
-        raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror or error})") from error
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise RunDirectoryError(f"{place / NAME} is no regular file: remove it")
+        _write(held, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        _held.add(holder)
+        yield
+    finally:
+        _held.discard(holder)
+        with suppress(OSError):  # the file says who holds the lock, which nobody does now
+            if new:
+                path.unlink()
+            else:
+                _write(held, before)
+        os.close(held)
+
+
+def _taken(path: Path, directory: Path, wait: bool) -> tuple[int, bool]:
+    """Return the locked file, and whether it was made for this."""
+    while True:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held, new = _opened(path)
+        except FileNotFoundError:
+            if path.parent.is_dir():  # who held it has removed it between the two looks
+                continue
+            raise RunDirectoryError(f"{directory} cannot be written to (there is no such directory)") from None
         except OSError as error:
+            raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror or error})") from error
+        if not stat.S_ISREG(os.fstat(held).st_mode):
+            os.close(held)
+            raise RunDirectoryError(f"{path} is no regular file: remove it")
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(held), path.stat()):
+                    return held, new
+        except OSError as error:
+            owner = os.pread(held, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(held)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise RunDirectoryError(f"{directory} cannot be locked ({error.strerror})") from error
-            file.seek(0)
-            owner = file.read(200).strip() or "another process"
             raise RunDirectoryError(
                 f"{directory} is in use by {owner}: wait until it ends, or stop it (SIGTERM saves its state)"
             ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        _held.add(holder)
-        try:
-            yield
-        finally:
-            _held.discard(holder)
+        os.close(held)  # it was removed while we waited for it
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """Return the file of a lock and whether it is new. Not through a link: a stranger's may lead anywhere."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(path, flags), False
+
+
+def _write(held: int, content: bytes) -> None:
+    os.ftruncate(held, 0)
+    os.pwrite(held, content, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -23,18 +24,27 @@ def versions(device: torch.device) -> dict[str, Any]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    try:
-        found["commit"] = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-        found["uncommitted_changes"] = bool(changes.strip())
-    except (OSError, subprocess.CalledProcessError):
-        found["commit"] = None
+    found |= commit_of(Path(__file__))
     found["device"] = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
     )
     found["threads"] = torch.get_num_threads()
     return found
+
+
+def commit_of(file: Path) -> dict[str, Any]:
+    """Return the commit of the repository that keeps a file, and whether anything in it is changed.
+
+    None where no repository does: one that merely surrounds the environment says nothing of the code.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)
+        return {"commit": git("rev-parse", "HEAD"), "uncommitted_changes": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from se_framework.reading import UnreadableError, count, mapping, number, take, 
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import fitting
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
+from se_framework.training.dumps import failed_members, folder_of, keep_failed, kept_step
 from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
 from se_framework.training.game import Game
 from se_framework.training.objective import penalties, terms_of
@@ -41,7 +42,9 @@ def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -
     """
     try:
         yield
+        keep_failed(state, horizon, run)
     except (NonFiniteError, StepError) as error:
+        keep_failed(state, horizon, run)
         record = error.record
         if record is None or not isinstance(state, TrainState):  # of several runs each has said its own
             raise
@@ -53,7 +56,7 @@ def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -
             source += f"; {' '.join(str(error.__cause__).split())}"
         record = replace(record, source=source or f"evaluated again it {again}")
         if run is not None:
-            advice += f"; {dump(run, state, record, horizon, batch, p)}"
+            advice += f"; {kept_step(run, state, record, horizon, batch, p)}"
         raise non_finite(record, advice) from error.__cause__
 
 
@@ -175,7 +178,7 @@ def _range(v: Tensor) -> str:
     return f"{float(v.detach().min()):.3g} to {float(v.detach().max()):.3g}"
 
 
-# -- dump and replay --------------------------------------------------------------------------------------------------
+# -- replay -----------------------------------------------------------------------------------------------------------
 
 
 class Kept(Data):
@@ -196,31 +199,6 @@ class Kept(Data):
         return self.kept
 
 
-def dump(
-    run: RunDirectory, state: TrainState, record: StepRecord, horizon: int, batch: Particles | None, p: Particles | None
-) -> str:
-    """Write the folder ``failure``: ``step`` (state, batch, labels, samples) and ``failure.json``; return what to do.
-
-    The checkpoints of the run are left as they are: this state lies in the midst of a round.
-    """
-    x, context = (None, None) if batch is None else (batch.x, batch.context)
-    content = {"state": state.state_dict(), "x": x, "context": context, "samples": None if p is None else p.x.detach()}
-    run.save_state(run.failure / "step", content)
-    values = {name: repr(value) for name, value in record.terms.items()}  # JSON has no NaN
-    purpose = f"{record.player}/{record.step}"
-    of_auxiliaries = [f"auxiliary/{name}" for name, own in state.equation.equations() if own.auxiliary.draws_itself]
-    report = asdict(record) | {
-        "value": repr(record.value),
-        "terms": values,
-        "seed": state.seed,
-        "horizon": horizon,
-        "threads": torch.get_num_threads(),
-        "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix", *of_auxiliaries)],
-    }
-    run.write_json("failure/failure.json", report)
-    return f"the step is in {run.failure}, to be played again by se_framework.reproduce({str(run.path)!r})"
-
-
 def failed_round(run: RunDirectory) -> int:
     """Return the round in which a run failed.
 
@@ -238,20 +216,28 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def _report(run: RunDirectory) -> dict[str, Any]:
+def _report(run: RunDirectory, member: int | None = None) -> dict[str, Any]:
     """Return what is known of a failed step: typed, for the file may be a stranger's."""
+    file = folder_of(run, member) / "failure.json"
     try:
-        found = run.read_json("failure/failure.json")
+        found = run.read_json(str(file.relative_to(run.path)))
         report: dict[str, Any] = {name: take(found, name, kind=kind) for name, kind in _KINDS.items()}
         report["terms"] = {name: take(report["terms"], name, kind=number) for name in report["terms"]}
         return report
     except FileNotFoundError:
-        raise RunDirectoryError(f"{run.path} holds no failure: every step that it played was finite") from None
+        members = failed_members(run)
+        if members and member is None:
+            shown = ", ".join(map(str, members))
+            said = f"{run.path} is an ensemble of which members failed: choose one, member={shown}"
+        else:
+            which = run.path if member is None else f"member {member} of {run.path}"
+            said = f"{which} holds no failure: every step that it played was finite"
+        raise RunDirectoryError(said) from None
     except UnreadableError as error:
-        raise RunDirectoryError(f"{run.failure / 'failure.json'} is no report of ours: {error}") from error
+        raise RunDirectoryError(f"{file} is no report of ours: {error}") from error
 
 
-def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
+def replay(state: TrainState, run: RunDirectory, member: int | None = None) -> NonFiniteError:
     """Play the failed step of a run again and return its failure.
 
     The step is played on the dumped state and batch.
@@ -259,18 +245,20 @@ def replay(state: TrainState, run: RunDirectory) -> NonFiniteError:
     Args:
         state: fresh objects of the run's configuration; is overwritten.
         run: its directory.
+        member: which of an ensemble's; None for a single run.
 
     Raises:
         RunDirectoryError: the run holds no failure, or it does not occur again.
     """
-    report = _report(run)
+    report = _report(run, member)
     kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
     record, horizon = StepRecord(**kept, value=report["value"], terms=report["terms"]), report["horizon"]
     device, threads = like(state.equation).device, torch.get_num_threads()
     torch.set_num_threads(min(max(1, report["threads"]), 1024))
     try:
-        saved = run.load_state(run.failure / "step", device, DUMPS * fitting.largest([state]))
-        fitting.check_dump(saved, run.failure / "step")
+        folder = folder_of(run, member)
+        saved = run.load_state(folder / "step", device, DUMPS * fitting.largest([state]))
+        fitting.check_dump(saved, folder / "step")
         state.load_state_dict(saved["state"])
         _play_one(state, record, saved, horizon)
     except NonFiniteError as error:

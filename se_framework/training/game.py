@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
+from se_framework.errors import StepRecord
 from se_framework.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Game(Protocol):
 
     def tell(self) -> list[str]:
         """Return what is new since the last call, for the user."""
+
+    def taken_out(self) -> Mapping[int, tuple[TrainState, StepRecord, Any]]:
+        """Return the runs that failed since the last call while others went on: step, and diagnosis."""
 
     def name_of(self, k: int) -> str:
         """Return what stands before a message about run k."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
-from se_framework.errors import RunDirectoryError
+from se_framework.errors import RunDirectoryError, StepRecord
 from se_framework.reading import shortly
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import fitting
@@ -168,6 +168,10 @@ class TrainState:
         self.scores.append(rows[0])
         if run is not None:
             run.append_scores(rows[0])
+
+    def taken_out(self) -> dict[int, tuple[TrainState, StepRecord, Any]]:
+        """Return the runs that have failed since the last call while others went on: none, there is one."""
+        return {}
 
     def name_of(self, k: int) -> str:
         """Return how a message names run k of this state: not at all, there is one."""

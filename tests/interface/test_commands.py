@@ -81,7 +81,6 @@ def test_train_refuse_kill_resume_sample_evaluate(tmp_path):
     assert whole.stdout.splitlines()[-1].startswith("se-train: all in ") and "se-sample " in whole.stdout
     names = {p.name for p in (tmp_path / "whole").iterdir()}
     assert names == {
-        ".lock",
         "config.yaml",
         "versions.json",
         "data.json",

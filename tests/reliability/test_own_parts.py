@@ -20,9 +20,9 @@ from se_framework.equation.auxiliary import Tilted
 from se_framework.errors import ConfigError
 from se_framework.evaluation.evaluate import evaluate, score_lines
 from se_framework.pictures.frames import frame
-from se_framework.sampling import BLOCK
 from se_framework.training.loop import measure, train
 from se_framework.training.monitors import warnings_in
+from se_framework.training.sampling import BLOCK
 from tests.support.commands import small_scores
 from tests.support.comparing import same
 from tests.support.composing import composed

@@ -68,8 +68,10 @@ def commands_of(run, kept):
     one = ["member=1"] if kept.name == "many" else []
     found = [
         ("se-sample", sample.main, [str(run), "n=3", *one]), ("se-eval", evaluate.main, [str(run), "n=20", *one]),
-        ("se-export", export.main, [str(run), "out=w.safetensors", *one]), ("se-sample", sample.main, [str(run), "n=3", "checkpoint=best", *one]),
-        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]), ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
+        ("se-export", export.main, [str(run), "out=w.safetensors", *one]),
+        ("se-sample", sample.main, [str(run), "n=3", "checkpoint=best", *one]),
+        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
+        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
     ]  # fmt: skip
     return [("se-reproduce", reproduce, [str(run)])] if kept.name == "failed" else found
 
@@ -101,9 +103,12 @@ def answered(program, entry, words, folder):
     shown = said + out.read_text(errors="replace")
     lines = said.splitlines()
     for wrong, what in (
-        (os.WIFSIGNALED(status), f"signal {os.WTERMSIG(status)}"), (os.WEXITSTATUS(status) not in (0, 1), f"code {os.WEXITSTATUS(status)}"),
-        ("Traceback" in shown, "a traceback"), (os.WEXITSTATUS(status) == 1 and not (lines and lines[-1].startswith(f"{program}: ")), "no sentence"),
-        (not all(c.isprintable() or c in "\n\t" for c in shown), "escapes"), (any(len(line) > 1500 for line in shown.splitlines()), "a page"),
+        (os.WIFSIGNALED(status), f"signal {os.WTERMSIG(status)}"),
+        (os.WEXITSTATUS(status) not in (0, 1), f"code {os.WEXITSTATUS(status)}"),
+        ("Traceback" in shown, "a traceback"),
+        (os.WEXITSTATUS(status) == 1 and not (lines and lines[-1].startswith(f"{program}: ")), "no sentence"),
+        (not all(c.isprintable() or c in "\n\t" for c in shown), "escapes"),
+        (any(len(line) > 1500 for line in shown.splitlines()), "a page"),
     ):  # fmt: skip
         if wrong:
             return f"{what}: {said[-900:]}", seconds

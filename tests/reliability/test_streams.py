@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import se_framework as se
-from se_framework.errors import as_typed
+from se_framework.runs.telling import override
 from tests.support.commands import EVALUATE, SAMPLE, SHORT, SMALL_SCORES, TRAIN, call
 
 TINY = ["experiment=vanilla_gan", *SHORT, "model.width=4", "metric.network.width=4"]
@@ -67,9 +67,13 @@ def test_a_signal_outside_of_rounds_is_one_sentence(name, module, function, tmp_
     struck = AT.format(module=module, function=function, name=name)
     done = call([*TRAIN, *TINY, "progress=false", "hydra.run.dir=run"], tmp_path, SMALL_SCORES + struck)
     assert done.returncode == 128 + signal.Signals[name]
-    assert done.stderr.splitlines()[-1] == f"se-train: stopped by {name}; what was saved is whole"
-    assert "Traceback" not in done.stderr
-    if function == "evaluate":
+    said = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and done.stderr.count("stopped by") == 1
+    if function != "evaluate":
+        assert said == f"se-train: stopped by {name}"
+    else:
+        assert said.startswith(f"se-train: stopped by {name} after the last round")
+        assert said.endswith("; go on with: se-train resume=./run")
         assert se.load(tmp_path / "run").state.round == 6
 
 
@@ -98,9 +102,9 @@ NAMES = ["plain", "with space", "a,b", "a=b", "it's", 'say "x"', "äöü", "(1)"
 @pytest.mark.parametrize("name", NAMES)
 def test_printed_commands_can_be_pasted(name):
     """The shell takes its quotes off, Hydra its own: what is left is the name."""
-    (word,) = shlex.split(as_typed("resume", f"/runs/{name}"))
-    override = OverridesParser.create().parse_override(word)
-    assert override.key_or_group == "resume" and override.value() == f"/runs/{name}"
+    (word,) = shlex.split(override("resume", f"/runs/{name}"))
+    read = OverridesParser.create().parse_override(word)
+    assert read.key_or_group == "resume" and read.value() == f"/runs/{name}"
 
 
 def test_a_refused_command_removes_no_directory_of_the_users(tmp_path):

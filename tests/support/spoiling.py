@@ -18,16 +18,17 @@ import yaml
 from se_framework.runs.checkpoint import decode, encode
 
 NUMBERS = (0, -1, 1, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, float("inf"), float("nan"))
-TEXTS = ("", "x", "nan", "1e999", "0x" + "f" * 6000, "\x1b]0;gone\x07\x1b[2J", "x" * 700_000, "\0", "\ud7ff\u202e", "$\\frac{",
-         "9" * 5000, "../../x", "os.system", "${oc.env:HOME}", "\n\n", '"', "%s%n")  # fmt: skip
+TEXTS = ("", "x", "nan", "1e999", "0x" + "f" * 6000, "\x1b]0;gone\x07\x1b[2J", "x" * 700_000, "\0", "\ud7ff\u202e",
+         "$\\frac{", "9" * 5000, "../../x", "os.system", "${oc.env:HOME}", "\n\n", '"', "%s%n")  # fmt: skip
 PLAIN: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, [], {}, [[]], {"a": 1}, [1, "x", None])
 
 
 def tensors() -> list[Any]:
     """Return tensors that fit nowhere, or hold what no run of ours does."""
     return [
-        torch.zeros(()), torch.zeros(0), torch.zeros(3, 5), torch.full((8,), float("nan")), torch.zeros(8, dtype=torch.int8),
-        torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.complex64), torch.full((), -(2**62)), torch.zeros(1, 2**20),
+        torch.zeros(()), torch.zeros(0), torch.zeros(3, 5), torch.full((8,), float("nan")),
+        torch.zeros(8, dtype=torch.int8), torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.complex64),
+        torch.full((), -(2**62)), torch.zeros(1, 2**20),
     ]  # fmt: skip
 
 
