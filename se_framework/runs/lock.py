@@ -37,13 +37,14 @@ def locked(directory: Path, wait: bool = False) -> Iterator[None]:
         return
     try:
         # Not through a link: in a stranger's directory it may lead anywhere.
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        file = open(place / NAME, "a+", opener=lambda path, own: os.open(path, own | flags, 0o666), errors="replace")
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(place / NAME, flags, 0o666)
     except OSError as error:
-        raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror or error})") from error
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise RunDirectoryError(f"{place / NAME} is no regular file: remove it")
+        raise RunDirectoryError(f"{directory} cannot be written to ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RunDirectoryError(f"{place / NAME} is no regular file: remove it")
+    with open(descriptor, "a+", errors="replace") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:

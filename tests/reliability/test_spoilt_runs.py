@@ -67,10 +67,13 @@ def commands_of(run, kept):
     """Return what may be done with a run: name, entry function, words."""
     one = ["member=1"] if kept.name == "many" else []
     found = [
-        ("se-sample", sample.main, [str(run), "n=3", *one]), ("se-eval", evaluate.main, [str(run), "n=20", *one]),
-        ("se-export", export.main, [str(run), "out=w.safetensors", *one]), ("se-sample", sample.main, [str(run), "n=3", "checkpoint=best", *one]),
-        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]), ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
-    ]  # fmt: skip
+        ("se-sample", sample.main, [str(run), "n=3", *one]),
+        ("se-eval", evaluate.main, [str(run), "n=20", *one]),
+        ("se-export", export.main, [str(run), "out=w.safetensors", *one]),
+        ("se-sample", sample.main, [str(run), "n=3", "checkpoint=best", *one]),
+        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
+        ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
+    ]
     return [("se-reproduce", reproduce, [str(run)])] if kept.name == "failed" else found
 
 
@@ -101,10 +104,13 @@ def answered(program, entry, words, folder):
     shown = said + out.read_text(errors="replace")
     lines = said.splitlines()
     for wrong, what in (
-        (os.WIFSIGNALED(status), f"signal {os.WTERMSIG(status)}"), (os.WEXITSTATUS(status) not in (0, 1), f"code {os.WEXITSTATUS(status)}"),
-        ("Traceback" in shown, "a traceback"), (os.WEXITSTATUS(status) == 1 and not (lines and lines[-1].startswith(f"{program}: ")), "no sentence"),
-        (not all(c.isprintable() or c in "\n\t" for c in shown), "escapes"), (any(len(line) > 1500 for line in shown.splitlines()), "a page"),
-    ):  # fmt: skip
+        (os.WIFSIGNALED(status), f"signal {os.WTERMSIG(status)}"),
+        (os.WEXITSTATUS(status) not in (0, 1), f"code {os.WEXITSTATUS(status)}"),
+        ("Traceback" in shown, "a traceback"),
+        (os.WEXITSTATUS(status) == 1 and not (lines and lines[-1].startswith(f"{program}: ")), "no sentence"),
+        (not all(c.isprintable() or c in "\n\t" for c in shown), "escapes"),
+        (any(len(line) > 1500 for line in shown.splitlines()), "a page"),
+    ):
         if wrong:
             return f"{what}: {said[-900:]}", seconds
     return None, seconds
