@@ -50,10 +50,11 @@ def opened(file: Path, largest: int | None = None, links: bool = False) -> Itera
         raise UnreadableError(
             "it is a symbolic link" if link else getattr(error, "strerror", "") or "no name"
         ) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UnreadableError("it is a directory" if stat.S_ISDIR(found.st_mode) else "it is no regular file")
     with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableError("it is a directory" if stat.S_ISDIR(found.st_mode) else "it is no regular file")
         if largest is not None and found.st_size > largest:
             raise UnreadableError(f"it has {found.st_size} bytes, more than the {largest} that are read")
         try:

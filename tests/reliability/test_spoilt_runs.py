@@ -67,12 +67,13 @@ def commands_of(run, kept):
     """Return what may be done with a run: name, entry function, words."""
     one = ["member=1"] if kept.name == "many" else []
     found = [
-        ("se-sample", sample.main, [str(run), "n=3", *one]), ("se-eval", evaluate.main, [str(run), "n=20", *one]),
+        ("se-sample", sample.main, [str(run), "n=3", *one]),
+        ("se-eval", evaluate.main, [str(run), "n=20", *one]),
         ("se-export", export.main, [str(run), "out=w.safetensors", *one]),
         ("se-sample", sample.main, [str(run), "n=3", "checkpoint=best", *one]),
         ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
         ("se-train", main, [f"resume={run}", "loop.rounds=3", "device=cpu"]),
-    ]  # fmt: skip
+    ]
     return [("se-reproduce", reproduce, [str(run)])] if kept.name == "failed" else found
 
 
@@ -109,7 +110,7 @@ def answered(program, entry, words, folder):
         (os.WEXITSTATUS(status) == 1 and not (lines and lines[-1].startswith(f"{program}: ")), "no sentence"),
         (not all(c.isprintable() or c in "\n\t" for c in shown), "escapes"),
         (any(len(line) > 1500 for line in shown.splitlines()), "a page"),
-    ):  # fmt: skip
+    ):
         if wrong:
             return f"{what}: {said[-900:]}", seconds
     return None, seconds

@@ -18,18 +18,41 @@ import yaml
 from se_framework.runs.checkpoint import decode, encode
 
 NUMBERS = (0, -1, 1, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, -0.0, 1e308, float("inf"), float("nan"))
-TEXTS = ("", "x", "nan", "1e999", "0x" + "f" * 6000, "\x1b]0;gone\x07\x1b[2J", "x" * 700_000, "\0", "\ud7ff\u202e",
-         "$\\frac{", "9" * 5000, "../../x", "os.system", "${oc.env:HOME}", "\n\n", '"', "%s%n")  # fmt: skip
+TEXTS = (
+    "",
+    "x",
+    "nan",
+    "1e999",
+    "0x" + "f" * 6000,
+    "\x1b]0;gone\x07\x1b[2J",
+    "x" * 700_000,
+    "\0",
+    "\ud7ff\u202e",
+    "$\\frac{",
+    "9" * 5000,
+    "../../x",
+    "os.system",
+    "${oc.env:HOME}",
+    "\n\n",
+    '"',
+    "%s%n",
+)
 PLAIN: tuple[Any, ...] = (*NUMBERS, *TEXTS, None, True, [], {}, [[]], {"a": 1}, [1, "x", None])
 
 
 def tensors() -> list[Any]:
     """Return tensors that fit nowhere, or hold what no run of ours does."""
     return [
-        torch.zeros(()), torch.zeros(0), torch.zeros(3, 5), torch.full((8,), float("nan")),
-        torch.zeros(8, dtype=torch.int8), torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.complex64),
-        torch.full((), -(2**62)), torch.zeros(1, 2**20),
-    ]  # fmt: skip
+        torch.zeros(()),
+        torch.zeros(0),
+        torch.zeros(3, 5),
+        torch.full((8,), float("nan")),
+        torch.zeros(8, dtype=torch.int8),
+        torch.zeros(8, dtype=torch.bool),
+        torch.zeros(8, dtype=torch.complex64),
+        torch.full((), -(2**62)),
+        torch.zeros(1, 2**20),
+    ]
 
 
 def places(node: Any, path: tuple = ()) -> list[tuple]:
@@ -64,12 +87,20 @@ def spoil_bytes(content: bytes, draw: random.Random) -> bytes:
     """Return other bytes."""
     at, length = draw.randrange(len(content) + 1), draw.choice((1, 3, 50, 5000))
     junk = draw.choice((b"\0", b"\xff", b"\x1b[31m", b"9", b"\n", b",", b"[", b"{", b'"', draw.randbytes(1)))
-    return draw.choice((
-        lambda: content[:at], lambda: content[at:], lambda: b"", lambda: junk * 2**21,
-        lambda: content[:at] + junk * length + content[at:], lambda: content[:at] + content[at + length :],
-        lambda: content[:at] + junk * min(length, len(content) - at) + content[at + length :],
-        lambda: content * 20, lambda: content[:at] + content[:at], lambda: draw.randbytes(length),
-    ))()  # fmt: skip
+    return draw.choice(
+        (
+            lambda: content[:at],
+            lambda: content[at:],
+            lambda: b"",
+            lambda: junk * 2**21,
+            lambda: content[:at] + junk * length + content[at:],
+            lambda: content[:at] + content[at + length :],
+            lambda: content[:at] + junk * min(length, len(content) - at) + content[at + length :],
+            lambda: content * 20,
+            lambda: content[:at] + content[:at],
+            lambda: draw.randbytes(length),
+        )
+    )()
 
 
 def spoil_table(text: str, draw: random.Random) -> str:
@@ -127,10 +158,17 @@ def no_file(file: Path, draw: random.Random) -> None:
         with open(file, "wb") as stream:
             stream.truncate(2 ** draw.choice((31, 41)))
 
-    draw.choice((
-        lambda: None, lambda: os.mkfifo(file), file.mkdir, lambda: file.symlink_to("nowhere"),
-        lambda: file.symlink_to("/dev/zero"), lambda: file.symlink_to(file.name), sparse,
-    ))()  # fmt: skip
+    draw.choice(
+        (
+            lambda: None,
+            lambda: os.mkfifo(file),
+            file.mkdir,
+            lambda: file.symlink_to("nowhere"),
+            lambda: file.symlink_to("/dev/zero"),
+            lambda: file.symlink_to(file.name),
+            sparse,
+        )
+    )()
 
 
 def spoil(run: Path, draw: random.Random) -> str:
