@@ -11,12 +11,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from divergences import KL, MMD, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
+from divergences import (
+    GAN,
+    KL,
+    MMD,
+    CrossEntropy,
+    JensenShannon,
+    Pearson,
+    ReverseKL,
+    Sinkhorn,
+    Surrogate,
+    Wasserstein1,
+)  # fmt: skip
+from divergences.estimates import tail
 from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles
 from se_framework import Dual, Embedded, Empirical, Metric, StandardEquation, Tilted
 from se_framework.data import TensorData
 from se_framework.equation.units import in_user_units, unit_of
 from se_framework.evaluation import held_out
+from se_framework.evaluation.evaluate import score_lines
 from se_framework.evaluation.held_out import bound, held_out_value, value_and_error
 
 DEFAULT_DTYPE = torch.float64
@@ -178,3 +191,64 @@ def test_the_unit_of_a_sum_names_those_of_its_summands():
         model=model, divergence=KL(), auxiliary=Tilted(), metric=Metric(MLPCritic((2,), width=4)), alpha=0.5
     )
     assert unit_of(tilted, equal) == "nats"
+
+
+# -- what rests on few points ------------------------------------------------------------------------------------------
+
+
+def optimal(nats, seed, n, d=20):
+    """Outputs of the optimal critic on N(m, I) and N(0, I), whose KL is |m|^2 / 2: v = m.x - |m|^2 / 2."""
+    draw, m = torch.Generator().manual_seed(seed), math.sqrt(2 * nats)
+    x, y = torch.randn((2, n), generator=draw)  # along m, which is all that v reads
+    return m * (x + m) - nats, m * y - nats
+
+
+@pytest.mark.parametrize("nats", [0.25, 2.0, 10.0])
+def test_a_bound_over_exponentials_never_claims_more_than_its_error_allows(nats):
+    """60 repeats, of which 5 % are expected above by two errors of a skew law; at ten nats three quarters were."""
+    above = told = 0
+    for seed in range(60):
+        found = KL().bound(*optimal(nats, seed, 4096))
+        told += bool(found.standard_error.isinf())
+        above += float(found.value - nats) > 2 * float(found.standard_error)
+    assert above <= 9  # 3 expected, and 3.1 standard errors of 1.7
+    assert (told == 0) if nats < 1 else (nats < 10 or told == 60)
+
+
+def test_kishs_size_by_hand_and_where_nothing_is_exponential():
+    v = torch.tensor([0.0, 0.0, math.log(2.0), math.log(4.0)])
+    size, _ = tail(KL(), torch.zeros(9), v)
+    assert size == pytest.approx((1 + 1 + 2 + 4) ** 2 / (1 + 1 + 4 + 16), abs=1e-12)
+    size, _ = tail(ReverseKL(), -v, torch.zeros(9))  # -e^-v on data
+    assert size == pytest.approx(64 / 22, abs=1e-12)
+    far = torch.tensor([-30.0] * 300 + [10.0])
+    for d in (GAN(), JensenShannon(), Wasserstein1()):
+        assert tail(d, torch.zeros(400), far)[1]
+    assert not tail(KL(), torch.zeros(400), far)[1] and not tail(Pearson(), torch.zeros(400), far)[1]
+
+
+def test_the_held_out_value_says_that_it_rests_on_few_points():
+    model, data = Affine((1,)), TensorData(torch.randn(4000, 1) + 5.0, standardize=False)
+    metric = Metric(Slope())
+    assembly = SimpleNamespace(
+        equation=StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=metric), data=data
+    )
+    found = held_out_value(assembly, 400, 0)
+    assert "caution: it rests on" in found["bound"] and found["effective_sample_size"] < 20
+    assert found["interval"] == [None, found["value"] + 2 * found["se"]]
+    (line,) = score_lines({"held_out_value": found})
+    assert "two standard errors: anything up to" in line
+    metric.network.w.data.fill_(0.01)
+    calm = held_out_value(assembly, 400, 0)
+    assert "interval" not in calm and "caution" not in calm["bound"]
+
+
+class Slope(torch.nn.Module):
+    """v = w x."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x):
+        return self.w * x[:, 0]
