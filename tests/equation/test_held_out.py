@@ -252,3 +252,64 @@ class Slope(torch.nn.Module):
 
     def forward(self, x):
         return self.w * x[:, 0]
+
+
+# -- kinds of errors that were planted and went unnoticed --------------------------------------------------------------
+
+
+def test_the_density_is_that_of_the_averaged_weights():
+    from se_framework import compose
+    from se_framework.evaluation.evaluate import log_density
+
+    small = ["loop.rounds=3", "loop.batch_size=16", "progress=false", "device=cpu", "players.theta.ema=0.9"]
+    assembly = compose("mle_flow", ["model=affine", "optimizer.lr=0.1", *small])
+    theta = assembly.train().player("theta")
+    x = torch.randn(5, *assembly.data.event_shape).to(next(theta.module.parameters()).dtype)
+    with torch.no_grad():
+        averaged, last = (part().log_prob(x).double() for part in (theta.averaged, theta.module))
+    assert torch.equal(log_density(assembly, x), averaged) and not torch.equal(averaged, last)
+
+
+def test_a_sample_of_n_points_is_no_first_part_of_them():
+    """Samples that come sorted: the first thousand of 4,000 lie on one side, far from the data."""
+    from se_framework.data import Moons
+    from se_framework.evaluation.scores import scores
+
+    law = Moons()
+    x = law.batch(0, 4000, 5).x
+    found = scores(law, x[x[:, 0].argsort()], seed=0)["w2"]
+    assert found["n"] == 1000 and found["value"] < 2 * found["references"]["real_vs_real"]
+
+
+def test_the_error_of_a_share_is_binomial():
+    from se_framework.data import Ring8
+    from se_framework.evaluation.scores import scores
+
+    law = Ring8()
+    x = torch.cat([law.modes.repeat(5, 1), torch.zeros(10, 2)])  # 40 of 50 are near a centre
+    found = scores(law, x, seed=0)["high_quality"]
+    assert found["value"] == 0.8 and found["se"] == pytest.approx(math.sqrt(0.8 * 0.2 / 50), abs=1e-15)
+
+
+def test_a_frechet_distance_takes_covariances_by_n_less_one():
+    """Variances 2 and 8 of (0, 2) and (0, 4), means 1 and 2: 1 + (sqrt 8 - sqrt 2)^2 = 3."""
+    from se_framework.evaluation.frechet import frechet_distance
+
+    a, b = (torch.tensor([[0.0, 0.0], [top, 0.0]]) for top in (2.0, 4.0))
+    assert frechet_distance(a, b) == pytest.approx(3, abs=1e-12)
+
+
+def test_particles_of_the_held_out_value_have_the_labels_of_its_examples(monkeypatch):
+    seen = {}
+
+    def caught(equation, data, x, p, draws):
+        seen.update(x=x.context, p=p.context, draws=draws)
+        return 0.0, None
+
+    from se_framework import compose
+
+    settings = ["data.labels=true", "model=mlp_generator", "loop.rounds=1", "progress=false", "device=cpu"]
+    assembly = compose("vanilla_gan", ["data=gaussians8", *settings])
+    monkeypatch.setattr(held_out, "value_and_error", caught)
+    held_out_value(assembly, 64, 0)
+    assert torch.equal(seen["x"], seen["p"]) and len(seen["x"].unique()) > 1

@@ -59,7 +59,7 @@ class _Bowl(nn.Module):
         return self.c * x.square().flatten(1).sum(1)
 
 
-@claim("sup_y c|y|^2 - k|x - y|^2 = k c |x|^2/(k - c): the search finds it and its slope, at any beta", "Villani 2003, 1.3")
+@claim("sup_y c|y|^2 - k|x - y|^2 = k c |x|^2/(k - c): found with its slope, at any beta", "Villani 2003, 1.3")
 def search_of_the_c_transform() -> Iterator[Comparison]:
     divergence = OptimalTransport()
     k = float(divergence.ground_cost(torch.ones(1)))
