@@ -167,6 +167,8 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
         error = f" +- {entry['sd']:.2g} (sd of {len(entry['members'])} members)" if "sd" in entry else error
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
         rest += [f"feature classifier's held-out accuracy {entry['accuracy']:.4f}"] if "accuracy" in entry else []
+        if "interval" in entry:
+            rest.append(f"two standard errors: anything up to {entry['interval'][1]:.5g}")
         rest += [entry["bound"]] if "bound" in entry else []
         unit = f" [{entry['unit']}]" if "unit" in entry else ""
         beside = "; ".join([f"n {entry['n']}, seed {entry['seed']}", *rest])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from divergences.estimates import tail
 from models.laws import Particles
 from se_framework.assembly import Assembly
 from se_framework.data import Data
@@ -46,10 +47,26 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     with torch.no_grad(), evaluating(equation, seed=seed):
         draws = equation.draws(len(x.x), stream, x.context)
         value, error = value_and_error(equation, data, x, equation.particles(draws, x.context), draws)
+        size, holds = tails(equation, x, equation.particles(draws, x.context), draws)
     entry = {"value": value, "n": len(x.x), "seed": seed}
     if error is not None:
         entry["se"] = error
-    return entry | {"bound": bound(equation), "unit": unit_of(equation, data)}
+    said, few = bound(equation), {}
+    if not holds:  # the value may lie above what it estimates by any amount, below by what the examples met allow
+        said += f"; caution: it rests on {size:.0f} effective points, and what the sample missed lowers it"
+        few = {"effective_sample_size": size, "interval": [None, value + (0.0 if error is None else 2 * error)]}
+    return entry | few | {"bound": said, "unit": unit_of(equation, data)}
+
+
+def tails(equation: StandardEquation, x: Particles, p: Particles | None, draws: Draws) -> tuple[float, bool]:
+    """Return the least effective sample size of a summand's dual, and whether every standard error holds."""
+    sizes = [(float(len(x.x)), True)]
+    for name, own in equation.equations():
+        if own.auxiliary.works_through == "has_dual" and not own.divergence.surrogate:
+            problem = own.inner_problem(x, p, draws=draws, name=name)
+            if problem.v is not None and problem.v_data is not None:
+                sizes.append(tail(own.divergence, problem.v_data, problem.v))
+    return min(size for size, _ in sizes), all(holds for _, holds in sizes)
 
 
 def bound(equation: StandardEquation) -> str:

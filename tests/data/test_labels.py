@@ -199,3 +199,18 @@ def test_malformed_label_files(tmp_path):
             ArrayData(tmp_path / "rows.npy", labels=file)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_labelled_sampler_draws_a_block_once(monkeypatch):
+    """As often with labels as without: a block of rows and its labels are one draw."""
+    from se_framework.data import Gaussians8
+
+    counts = {}
+    for labels in (False, True):
+        law, calls = Gaussians8(labels=labels), []
+        own = law.draw
+        law.draw = lambda n, draw, own=own, calls=calls: (calls.append(n), own(n, draw))[1]
+        for start in range(0, 640, 64):
+            law.batch(start, 64, 0)
+        counts[labels] = len(calls)
+    assert counts[True] == counts[False] == 1

@@ -14,7 +14,7 @@ from models import TabularCritic, TabularModel
 from se_framework.equation.auxiliary import Dual
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
-from se_framework.evaluation.evaluate import bound
+from se_framework.evaluation.held_out import bound
 from tests.support.oracles import (
     EPS,
     central_difference,

@@ -11,12 +11,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from divergences import KL, MMD, CrossEntropy, Sinkhorn, Surrogate, Wasserstein1
+from divergences import (
+    GAN,
+    KL,
+    MMD,
+    CrossEntropy,
+    JensenShannon,
+    Pearson,
+    ReverseKL,
+    Sinkhorn,
+    Surrogate,
+    Wasserstein1,
+)  # fmt: skip
+from divergences.estimates import tail
 from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles
 from se_framework import Dual, Embedded, Empirical, Metric, StandardEquation, Tilted
 from se_framework.data import TensorData
 from se_framework.equation.units import in_user_units, unit_of
 from se_framework.evaluation import held_out
+from se_framework.evaluation.evaluate import score_lines
 from se_framework.evaluation.held_out import bound, held_out_value, value_and_error
 
 DEFAULT_DTYPE = torch.float64
@@ -178,3 +191,125 @@ def test_the_unit_of_a_sum_names_those_of_its_summands():
         model=model, divergence=KL(), auxiliary=Tilted(), metric=Metric(MLPCritic((2,), width=4)), alpha=0.5
     )
     assert unit_of(tilted, equal) == "nats"
+
+
+# -- what rests on few points ------------------------------------------------------------------------------------------
+
+
+def optimal(nats, seed, n, d=20):
+    """Outputs of the optimal critic on N(m, I) and N(0, I), whose KL is |m|^2 / 2: v = m.x - |m|^2 / 2."""
+    draw, m = torch.Generator().manual_seed(seed), math.sqrt(2 * nats)
+    x, y = torch.randn((2, n), generator=draw)  # along m, which is all that v reads
+    return m * (x + m) - nats, m * y - nats
+
+
+@pytest.mark.parametrize("nats", [0.25, 2.0, 10.0])
+def test_a_bound_over_exponentials_never_claims_more_than_its_error_allows(nats):
+    """60 repeats, of which 5 % are expected above by two errors of a skew law; at ten nats three quarters were."""
+    above = told = 0
+    for seed in range(60):
+        found = KL().bound(*optimal(nats, seed, 4096))
+        told += bool(found.standard_error.isinf())
+        above += float(found.value - nats) > 2 * float(found.standard_error)
+    assert above <= 9  # 3 expected, and 3.1 standard errors of 1.7
+    assert (told == 0) if nats < 1 else (nats < 10 or told == 60)
+
+
+def test_kishs_size_by_hand_and_where_nothing_is_exponential():
+    v = torch.tensor([0.0, 0.0, math.log(2.0), math.log(4.0)])
+    size, _ = tail(KL(), torch.zeros(9), v)
+    assert size == pytest.approx((1 + 1 + 2 + 4) ** 2 / (1 + 1 + 4 + 16), abs=1e-12)
+    size, _ = tail(ReverseKL(), -v, torch.zeros(9))  # -e^-v on data
+    assert size == pytest.approx(64 / 22, abs=1e-12)
+    far = torch.tensor([-30.0] * 300 + [10.0])
+    for d in (GAN(), JensenShannon(), Wasserstein1()):
+        assert tail(d, torch.zeros(400), far)[1]
+    assert not tail(KL(), torch.zeros(400), far)[1] and not tail(Pearson(), torch.zeros(400), far)[1]
+
+
+def test_the_held_out_value_says_that_it_rests_on_few_points():
+    model, data = Affine((1,)), TensorData(torch.randn(4000, 1) + 5.0, standardize=False)
+    metric = Metric(Slope())
+    assembly = SimpleNamespace(
+        equation=StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=metric), data=data
+    )
+    found = held_out_value(assembly, 400, 0)
+    assert "caution: it rests on" in found["bound"] and found["effective_sample_size"] < 20
+    assert found["interval"] == [None, found["value"] + 2 * found["se"]]
+    (line,) = score_lines({"held_out_value": found})
+    assert "two standard errors: anything up to" in line
+    metric.network.w.data.fill_(0.01)
+    calm = held_out_value(assembly, 400, 0)
+    assert "interval" not in calm and "caution" not in calm["bound"]
+
+
+class Slope(torch.nn.Module):
+    """v = w x."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x):
+        return self.w * x[:, 0]
+
+
+# -- kinds of errors that were planted and went unnoticed --------------------------------------------------------------
+
+
+def test_the_density_is_that_of_the_averaged_weights():
+    from se_framework import compose
+    from se_framework.evaluation.evaluate import log_density
+
+    small = ["loop.rounds=3", "loop.batch_size=16", "progress=false", "device=cpu", "players.theta.ema=0.9"]
+    assembly = compose("mle_flow", ["model=affine", "optimizer.lr=0.1", *small])
+    theta = assembly.train().player("theta")
+    x = torch.randn(5, *assembly.data.event_shape).to(next(theta.module.parameters()).dtype)
+    with torch.no_grad():
+        averaged, last = (part().log_prob(x).double() for part in (theta.averaged, theta.module))
+    assert torch.equal(log_density(assembly, x), averaged) and not torch.equal(averaged, last)
+
+
+def test_a_sample_of_n_points_is_no_first_part_of_them():
+    """Samples that come sorted: the first thousand of 4,000 lie on one side, far from the data."""
+    from se_framework.data import Moons
+    from se_framework.evaluation.scores import scores
+
+    law = Moons()
+    x = law.batch(0, 4000, 5).x
+    found = scores(law, x[x[:, 0].argsort()], seed=0)["w2"]
+    assert found["n"] == 1000 and found["value"] < 2 * found["references"]["real_vs_real"]
+
+
+def test_the_error_of_a_share_is_binomial():
+    from se_framework.data import Ring8
+    from se_framework.evaluation.scores import scores
+
+    law = Ring8()
+    x = torch.cat([law.modes.repeat(5, 1), torch.zeros(10, 2)])  # 40 of 50 are near a centre
+    found = scores(law, x, seed=0)["high_quality"]
+    assert found["value"] == 0.8 and found["se"] == pytest.approx(math.sqrt(0.8 * 0.2 / 50), abs=1e-15)
+
+
+def test_a_frechet_distance_takes_covariances_by_n_less_one():
+    """Variances 2 and 8 of (0, 2) and (0, 4), means 1 and 2: 1 + (sqrt 8 - sqrt 2)^2 = 3."""
+    from se_framework.evaluation.frechet import frechet_distance
+
+    a, b = (torch.tensor([[0.0, 0.0], [top, 0.0]]) for top in (2.0, 4.0))
+    assert frechet_distance(a, b) == pytest.approx(3, abs=1e-12)
+
+
+def test_particles_of_the_held_out_value_have_the_labels_of_its_examples(monkeypatch):
+    seen = {}
+
+    def caught(equation, data, x, p, draws):
+        seen.update(x=x.context, p=p.context, draws=draws)
+        return 0.0, None
+
+    from se_framework import compose
+
+    settings = ["data.labels=true", "model=mlp_generator", "loop.rounds=1", "progress=false", "device=cpu"]
+    assembly = compose("vanilla_gan", ["data=gaussians8", *settings])
+    monkeypatch.setattr(held_out, "value_and_error", caught)
+    held_out_value(assembly, 64, 0)
+    assert torch.equal(seen["x"], seen["p"]) and len(seen["x"].unique()) > 1
