@@ -23,6 +23,10 @@ from rows import PUBLISHED, UNIVARIATE, groups, one, optimum
 
 HERE = Path(__file__).parent / "quality"
 SEEDS = (0, 1, 2)
+TABLES = (
+    "Flows on four real tables beside a Gaussian, a mixture and zuko: [tables.md](tables.md), by "
+    "`python benchmarks/tables.py`."
+)
 
 
 def run(command: str, read: Callable[[Any, dict[str, Any]], dict[str, float]]) -> dict[str, Any]:
@@ -87,7 +91,7 @@ def table() -> str:
                 theirs = "{1:.4f}, {2:.4f}, {0:.4f}".format(*PUBLISHED[d]) if d in PUBLISHED else "none"
                 lines.append(f"| {d} | {mean:.4f}, {std:.4f}, {least:.4f} | {theirs} |")
         lines.append("")
-    return "\n".join([*lines, "GPU: not measured.", ""])
+    return "\n".join([*lines, TABLES, "", "GPU: not measured.", ""])
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ SPEED = (
 # A likelihood and a game, each the shortest of its kind with error bars in benchmarks/quality: about a minute of a CPU
 # per seed, six to eight thousand rounds, no feature network to be fitted before it can be judged.
 QUALITY = {
-    "flow": "experiment=mle_flow",
+    "flow": "experiment=mle_flow model=realnvp loop.warmup=0",
     "ring8_divergences": "experiment=fgan divergence=kl data=ring8 model=mlp_generator metric=mlp_r1 "
     "loop.batch_size=256 loop.rounds=8000 players.theta.lr=1e-3",
 }  # fmt: skip

@@ -107,7 +107,8 @@ def _build(
     batch_size, width = (BATCH, WIDTH) if size == "full" else (8, 8)
     rows = torch.randn(20_000 if size == "full" else 64, d, generator=torch.Generator().manual_seed(1))
     overrides = [f"model={CHOICE[kind]}", f"model.couplings={COUPLINGS}", f"model.width={width}",
-                 f"loop.batch_size={batch_size}", f"device={device}"]  # fmt: skip
+                 f"loop.batch_size={batch_size}", f"device={device}", "loop.early_stop=null",
+                 *(["model.whiten=false"] if CHOICE[kind] == "spline_flow" else [])]  # fmt: skip
     assembly = engine.compose("mle_flow", overrides, data=rows)
     flows = peers.installed(kind, d, COUPLINGS, width)
     rows = rows.to(next(assembly.state.equation.model.parameters()))
