@@ -180,7 +180,7 @@ def _by_tangents(of: StandardEquation, data: np.ndarray, view: Any, start: np.nd
         v, top = program.x[:k], float(program.x[k])
     if not abs(top - highest) <= 1e-9 * (1 + abs(highest)):
         raise RuntimeError(
-            f"the ascent of phi has not converged: it reaches {highest:.9g}, its tangents allow {top:.9g}; start nearer "
-            "to the maximum, or give the maximum in closed form"
+            f"the ascent of phi has not converged: it reaches {highest:.9g}, its tangents allow {top:.9g}; start "
+            "nearer to the maximum, or give the maximum in closed form"
         )
     return best

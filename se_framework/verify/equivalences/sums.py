@@ -44,8 +44,8 @@ def _by_hand(logits: np.ndarray) -> np.ndarray:
 def sum_of_equations() -> Iterator[Comparison]:
     of = _sum()
     yield equal("value", value(of, Q, W), float(_by_hand(np.log(P))))
-    yield equal("theta", theta_slope(of, Q, W), ref.complex_slope(_by_hand, np.log(P)))
-    yield equal("phi", phi_slope(of, Q, W), Q - P * np.exp(W))
+    yield equal("slope of theta", theta_slope(of, Q, W), ref.complex_slope(_by_hand, np.log(P)))
+    yield equal("slope of phi", phi_slope(of, Q, W), Q - P * np.exp(W))
 
 
 class _Bowl(nn.Module):
@@ -78,7 +78,7 @@ def search_of_the_c_transform() -> Iterator[Comparison]:
         yield equal(f"slope, d {d}, beta {beta:g}", slope.cpu().numpy(), -2 * beta * factor * x / len(x))
 
 
-@claim("phi's slope is pd - q*: with alpha > 0 as without", "Danskin 1966; Hu and Xing 2022")
+@claim("the slope of phi is pd - q*: with alpha > 0 as without", "Danskin 1966; Hu and Xing 2022")
 def phi_reads_the_difference() -> Iterator[Comparison]:
     for alpha, beta, kl in ((0.5, 1.0, False), (2.0, 0.3, False), (0.5, 1.4, True)):
         of = equation(KL() if kl else CrossEntropy(), P, Tilted(), alpha=alpha, beta=beta)
