@@ -67,17 +67,15 @@ class ImageFolder(PixelData):
         folder, files = files_of(path, size, labels)
         stamps = fingerprint.stamps([folder / file for file in files])
         pixels = torch.empty((len(files), 1 if grey else 3, size, size), dtype=torch.uint8)
-        readable: list[bool] = []
-        count = 0
-        for file in files:
+        readable, count = [False] * len(files), 0
+        for number, file in enumerate(files):
             try:
                 pixels[count] = torch.from_numpy(read_image(folder / file, size, grey))
-                count += 1
-                readable.append(True)
             except DataError:
                 if not skip_broken:
                     raise
-                readable.append(False)
+            else:
+                readable[number], count = True, count + 1
         self.images = found = kept(folder, files, readable, labels, stamps)
         self.class_names, self.skipped = found.class_names, found.skipped
         train, rest = split(len(found.files), held_out_fraction)
@@ -99,9 +97,7 @@ class Images:
     """The image files of a folder.
 
     Attributes:
-        folder: where they are.
-        files: relative to the folder, sorted by name.
-        skipped: files left out.
+        folder, files, skipped: where they are; relative to it, sorted by name; those left out.
         class_names: names of the sub-folders with images, in the order of the labels; empty for a flat folder.
         labels: the class of every file, shape (N,), int64; None where none were asked for.
         stamps: of the files, before they were read.
