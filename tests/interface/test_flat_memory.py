@@ -39,7 +39,7 @@ print(json.dumps([before, scored, peak(), found["held_out_value"]["n"]]))
 
 
 def test_the_end_of_a_run_on_images_stays_near_its_start(tmp_path):
-    """10,000 samples of 64 pixels at once would be 0.7 GB in each activation of full resolution, and 1 GB in float64."""
+    """10,000 samples of 64 pixels at once would be 0.7 GB in each activation at full size, and 1 GB in float64."""
     command = [sys.executable, "-c", IMAGES, str(tmp_path / "samples.png")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
