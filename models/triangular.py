@@ -57,5 +57,7 @@ def of_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if len(rows) <= rows.shape[1] + 1:
         covariance = torch.diag(spread)
     factor = torch.linalg.cholesky(covariance + torch.diag(RIDGE * spread))
-    inverse = torch.linalg.solve_triangular(factor, torch.eye(len(spread), dtype=rows.dtype), upper=False)
+    inverse = torch.linalg.solve_triangular(
+        factor, torch.eye(len(spread), dtype=rows.dtype, device=rows.device), upper=False
+    )
     return loc, -inverse.diagonal().log(), inverse.tril(-1)
