@@ -210,6 +210,10 @@ class Divergence(nn.Module):
         """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""
         raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")
 
+    def tail(self, v_data: Tensor, v_model: Tensor) -> tuple[float, bool]:
+        """Return the effective sample size of the dual's integrands, and whether a standard error holds."""
+        return estimates.tail(self, v_data, v_model)
+
     # Values, estimates, bounds: derived from what is declared above, or refused by name. No divergence must write any.
 
     def exact(self, q: Any, p: Any) -> Tensor:

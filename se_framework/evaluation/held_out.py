@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from divergences.estimates import tail
 from models.laws import Particles
 from se_framework.assembly import Assembly
 from se_framework.data import Data
@@ -65,7 +64,7 @@ def tails(equation: StandardEquation, x: Particles, p: Particles | None, draws: 
         if own.auxiliary.works_through == "has_dual" and not own.divergence.surrogate:
             problem = own.inner_problem(x, p, draws=draws, name=name)
             if problem.v is not None and problem.v_data is not None:
-                sizes.append(tail(own.divergence, problem.v_data, problem.v))
+                sizes.append(own.divergence.tail(problem.v_data, problem.v))
     return min(size for size, _ in sizes), all(holds for _, holds in sizes)
 
 
