@@ -12,6 +12,7 @@ goes through three gates:
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -160,9 +161,10 @@ def no_links_out(directory: Path) -> None:
     """
     home = directory.resolve()
     for entry in (*directory.glob("*"), *directory.glob("*/*")):
-        if entry.is_symlink() and not entry.resolve().is_relative_to(home):
+        target = Path(os.path.realpath(entry))  # Path.resolve raises where links lead in a circle
+        if entry.is_symlink() and not target.is_relative_to(home):
             raise RunDirectoryError(
-                f"{entry} is a symbolic link out of the run directory, to {entry.resolve()}: put the file itself there"
+                f"{entry} is a symbolic link out of the run directory, to {target}: put the file itself there"
             )
 
 

@@ -314,6 +314,11 @@ def test_a_checkpoint_far_too_large_is_not_read(run):
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
+def test_links_in_a_circle_are_no_files(run):
+    (run.path / "samples.png").symlink_to("samples.png")
+    assert se.load(run.path).state.round == 2
+
+
 def test_a_lock_that_is_no_file_is_refused(run):
     os.mkfifo(run.path / "b")
     (run.path / ".lock").unlink(missing_ok=True)
