@@ -221,8 +221,7 @@ class Divergence(nn.Module):
 
         1. Two normal laws (``Normal``, ``MultivariateNormal``, ``Independent``) whose pair has a closed form.
         2. Two finite alphabets (``Categorical``, ``Bernoulli``, ``Binomial``, ``OneHotCategorical``, or anything with
-           ``points``, shape (N, \*E), and ``log_weights``): a sum over their union; where one has no mass the other's
-           costs h(0) or h'(inf).
+           ``points``, shape (N, \*E), and ``log_weights``): a sum; mass that one lacks costs h(0) or h'(inf).
         3. Two continuous laws of one real number (``torch.distributions``, mixtures included): adaptive quadrature.
 
         1 and 2 are differentiable in the laws' parameters, 3 is not.
