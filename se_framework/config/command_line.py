@@ -9,6 +9,7 @@ import argparse
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -131,7 +132,7 @@ def run_directory(composed: DictConfig) -> Path:
 
 
 def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
-    """Refuse a directory that could not be made. Nothing is made: other processes may be at work in the same place.
+    """Refuse a directory that could not be made. Its name is not taken: others may be at work there.
 
     Args:
         directory: where a run or sweep goes.
@@ -152,6 +153,8 @@ def check_writable(directory: Path, key: str = "hydra.run.dir") -> None:
         longest = os.pathconf(place, "PC_NAME_MAX")
         if any(len(os.fsencode(name)) > longest for name in missing):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if missing:  # some file systems (/proc) say yes, and make none
+            os.rmdir(tempfile.mkdtemp(prefix=".se-", dir=place))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(

@@ -11,7 +11,7 @@ from se_framework.data import fingerprint
 from se_framework.data.images import files_of, kept
 from se_framework.data.moments import Finite, Moments, chunks, exact, refuse_coarse
 from se_framework.data.pixels import in_unit_range
-from se_framework.data.readers import read_array
+from se_framework.data.readers import as_numbers, read_array
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, check_labels, split
 from se_framework.data.sources import ImageFiles, MappedRows, ReadableFiles, Request
 from se_framework.data.streamed import MANY, StreamedRows, each
@@ -66,7 +66,8 @@ class StreamedArray(StreamedRows):
         held = torch.zeros(len(source), dtype=torch.bool)
         held[self._index["rest"]] = True
         for start, stop in chunks(len(source), self.event_shape):
-            x = exact(source.stored(slice(start, stop)))
+            stored = source.stored(slice(start, stop))
+            x = exact(stored if source.floats else as_numbers(stored, source.name))
             if x.is_floating_point():
                 finite.add(x, start)
             moments.add(x[~held[start:stop]])

@@ -9,7 +9,7 @@ import torch
 
 import se_framework as se
 from models import ConvGenerator, MLPGenerator
-from se_framework import sampling
+from se_framework.training import sampling
 from tests.support.commands import ROOT
 from tests.support.composing import compose
 

@@ -113,8 +113,8 @@ def _(plant):
 
 @mutation("blocks of samples share a stream", SAMPLES)
 def _(plant):
-    own = plant.find("se_framework.sampling.generator")
-    plant.set("se_framework.sampling.generator", lambda seed, number, *rest: own(seed, 0, *rest))
+    own = plant.find("se_framework.training.sampling.generator")
+    plant.set("se_framework.training.sampling.generator", lambda seed, number, *rest: own(seed, 0, *rest))
 
 
 @mutation(
