@@ -67,7 +67,7 @@ class Dual(Auxiliary):
         inner, (_, p) = self._inner(problem), needed_scores(problem)
         entropy, u = None, inner.log_tilt.exp()
         # Over probability q, where h'(inf) is finite, mass may sit at the best score, off p: its entropy has no number.
-        whole = not self.normalised or float(p.mean(u)) > 1 - OFF
+        whole = not self.normalised or float(p.mean(u).detach()) > 1 - OFF
         if p.log_prob is not None and whole:
             entropy = -p.mean(torch.where(u == 0, 0.0, u * (inner.log_tilt + p.log_prob)))  # 0 log 0 = 0
         mass = None if self.normalised else p.mean(u)
