@@ -142,15 +142,15 @@ class Divergence(nn.Module):
 
     def link(self, v: Tensor) -> Tensor:
         r"""Return :math:`f/\beta = \ell(v)`, elementwise."""
-        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal")
 
     def conjugate(self, v: Tensor) -> Tensor:
         r"""Return the integrand whose mean under p is :math:`D^*_p(\ell(v))` over unnormalised q, elementwise."""
-        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal")
 
     def value(self, v: Tensor) -> Tensor:
         """Return the integrand whose mean under p is D(q*, p), elementwise."""
-        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal (auxiliary=data)")
+        raise NotImplementedError(f"{type(self).__name__} has no dual: use its primal")
 
     def inverse_link(self, t: Tensor) -> Tensor:
         r"""Return v with :math:`\ell(v) = t`, elementwise."""
@@ -192,7 +192,7 @@ class Divergence(nn.Module):
 
     def ground_cost(self, squared: Tensor) -> Tensor:
         r"""Return the cost c(x, y) of moving a unit of mass, elementwise, from :math:`|x-y|^2`; zero at zero."""
-        raise NotImplementedError(f"{type(self).__name__} is no transport at a cost: use auxiliary=dual or data")
+        raise NotImplementedError(f"{type(self).__name__} is no transport at a cost: use its dual or its primal")
 
     def view(self, role: Mover) -> Divergence | None:
         r"""Return the divergence through which a player sees the critic's output, None for this one.
@@ -208,7 +208,7 @@ class Divergence(nn.Module):
 
     def primal(self, q: WeightedPoints, law: Any, p: WeightedPoints | None) -> Tensor:
         """Return D(q, p), shape (), from q's particles and the model's law (``log_prob``) or particles p."""
-        raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual (auxiliary=dual)")
+        raise NotImplementedError(f"{type(self).__name__} has no primal: use its dual")
 
     def tail(self, v_data: Tensor, v_model: Tensor) -> tuple[float, bool]:
         """Return the effective sample size of the dual's integrands, and whether a standard error holds."""
@@ -268,7 +268,7 @@ class Divergence(nn.Module):
         return estimates.from_critic(self, v_data, v_model, normalised)
 
     def rescaled(self, scale: float) -> Divergence | None:
-        """Return D for data in another unit, multiplied by scale, as are lengths among its arguments; None: none is."""
+        """Return D with lengths among its arguments multiplied by scale, as data in other units are; None: unknown."""
         return None if self.bounded_in_scale else self
 
     def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:

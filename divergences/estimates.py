@@ -94,7 +94,10 @@ def from_critic(divergence: Divergence, v_data: Tensor, v_model: Tensor, normali
     return Estimate(value.detach(), error, "0" if additive else "+O(1/n)")
 
 
-FEW, SHARE, FAR = 200.0, 0.25, 18.0
+FEW, SHARE = 200.0, 0.25
+"""Effective points, and share of the sample, below which a standard error says nothing."""
+FAR = 18.0
+"""|v| at which it is looked whether an integrand grows exponentially: e^18 is above 1e6."""
 
 
 def tail(divergence: Divergence, v_data: Tensor, v_model: Tensor) -> tuple[float, bool]:

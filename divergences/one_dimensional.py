@@ -113,7 +113,7 @@ class Wasserstein1D(TransportCost):
         if x.shape[1] != 1:
             raise ValueError(
                 f"Wasserstein1D compares laws on the line, got points of {x.shape[1]} coordinates: use "
-                "divergence=sliced_wasserstein or optimal_transport, or embed them in one dimension (metric=projection)"
+                "SlicedWasserstein or OptimalTransport, or embed them in one dimension"
             )
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
         x, y, unit = standardised(x, y)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.runs.telling import say, tolerate_streams
-from se_framework.training.interrupts import told
+from se_framework.training.interrupts import signals_told
 
 if TYPE_CHECKING:
     from se_framework.assembly import Assembly
@@ -133,7 +133,7 @@ def load_run(arguments: Namespace) -> Assembly:
 def run_command(name: str, body: Callable[[list[str]], None]) -> None:
     """Run a command on the words after its name; an error of ours, or a signal, is one sentence."""
     tolerate_streams()
-    with told(name):
+    with signals_told(name):
         try:
             prepare_imports()
             body(sys.argv[1:])

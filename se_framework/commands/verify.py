@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from se_framework.config.composing import find_own_modules, prepare_imports
 from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.runs.telling import say, tolerate_streams
-from se_framework.training.interrupts import told
+from se_framework.training.interrupts import signals_told
 
 if TYPE_CHECKING:
     from se_framework.verify.claims import Claim, Verdict
@@ -34,7 +34,7 @@ def main() -> None:
     """Run the command line ``se-verify``; exit code 1 if a claim fails."""
     tolerate_streams()
     try:
-        with told("se-verify"):
+        with signals_told("se-verify"):
             holds = verify(_arguments(sys.argv[1:]))
     except SEError as error:
         say(str(error), "se-verify")

@@ -164,7 +164,7 @@ class Metric(nn.Module):
         """
         if self.function_class != "unrestricted":
             raise IncompatibleError(
-                f"metric is {self.function_class}: its output is a potential, not a log-ratio; train with metric=mlp"
+                f"metric is {self.function_class}: its output is a potential, no log-ratio; train an unrestricted one"
             )
         with evaluating(self):
             return self.forward(x, context)

@@ -121,7 +121,7 @@ def loss_of(entry: dict[str, Any]) -> float:
     value = float(entry["value"])
     if entry.get("better") == "nearer":
         known = entry["references"]
-        return abs(value - float(known.get("perfect", known["real"])))
+        return abs(value - float(known["perfect"] if "perfect" in known else known["real"]))
     return -value if entry.get("better") == "higher" else value
 
 

@@ -45,8 +45,9 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
     with torch.no_grad(), evaluating(equation, seed=seed):
         draws = equation.draws(len(x.x), stream, x.context)
-        value, error = value_and_error(equation, data, x, equation.particles(draws, x.context), draws)
-        size, holds = tails(equation, x, equation.particles(draws, x.context), draws)
+        p = equation.particles(draws, x.context)
+        value, error = value_and_error(equation, data, x, p, draws)
+        size, holds = tails(equation, x, p, draws)
     entry = {"value": value, "n": len(x.x), "seed": seed}
     if error is not None:
         entry["se"] = error

@@ -39,8 +39,8 @@ def _nll(data: Data, state: TrainState) -> float:
 
 
 def _score(assembly: Assembly, name: str, state: TrainState) -> float:
-    """Return any other score, by validation points in the place of held-out ones; the sign makes least best."""
-    from se_framework.evaluation.evaluate import evaluate
+    """Return what ranks any other score, least first, by validation points in the place of held-out ones."""
+    from se_framework.evaluation.evaluate import evaluate, loss_of
 
     seen = copy.copy(state)
     seen.best = None
@@ -48,8 +48,7 @@ def _score(assembly: Assembly, name: str, state: TrainState) -> float:
     if "value" not in found.get(name, {}):
         known = ", ".join(key for key, entry in found.items() if "value" in entry)
         raise ConfigError(f"loop.early_stop={name}: this data and model have no such score: choose one of {known}")
-    value = float(found[name]["value"])
-    return -value if found[name].get("better") == "higher" else value
+    return loss_of(found[name])
 
 
 def _judged_by_validation(data: Data) -> Data:

@@ -67,22 +67,8 @@ def write_atomically(path: Path, content: bytes | bytearray) -> None:
     Raises:
         RunDirectoryError: the disk is full, or the directory may not be written to; the old file stands.
     """
-    with told(path):
-        _write_atomically(path, content)
-
-
-def _write_atomically(path: Path, content: bytes | bytearray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb", opener=_no_link) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_entries(path.parent)
+    with growing(path) as file:
+        file.write(content)
 
 
 def _sync_entries(folder: Path) -> None:
@@ -122,7 +108,7 @@ def make_folder(path: Path, new: bool = False) -> None:
 
 @contextmanager
 def growing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that is written piece by piece and appears under its name when it is whole.
+    """Yield a file that is written piece by piece and appears under its name when it is whole, whatever kills us.
 
     Raises:
         RunDirectoryError: the disk is full, or the directory may not be written to; the old file stands.
@@ -138,6 +124,7 @@ def growing(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        _sync_entries(path.parent)
 
 
 def append_row(file: Path, row: dict[str, float | str]) -> None:

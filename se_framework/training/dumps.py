@@ -19,23 +19,7 @@ def keep_failed(state: Game, horizon: int, run: RunDirectory | None) -> None:
     for k, (own, record, found) in state.taken_out().items():
         if run is not None:
             record = replace(record, source=found.source or f"evaluated again it {found.again}")
-            kept_step(run, own, record, horizon, found.batch, found.p, k)
-
-
-def kept_step(
-    run: RunDirectory,
-    state: TrainState,
-    record: StepRecord,
-    horizon: int,
-    batch: Particles | None,
-    p: Particles | None,
-    member: int | None = None,
-) -> str:
-    """Write a :func:`dump` and return what to do, or why it could not be written: the failure itself must be told."""
-    try:
-        return dump(run, state, record, horizon, batch, p, member)
-    except RunDirectoryError as error:
-        return f"the step is not kept, {error}"
+            dump(run, own, record, horizon, found.batch, found.p, k)
 
 
 def dump(
@@ -49,13 +33,14 @@ def dump(
 ) -> str:
     """Write the folder ``failure``: ``step`` (state, batch, labels, samples) and ``failure.json``; return what to do.
 
+    Where it cannot be written the reason is returned: the failure itself must be told.
+
     That of a member of an ensemble is a folder ``member_K`` of it. The checkpoints of the run are left as they are:
     this state lies in the midst of a round.
     """
     x, context = (None, None) if batch is None else (batch.x, batch.context)
     content = {"state": state.state_dict(), "x": x, "context": context, "samples": None if p is None else p.x.detach()}
     folder = folder_of(run, member)
-    run.save_state(folder / "step", content)
     values = {name: repr(value) for name, value in record.terms.items()}  # JSON has no NaN
     purpose = f"{record.player}/{record.step}"
     of_auxiliaries = [f"auxiliary/{name}" for name, own in state.equation.equations() if own.auxiliary.draws_itself]
@@ -67,7 +52,11 @@ def dump(
         "threads": torch.get_num_threads(),
         "random_streams": [f"{purpose}/{what}" for what in ("global", "noise", "mix", *of_auxiliaries)],
     }
-    run.write_json(str((folder / "failure.json").relative_to(run.path)), report)
+    try:
+        run.save_state(folder / "step", content)
+        run.write_json(str((folder / "failure.json").relative_to(run.path)), report)
+    except RunDirectoryError as error:
+        return f"the step is not kept, {error}"
     which = "" if member is None else f", member={member}"
     return f"the step is in {folder}, to be played again by se_framework.reproduce({str(run.path)!r}{which})"
 

@@ -50,7 +50,7 @@ class EarlyStop:
     patience: int
 
 
-class Watch:
+class Stopping:
     """One run under the eyes of an :class:`EarlyStop`.
 
     Args:

@@ -20,7 +20,7 @@ from se_framework.reading import UnreadableError, count, mapping, number, take, 
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import fitting
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
-from se_framework.training.dumps import failed_members, folder_of, keep_failed, kept_step
+from se_framework.training.dumps import dump, failed_members, folder_of, keep_failed
 from se_framework.training.finite import ADVICE, entries_not_finite, non_finite
 from se_framework.training.game import Game
 from se_framework.training.objective import penalties, terms_of
@@ -56,7 +56,7 @@ def explained(state: Game, data: Data, horizon: int, run: RunDirectory | None) -
             source += f"; {' '.join(str(error.__cause__).split())}"
         record = replace(record, source=source or f"evaluated again it {again}")
         if run is not None:
-            advice += f"; {kept_step(run, state, record, horizon, batch, p)}"
+            advice += f"; {dump(run, state, record, horizon, batch, p)}"
         raise non_finite(record, advice) from error.__cause__
 
 

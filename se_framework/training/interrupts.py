@@ -65,7 +65,7 @@ class Interrupts:
 
 
 @contextmanager
-def told(command: str) -> Iterator[None]:
+def signals_told(command: str) -> Iterator[None]:
     """Let a signal end a command with one sentence, and the code 128 plus its number.
 
     Raises:

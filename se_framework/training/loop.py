@@ -18,7 +18,7 @@ from se_framework.randomness import Stream
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.callbacks import Callback, Callbacks
 from se_framework.training.draws import draw_batch, like
-from se_framework.training.early_stop import EarlyStop, Watch
+from se_framework.training.early_stop import EarlyStop, Stopping
 from se_framework.training.failure import explained
 from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
@@ -77,7 +77,7 @@ def train(
         CallbackError: a callback raised; the round is whole, and saved where there is ``run``.
         ConfigError: an argument is out of range, or several runs shall be stopped early.
     """
-    early = None if early_stop is None else Watch(early_stop, state)
+    early = None if early_stop is None else Stopping(early_stop, state)
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")

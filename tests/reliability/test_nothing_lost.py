@@ -117,7 +117,16 @@ def test_every_new_name_is_durable_before_a_checkpoint_promises_it(tmp_path, mon
     run.append_row({"round": 1.0, "D": 0.0})
     run.append_scores({"round": 1.0, "to_minimise": 0.0})
     path = run.save_checkpoint({"round": 1}, 1)
-    for place in (path, run.metrics_file, run.scores_file, run.config_file, *path.parents[:4]):
+    with files.growing(tmp_path / "samples.npy") as file:
+        file.write(b"0")
+    for place in (
+        path,
+        run.metrics_file,
+        run.scores_file,
+        run.config_file,
+        *path.parents[:4],
+        tmp_path / "samples.npy",
+    ):
         assert place.name in durable[str(place.parent)], place
 
 
@@ -128,7 +137,7 @@ REFUSED = {
     "a key that is not there": (["resume_allow=[optimiser]"], lambda run: None, "the run has no key"),
     "other data": ([], lambda run: _edit(run / "data.json", "fingerprint", "sha256:0"), "is not the data"),
     "a record that cannot be read": ([], lambda run: (run / "data.json").write_text("{"), "cannot be read"),
-    "a model that does not fit": (["model.width=5", "resume_allow=[model]", "model=mlp"], lambda run: None, "."),
+    "a model that does not fit": (["model=realnvp", "resume_allow=[model]"], lambda run: None, "does not fit"),
     "data that does not fit": (["data=digits", "resume_allow=[data]"], lambda run: None, "does not fit"),
     "another seed": (["seed=3", "resume_allow=[seed]"], lambda run: None, "is not of this run"),
     "no checkpoints": ([], lambda run: shutil.rmtree(run / "checkpoints"), "its checkpoints are gone: put them back"),
@@ -139,7 +148,7 @@ REFUSED = {
         lambda run: None,
         "unknown",
     ),
-    "a penalty without its metric": (["metric=null", "resume_allow=[metric]"], lambda run: None, "."),
+    "a game without its metric": (["metric=none", "resume_allow=[metric]"], lambda run: None, "needs a metric f_phi"),
     "no such score": (["score=none"], lambda run: None, "no such score"),
 }  # fmt: skip
 

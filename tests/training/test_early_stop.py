@@ -120,6 +120,24 @@ def test_any_score_can_stop_a_run():
         compose("mle_flow", [*SMALL, "loop.early_stop=modes"], data=table()).train()
 
 
+@pytest.mark.parametrize(
+    ("entry", "least"),
+    [
+        ({"value": 0.9, "better": "nearer", "references": {"perfect": 0.98}}, 0.08),
+        ({"value": 1.0, "better": "nearer", "references": {"perfect": 0.98}}, 0.02),
+        ({"value": 7.0, "better": "higher"}, -7.0),
+        ({"value": 7.0, "better": "lower"}, 7.0),
+    ],
+)
+def test_the_best_of_a_score_is_where_the_score_says(entry, least, monkeypatch):
+    """High quality beyond that of a perfect sample is no better: what counts is how far it is from there."""
+    monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", lambda *a: {"high_quality": entry})
+    overrides = ["loop.early_stop=high_quality", "loop.rounds=1", "loop.log_every=0", "progress=false"]
+    assembly = compose("mle_flow", [*SMALL, *overrides], data=table(60))
+    assembly.train()
+    assert assembly.state.best.value == pytest.approx(least)
+
+
 def test_what_cannot_be_stopped_early_is_refused():
     with pytest.raises(ConfigError, match="loop.early_stop must be one of auto, nll"):
         composed("mle_flow", ["loop.early_stop=nl"])

@@ -235,7 +235,7 @@ def scaled(weight: float, value: Tensor) -> Tensor:
 def needed_scores(problem: InnerProblem) -> tuple[Tensor, Particles]:
     """Return v and p, which must be there."""
     if problem.v is None or problem.p is None:
-        raise IncompatibleError("this auxiliary needs a metric f_phi: add metric=mlp")
+        raise IncompatibleError("this auxiliary needs a metric f_phi")
     return problem.v, problem.p
 
 

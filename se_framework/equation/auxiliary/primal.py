@@ -100,7 +100,7 @@ class Embedded(Primal):
     def evaluate(self, problem: InnerProblem) -> Tensor:
         r"""Return D of the embedded clouds."""
         if problem.v is None or problem.v_data is None or problem.p is None:
-            raise IncompatibleError("this auxiliary needs an embedding f_phi: add metric=embedding")
+            raise IncompatibleError("this auxiliary needs an embedding f_phi")
         q, p = replace(problem.data, x=problem.v_data), replace(problem.p, x=problem.v)
         return problem.divergence.primal(q, None, p)
 

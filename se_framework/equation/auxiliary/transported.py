@@ -111,7 +111,7 @@ class Transported(Auxiliary):
         """Return v at the new places and what it cost to get there, shape (N,), with p."""
         v, p, metric = problem.v, problem.p, problem.metric
         if v is None or problem.v_data is None or p is None or metric is None:
-            raise IncompatibleError("this auxiliary needs a metric f_phi: add metric=mlp")
+            raise IncompatibleError("this auxiliary needs a metric f_phi")
         x, cost = p.x.detach(), problem.divergence.ground_cost
 
         def paid(y: Tensor) -> Tensor:
