@@ -258,6 +258,8 @@ def test_rules_name_the_parts_and_the_fix(rule):
 
 
 def test_more_ways_to_break_the_rules():
+    with pytest.raises(IncompatibleError, match="add divergence=kl equation.alpha=0.5$"):  # another part, and a value
+        check(Choice(Affine, GAN(), Tilted(), mlp(), **PLAIN))
     with pytest.raises(IncompatibleError, match=r"auxiliary Tilted needs alpha > 0, got 0: add equation.alpha=0.5"):
         check(Choice(Affine, KL(), Tilted(), mlp(), **PLAIN))
     with pytest.raises(
