@@ -9,7 +9,7 @@ from torch import Tensor
 
 from divergences import gaussians
 from divergences.base import Divergence, WeightedPoints
-from divergences.clouds import clouds, common_type, root, standardised
+from divergences.clouds import clouds, common_type, root
 from divergences.gaussians import Gaussian
 from divergences.lines import Line
 
@@ -116,10 +116,8 @@ class Wasserstein1D(TransportCost):
                 "SlicedWasserstein or OptimalTransport, or embed them in one dimension"
             )
         equal = q.log_weights is None and p.log_weights is None  # type: ignore[union-attr]  # clouds() checked p
-        x, y, unit = standardised(x, y)
         cost = line_transport(x[:, 0], y[:, 0], self.order, None if equal else (a, b))
-        value = _root(cost, self.order) * unit if self.root else cost * unit**self.order
-        return value.to(common_type(q, p))
+        return (_root(cost, self.order) if self.root else cost).to(common_type(q, p))
 
 
 def line_transport(x: Tensor, y: Tensor, order: float, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:

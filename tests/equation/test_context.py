@@ -10,6 +10,8 @@ from models import MLPCritic, MLPGenerator, Particles
 from se_framework import R1, Dual, Metric, StandardEquation, TrainState, train
 from se_framework.data import Sampler
 from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.randomness import stream_seed
+from se_framework.training import sampling
 
 DEFAULT_DTYPE = torch.float64
 
@@ -79,6 +81,36 @@ def test_an_assembly_samples_by_label_and_scores_a_conditional_flow():
         compose("vanilla_gan", [*short, "model=affine"], data=Labelled())
     with pytest.raises(ConfigError, match="label=0 is no class of ring8, which has none: train with data.labels=true"):
         compose("vanilla_gan", short).sample(5, label=0)
+
+
+def test_labels_of_blocks_follow_each_other_as_in_the_data(monkeypatch):
+    """The label of sample i is that of example i, however samples are cut into blocks."""
+
+    class Echo:
+        """A law whose points are their labels."""
+
+        dimension, classes = 1, 2
+
+        def __call__(self, labels):
+            self.labels = labels
+            return self
+
+        def sample(self, shape, generator):
+            """Return the labels."""
+            return self.labels.double()[:, None]
+
+        def modules(self):
+            """Have none."""
+            return iter(())
+
+        parameters = modules
+
+    data = Labelled()
+    want = data.batch(0, 20, stream_seed(3, 0, "labels"), "cpu").context
+    for block in (4, 32):
+        monkeypatch.setattr(sampling, "BLOCK", block)
+        drawn = torch.cat([*sampling.blocks(Echo(), data, 20, 3, None, torch.device("cpu"))])
+        assert torch.equal(drawn[:, 0].long(), want)
 
 
 def test_particles_keep_their_labels():
