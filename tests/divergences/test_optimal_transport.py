@@ -114,9 +114,7 @@ def test_refusals_on_the_line():
     for bad in (0.5, 0.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="Wasserstein1D takes a finite order >= 1"):
             Wasserstein1D(bad)
-    with pytest.raises(
-        ValueError, match=r"on the line, got points of 2 coordinates: use divergence=sliced_wasserstein"
-    ):
+    with pytest.raises(ValueError, match=r"on the line, got points of 2 coordinates: use SlicedWasserstein"):
         at(Wasserstein1D(), torch.zeros(3, 2), torch.ones(3, 2))
     assert Wasserstein1D(3.0, root=True).cost_degree == 1 and Wasserstein1D(3.0).cost_degree == 3
     assert not Wasserstein1D(2.0, root=True).has_ground_cost and Wasserstein1D(1.0, root=True).has_ground_cost
