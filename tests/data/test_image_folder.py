@@ -219,8 +219,11 @@ def test_flat_folder_and_what_is_not_read(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
     (tmp_path / "loop").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    data = ImageFolder(tmp_path, size=4, grey=True)
+    with pytest.warns(UserWarning, match="2 symbolic links in .* are not read, the first is 'link.png'"):
+        data = ImageFolder(tmp_path, size=4, grey=True)
     assert data.train_size + data.rest_size == 5 and data.event_shape == (1, 4, 4) and data.class_names == ()
+    for link in ("link.png", "loop"):
+        (tmp_path / link).unlink()
     with pytest.raises(DataError, match=r"data.labels is true but '.*0.png' lies in no sub-folder"):
         ImageFolder(tmp_path, size=4, labels=True)
 

@@ -22,6 +22,7 @@ from se_framework.config.composing import compose
 from se_framework.data import ArrayData
 from se_framework.errors import DataError, RunDirectoryError, SEError
 from se_framework.runs.directory import RunDirectory
+from tests.support.runs import unscored
 
 TINY = ["experiment=wgan_gp", "data=moons", "model.width=4", "metric.network.width=4", "loop.rounds=2",
         "loop.batch_size=8", "progress=false", "device=cpu"]  # fmt: skip
@@ -30,11 +31,7 @@ TINY = ["experiment=wgan_gp", "data=moons", "model.width=4", "metric.network.wid
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of our own to be tampered with."""
-    path = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "finish", lambda *a: 0.0)
-        train.train_run(compose(None, TINY), path, TINY)
-    return path
+    return unscored(tmp_path_factory.mktemp("run") / "run", TINY)
 
 
 @pytest.fixture

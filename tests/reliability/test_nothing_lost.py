@@ -31,6 +31,7 @@ from se_framework.runs.lock import locked
 from se_framework.runs.telling import override, word
 from se_framework.runs.versions import commit_of
 from tests.support.commands import EVALUATE, SHORT, SMALL_SCORES, TRAIN, call, start, until
+from tests.support.runs import unscored
 
 TINY = ["experiment=fgan", "data=moons", "model=affine", "metric.network.width=4", "loop.rounds=4", "loop.batch_size=8",
         "loop.log_every=1", "loop.checkpoint_every=2", "progress=false", "device=cpu"]  # fmt: skip
@@ -161,11 +162,7 @@ def _edit(file, key, value):
 def killed(tmp_path_factory):
     """A run that was killed in round 4, with a checkpoint of round 4 and rows beyond it."""
     path = tmp_path_factory.mktemp("killed") / "run"
-    patch = pytest.MonkeyPatch()
-    patch.setattr(train, "finish", lambda *a: 0.0)
-    se_train(path, *TINY)
-    patch.undo()
-    run = RunDirectory(path)
+    run = RunDirectory(unscored(path, TINY))
     run.append_row(run.rows()[-1] | {"round": 5.0})
     return path
 

@@ -24,6 +24,7 @@ from se_framework.runs.files import append_row, read_rows
 from se_framework.runs.lock import locked
 from se_framework.runs.sweeps import table
 from tests.support.commands import ROOT, VERIFY, fresh
+from tests.support.runs import unscored
 
 TINY = [
     "experiment=wgan_gp",
@@ -42,11 +43,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of our own."""
-    path = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "finish", lambda *a: 0.0)
-        train.train_run(compose(None, TINY), path, TINY)
-    return path
+    return unscored(tmp_path_factory.mktemp("run") / "run", TINY)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
 from se_framework.commands import train
@@ -26,6 +27,14 @@ from tests.support.comparing import same
 CLOCK = {"seconds", "samples_per_second"}
 SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false",
          "device=cpu", "loop.picture_every=0"]  # fmt: skip
+
+
+def unscored(path, typed):
+    """Train what was typed in a directory of this process, without scores and pictures at its end; return the path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "finish", lambda *_: 0.0)
+        train.train_run(compose(None, typed), path, typed)
+    return path
 
 
 def play(script, *arguments, timeout=300):
