@@ -19,11 +19,16 @@ from __future__ import annotations
 import json
 import platform
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+# Under nohup, or in a shell's background, signals are ignored, and so they would be in every process that tests start.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.manual_seed(0)  # what test modules make while they are imported; torch itself starts from a seed by chance
 RELIABILITY = Path(__file__).parent.parent / "benchmarks" / "reliability"
 

@@ -6,15 +6,12 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from se_framework.assembly import Assembly
@@ -28,9 +25,8 @@ from se_framework.errors import ConfigError, DataError, NonFiniteError, RunDirec
 from se_framework.runs import files, sweeps
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
-from se_framework.runs.telling import override, word
 from se_framework.runs.versions import commit_of
-from tests.support.commands import EVALUATE, SHORT, SMALL_SCORES, TRAIN, call, start, until
+from tests.support.commands import SHORT, TRAIN, call, start
 from tests.support.runs import unscored
 
 TINY = ["experiment=fgan", "data=moons", "model=affine", "metric.network.width=4", "loop.rounds=4", "loop.batch_size=8",
@@ -342,73 +338,7 @@ def test_two_sweeps_share_no_directory(tmp_path, monkeypatch):
     assert holder.returncode == 1 and "is in use by process" in holder.stderr, holder.stderr
 
 
-# -- streams and signals ----------------------------------------------------------------------------------------------
-
-STREAMS = {
-    "a reader that leaves": "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.dup2(w, 2)",
-    "full": "import os; f = os.open('/dev/full', os.O_WRONLY); os.dup2(f, 1); os.dup2(f, 2)",
-    "closed": "import os; os.close(0); os.close(1); os.close(2)",
-    "absent": "import os, sys; os.close(2); sys.stderr = sys.stdout = None",
-    "without isatty": "import sys\nclass S:\n def write(self, t): pass\nsys.stderr = S()",
-}
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_no_stream_ends_a_run(kind, tmp_path):
-    first = SMALL_SCORES + STREAMS[kind]
-    done = call([*TRAIN, *SHORT, "data=moons", "hydra.run.dir=run"], tmp_path, first)
-    assert done.returncode == 0 and (tmp_path / "run" / "summary.json").exists()
-    assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] == 6
-    if kind == "a reader that leaves":
-        done = call([*EVALUATE, "run", "n=100"], tmp_path, first)
-        assert done.returncode == 0 and (tmp_path / "run" / "eval.json").exists()
-
-
-def test_a_terminal_that_hangs_up_loses_no_round(tmp_path):
-    process = start([*TRAIN, *SHORT, "loop.rounds=100000", "loop.checkpoint_every=0", "hydra.run.dir=run"], tmp_path)
-    until(lambda: (tmp_path / "run" / "metrics.csv").exists(), "the first row")
-    process.send_signal(signal.SIGHUP)
-    done = process.wait()
-    assert done.returncode == 128 + signal.SIGHUP and "go on with: se-train resume=./run" in done.stderr
-    assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] > 0
-
-
-EARLY = "import os, signal, threading\n"
-EARLY += "from se_framework.config import composing\n"
-EARLY += "composing.prepare_imports = lambda: os.kill(os.getpid(), signal.{})\n"
-LATE = "import os, signal\nfrom se_framework.commands import train\n"
-LATE += "train.evaluate = lambda assembly: os.kill(os.getpid(), signal.{})\n"
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("moment", ["before the run", "while it is scored"])
-def test_a_signal_outside_of_rounds_is_one_sentence(name, moment, tmp_path):
-    first = (EARLY if moment == "before the run" else LATE).format(name)
-    done = call([*TRAIN, *SHORT, "progress=false", "hydra.run.dir=run"], tmp_path, first)
-    assert done.returncode == 128 + getattr(signal, name) and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"se-train: stopped by {name}") and done.stderr.count("stopped") == 1
-    if moment != "before the run":
-        assert "go on with: se-train resume=./run" in done.stderr
-
-
-# -- commands that are printed ----------------------------------------------------------------------------------------
-
-NAMES = [
-    "a b", "a'b", 'a"b', "a,b", "a=b", "é", "日本", "a(b)", "[x]", "{y}", "~a", "a\\", 'a\\"b', "$HOME", "${now:%Y}",
-    "a$", "`ls`", "a;b&c|d", "*?", "#x", "a:b@c%d", "auto", "null", "123", "true", "-x", "--x=y", " a ", "a!b", "a\nb",
-    "x='y' \"z\"", "\\${a}", "''", "resume=z",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_printed_command_can_be_pasted(name, tmp_path):
-    for path in (name, f"{tmp_path}/{name}"):
-        (key_value,) = shlex.split(override("resume", path))
-        assert shlex.split(override("resume", Path(path)))[0] != "resume=auto"
-        value = OverridesParser.create().parse_override(key_value).value()
-        assert OmegaConf.create({"resume": value}).resume == path
-        (typed,) = shlex.split(word(path))
-        assert not typed.startswith("-") and typed.startswith(("/", "./")) and typed.endswith(name)
+# -- going on ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a b='c', é", "${x}\"'"])

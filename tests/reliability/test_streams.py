@@ -1,116 +1,84 @@
-"""Streams that are full, closed or left, and signals at any moment, end no run that is sound."""
+"""Streams that are full, closed or left, and signals at any moment, end no sound run; commands can be pasted."""
 
-from __future__ import annotations
-
-import json
 import shlex
 import signal
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
-import se_framework as se
-from se_framework.runs.telling import override
-from tests.support.commands import EVALUATE, SAMPLE, SHORT, SMALL_SCORES, TRAIN, call
+from se_framework.commands.arguments import Parser
+from se_framework.runs.directory import RunDirectory
+from se_framework.runs.telling import override, word
+from tests.support.commands import EVALUATE, SHORT, SMALL_SCORES, TRAIN, call, start, until
 
-TINY = ["experiment=vanilla_gan", *SHORT, "model.width=4", "metric.network.width=4"]
-LEFT = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, {number}); os.close(w)\n"
-FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), {number})\n"
-CLOSED = "import os, sys; os.close({number}); sys.{name} = None\n"
-SPOILT = [
-    pytest.param(how.format(number=number, name=name), id=f"{name}-{word}")
-    for word, how in (("left", LEFT), ("full", FULL), ("closed", CLOSED))
-    for number, name in ((1, "stdout"), (2, "stderr"))
-]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A finished run whose name is like an argument."""
-    path = tmp_path_factory.mktemp("runs") / "seed=1"
-    se.compose(None, TINY).train(se.RunDirectory(path))
-    return path
+STREAMS = {
+    "a reader that leaves": "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.dup2(w, 2)",
+    "full": "import os; f = os.open('/dev/full', os.O_WRONLY); os.dup2(f, 1); os.dup2(f, 2)",
+    "closed": "import os; os.close(0); os.close(1); os.close(2)",
+    "absent": "import os, sys; os.close(2); sys.stderr = sys.stdout = None",
+    "without isatty": "import sys\nclass S:\n def write(self, t): pass\nsys.stderr = S()",
+}
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_run_ends_whole_whatever_becomes_of_its_streams(spoilt, tmp_path):
-    done = call([*TRAIN, *TINY, "hydra.run.dir=run"], tmp_path, SMALL_SCORES + spoilt)
-    assert done.returncode == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["round"] == 6
-    assert len(se.RunDirectory(tmp_path / "run").rows()) == 3
+@pytest.mark.parametrize("kind", STREAMS)
+def test_no_stream_ends_a_run(kind, tmp_path):
+    first = SMALL_SCORES + STREAMS[kind]
+    done = call([*TRAIN, *SHORT, "data=moons", "hydra.run.dir=run"], tmp_path, first)
+    assert done.returncode == 0 and (tmp_path / "run" / "summary.json").exists()
+    assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] == 6
+    if kind == "a reader that leaves":
+        done = call([*EVALUATE, "run", "n=100"], tmp_path, first)
+        assert done.returncode == 0 and (tmp_path / "run" / "eval.json").exists()
 
 
-@pytest.mark.parametrize("spoilt", SPOILT[:1])
-def test_a_command_writes_before_it_speaks(spoilt, run):
-    done = call([*EVALUATE, run.name, "n=50"], run.parent, SMALL_SCORES + spoilt)
-    assert done.returncode == 0 and json.loads((run / "eval.json").read_text())["round"] == 6
-    assert call([*SAMPLE, run.name, "n=5", "out=x.npy"], run.parent).returncode == 0
+def test_a_terminal_that_hangs_up_loses_no_round(tmp_path):
+    process = start([*TRAIN, *SHORT, "loop.rounds=100000", "loop.checkpoint_every=0", "hydra.run.dir=run"], tmp_path)
+    until(lambda: (tmp_path / "run" / "metrics.csv").exists(), "the first row")
+    process.send_signal(signal.SIGHUP)
+    done = process.wait()
+    assert done.returncode == 128 + signal.SIGHUP and "go on with: se-train resume=./run" in done.stderr
+    assert RunDirectory(tmp_path / "run").load_checkpoint()[0]["round"] > 0
 
 
-AT = """
-import os, signal
-import {module} as module
-def struck(*args, **options):
-    os.kill(os.getpid(), signal.{name})
-    signal.pause()
-module.{function} = struck
-"""
+EARLY = "import os, signal, threading\n"
+EARLY += "from se_framework.config import composing\n"
+EARLY += "composing.prepare_imports = lambda: os.kill(os.getpid(), signal.{})\n"
+LATE = "import os, signal\nfrom se_framework.commands import train\n"
+LATE += "train.evaluate = lambda assembly: os.kill(os.getpid(), signal.{})\n"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize(
-    ("module", "function"),
-    [("se_framework.commands.train", "which_run"), ("se_framework.commands.train", "evaluate")],
-    ids=["before the first round", "while it is scored"],
-)
-def test_a_signal_outside_of_rounds_is_one_sentence(name, module, function, tmp_path):
-    struck = AT.format(module=module, function=function, name=name)
-    done = call([*TRAIN, *TINY, "progress=false", "hydra.run.dir=run"], tmp_path, SMALL_SCORES + struck)
-    assert done.returncode == 128 + signal.Signals[name]
-    said = done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr and done.stderr.count("stopped by") == 1
-    if function != "evaluate":
-        assert said == f"se-train: stopped by {name}"
-    else:
-        assert said.startswith(f"se-train: stopped by {name} after the last round")
-        assert said.endswith("; go on with: se-train resume=./run")
-        assert se.load(tmp_path / "run").state.round == 6
+@pytest.mark.parametrize("moment", ["before the run", "while it is scored"])
+def test_a_signal_outside_of_rounds_is_one_sentence(name, moment, tmp_path):
+    first = (EARLY if moment == "before the run" else LATE).format(name)
+    done = call([*TRAIN, *SHORT, "progress=false", "hydra.run.dir=run"], tmp_path, first)
+    assert done.returncode == 128 + getattr(signal, name) and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"se-train: stopped by {name}") and done.stderr.count("stopped") == 1
+    if moment != "before the run":
+        assert "go on with: se-train resume=./run" in done.stderr
 
 
-def test_a_terminal_that_goes_away_costs_no_round(tmp_path):
-    after = """
-import os, signal
-from se_framework.training import loop
-play = loop.play_round
-def struck(state, *args):
-    if state.round == 3:
-        os.kill(os.getpid(), signal.SIGHUP)
-    return play(state, *args)
-loop.play_round = struck
-"""
-    done = call([*TRAIN, *TINY, "loop.rounds=50", "hydra.run.dir=run dir"], tmp_path, after)
-    assert done.returncode == 128 + signal.SIGHUP and se.load(tmp_path / "run dir").state.round == 4
-    command = done.stderr.rpartition("go on with: ")[2].strip()
-    resumed = call([*TRAIN, *shlex.split(command)[1:], "loop.rounds=5"], tmp_path, SMALL_SCORES)
-    assert resumed.returncode == 0 and se.load(tmp_path / "run dir").state.round == 5
-
-
-NAMES = ["plain", "with space", "a,b", "a=b", "it's", 'say "x"', "äöü", "(1)", "[a]", "{b}", "a:b", "~x", "#1", "a;b",
-         "$HOME", "back\\slash", "end\\", 'q\\"q', "a&b", "*", "?", "1e3", "null", "a'\"b", "x\ty"]  # fmt: skip
+NAMES = [
+    "a b", "a'b", 'a"b', "a,b", "a=b", "é", "日本", "a(b)", "[x]", "{y}", "~a", "a\\", 'a\\"b', "$HOME", "${now:%Y}",
+    "a$", "`ls`", "a;b&c|d", "*?", "#x", "a:b@c%d", "auto", "null", "123", "true", "-x", "--x=y", " a ", "a!b", "a\nb",
+    "x='y' \"z\"", "\\${a}", "''", "resume=z",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_printed_commands_can_be_pasted(name):
-    """The shell takes its quotes off, Hydra its own: what is left is the name."""
-    (word,) = shlex.split(override("resume", f"/runs/{name}"))
-    read = OverridesParser.create().parse_override(word)
-    assert read.key_or_group == "resume" and read.value() == f"/runs/{name}"
+def test_a_printed_command_can_be_pasted(name, tmp_path):
+    for path in (name, f"{tmp_path}/{name}"):
+        (key_value,) = shlex.split(override("resume", path))
+        assert shlex.split(override("resume", Path(path)))[0] != "resume=auto"
+        value = OverridesParser.create().parse_override(key_value).value()
+        assert OmegaConf.create({"resume": value}).resume == path
+        (typed,) = shlex.split(word(path))
+        assert not typed.startswith("-") and typed.startswith(("/", "./")) and typed.endswith(name)
 
 
-def test_a_refused_command_removes_no_directory_of_the_users(tmp_path):
-    (tmp_path / "mine" / "empty").mkdir(parents=True)
-    for more in ([], ["-m"]):
-        where = "hydra.sweep.dir=mine/empty" if more else "hydra.run.dir=mine/empty/run"
-        done = call([*TRAIN, *more, *TINY, "divergence=sinkhorn", where], tmp_path)
-        assert done.returncode == 1 and (tmp_path / "mine" / "empty").is_dir()
-    assert not (tmp_path / "mine" / "empty" / "run").exists()
+def test_a_directory_may_be_called_like_an_argument():
+    parser = Parser("se-sample", "Draw samples.")
+    found = parser.read(["seed=1", "checkpoint=best", "--device", "cpu"])
+    assert (found.run_dir, found.checkpoint, found.device) == (Path("seed=1"), "best", "cpu")

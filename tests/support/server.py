@@ -39,9 +39,6 @@ def execute(asked: dict[str, Any]) -> None:
         ((os.devnull, os.O_RDONLY), (asked["out"], os.O_WRONLY), (asked["err"], os.O_WRONLY))
     ):
         os.dup2(os.open(file, flags), number)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # nohup, or a shell's background, may have had them ignored
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
