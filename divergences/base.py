@@ -291,13 +291,3 @@ class Divergence(nn.Module):
     def on_a_line(self, line: Line) -> Tensor:
         """Return D of two laws with densities on the line, by the rule that the line carries."""
         return line.integral(lambda x: self.integrand(line.log_q(x), line.log_p(x)), type(self).__name__)
-
-
-class Absent(Divergence):
-    """No D: for an equation whose auxiliary needs none. It has no value, no dual and no primal."""
-
-    absent = True
-
-    def extra_repr(self) -> str:
-        """Say so."""
-        return "none"

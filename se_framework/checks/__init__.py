@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from divergences.base import Absent, Divergence
+from divergences.absent import Absent
+from divergences.base import Divergence
 from divergences.checks import check_divergence, divergence_laws
 from divergences.checks.running import CheckError, Laws, parametrize, run
 from models.base import Model

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from divergences.base import Absent
+from divergences.absent import Absent
 from se_framework.config.build import build, resolve
 from se_framework.config.files import config_dir, read_yaml
 from se_framework.equation.legality import Choice, Mend, Violation, images, violations

@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from divergences.base import Absent, Divergence
+from divergences.absent import Absent
+from divergences.base import Divergence
 from se_framework.config.build import assemble, build, conform, locating, resolve
 from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Auxiliary

@@ -10,7 +10,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from divergences.base import Absent, Divergence
+from divergences.absent import Absent
+from divergences.base import Divergence
 from models.base import Model
 from se_framework.config.build import assemble, build, resolve
 from se_framework.config.mending import mending

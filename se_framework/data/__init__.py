@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from se_framework.data.base import Data, Kind
 from se_framework.data.datasets import StreamedData
+from se_framework.data.digits import DequantizedDigits, Digits
 from se_framework.data.files import StreamedArray, StreamedImages
 from se_framework.data.images import ImageFolder
 from se_framework.data.pixels import PixelData
 from se_framework.data.rows import RowData
 from se_framework.data.sampler import Sampler
 from se_framework.data.shapes import Checkerboard, SwissRoll
-from se_framework.data.tensors import ArrayData, DequantizedDigits, Digits, TensorData, as_data
+from se_framework.data.tensors import ArrayData, TensorData, as_data
 from se_framework.data.toys import GaussianMixture, GaussianMixture1d, Gaussians8, Grid25, Moons, Ring8
 from se_framework.data.vision import TorchvisionData
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.laws import Particles
 from se_framework.data import Data
-from se_framework.ensemble.stacked import StackedPlayer, stack
+from se_framework.ensemble.stacked import StackedPlayer, let_go, stack
 from se_framework.ensemble.turn import EnsembleTurn, averaged
 from se_framework.equation.equation import StandardEquation, legality
 from se_framework.errors import NonFiniteError, StepError, StepRecord
@@ -260,7 +260,7 @@ class Ensemble:
         """Take members out as they stand."""
         self.scatter()
         for k in offences:
-            _let_go(self.members[k])
+            let_go(self.members[k])
         self.frozen |= offences
         if self.living:
             self.gather()
@@ -282,20 +282,8 @@ class Ensemble:
         theirs, self.frozen = fitting.members_in(saved, len(self.members))
         afresh = [member.load_state_dict(own) for member, own in zip(self.members, theirs, strict=True)]
         for k in self.frozen:
-            _let_go(self.members[k])
+            let_go(self.members[k])
         first = next(iter(self.living.values()))
         self.round, self.samples = first.round, first.samples
         self.gather()
         return afresh[0]
-
-
-def _let_go(member: TrainState) -> None:
-    """Give a member tensors of its own: rows would keep the stacks that it has left in memory."""
-    for tensor in (*member.equation.parameters(), *member.equation.buffers()):
-        tensor.data = tensor.detach().clone()
-    for player in member.players:
-        if player.average is not None:
-            for tensor in player.average.parameters():
-                tensor.data = tensor.detach().clone()
-        for moments in player.optimizer.state.values():
-            moments.update({k: v.clone() for k, v in moments.items() if isinstance(v, Tensor)})

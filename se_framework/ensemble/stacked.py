@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from se_framework.training.players import Player, settlers
+from se_framework.training.state import TrainState
 
 COUNTERS = ("step", "mu_product")
 """Numbers that an optimiser keeps for a tensor as a whole: functions of the steps taken, so common to all members."""
@@ -152,3 +153,15 @@ def _together(values: Sequence[Any], what: str) -> Any:
 
 def _row(value: Any, what: str, row: int) -> Any:
     return value[row] if _is_moment(value, what) else copy.deepcopy(value)
+
+
+def let_go(member: TrainState) -> None:
+    """Give a member tensors of its own: rows would keep the stacks that it has left in memory."""
+    for tensor in (*member.equation.parameters(), *member.equation.buffers()):
+        tensor.data = tensor.detach().clone()
+    for player in member.players:
+        if player.average is not None:
+            for tensor in player.average.parameters():
+                tensor.data = tensor.detach().clone()
+        for moments in player.optimizer.state.values():
+            moments.update({k: v.clone() for k, v in moments.items() if isinstance(v, Tensor)})

@@ -12,14 +12,14 @@ flow, ...) is a choice of the objects. Equations that share theta may be added w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from divergences.base import Absent, Divergence
+from divergences.absent import Absent
+from divergences.base import Divergence
 from models.base import Model, Stream
 from models.laws import Particles
 from se_framework.equation import legality
@@ -28,7 +28,7 @@ from se_framework.equation.metric import Metric
 from se_framework.equation.modes import evaluating
 from se_framework.equation.roles import Role, roles_of
 from se_framework.equation.terms import OWN, Terms, record
-from se_framework.errors import ConfigError, IncompatibleError
+from se_framework.errors import IncompatibleError
 
 
 class StandardEquation(nn.Module):
@@ -73,19 +73,7 @@ class StandardEquation(nn.Module):
         divergence = Absent() if divergence is None else divergence
         self.model, self.divergence, self.auxiliary, self.metric = model, divergence, auxiliary, metric
         plus = plus or {}
-        for name, (_, other) in plus.items():
-            if other.model is not model or len(other.plus) or name == OWN:
-                raise ConfigError(
-                    f"plus.{name} must be one equation of the same model, not called {OWN}: a sum is over one theta"
-                )
-            if other.divergence.surrogate:
-                raise ConfigError(f"plus.{name} is a surrogate: a sum is one scalar, and it has a loss for each player")
-        weights = {"equation.alpha": alpha, "equation.beta": beta}
-        for name, weight in (weights | {f"plus.{k}.weight": w for k, (w, _) in plus.items()}).items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ConfigError(
-                    f"{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation"
-                )
+        legality.weights(model, alpha, beta, plus)
         self.alpha, self.beta, self.allow = float(alpha), float(beta), tuple(allow)
         choice = legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta)
         self.warnings = list(legality.check(choice, allow) if checked is None else checked)

@@ -6,13 +6,15 @@ all. ``allow=[RULE,...]`` turns a rule into a warning: one may study an illegal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn, optim
 
 from se_framework.equation.metric import BATCH_NORMS
 from se_framework.equation.rules import RULES, Choice, Problem, Violation, name_of, show, violations
+from se_framework.equation.terms import OWN
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 
 __all__ = ["Choice", "IncompatibleError", "RULES", "Violation", "check", "name_of", "show", "violations"]
@@ -23,6 +25,31 @@ ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound", "view_reads")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
+
+
+def weights(model: Any, alpha: float, beta: float, plus: Mapping[str, tuple[float, Any]]) -> None:
+    """Refuse a sum that is not one scalar over one theta, or that weighs a term by what is no number >= 0.
+
+    Args:
+        model: the equation's.
+        alpha: weighs -H(q).
+        beta: weighs D.
+        plus: the summands: name to (weight, equation).
+
+    Raises:
+        ConfigError: a weight or a summand is of another kind.
+    """
+    for name, (_, other) in plus.items():
+        if other.model is not model or len(other.plus) or name == OWN:
+            raise ConfigError(
+                f"plus.{name} must be one equation of the same model, not called {OWN}: a sum is over one theta"
+            )
+        if other.divergence.surrogate:
+            raise ConfigError(f"plus.{name} is a surrogate: a sum is one scalar, and it has a loss for each player")
+    summands = {f"plus.{name}.weight": weight for name, (weight, _) in plus.items()}
+    for name, weight in ({"equation.alpha": alpha, "equation.beta": beta} | summands).items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation")
 
 
 def images(model: Any, network: Any, image_shape: tuple[int, ...] | None) -> list[Violation]:

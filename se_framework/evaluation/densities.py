@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from se_framework.data import Data
-from se_framework.data.rows import RowData, split
-from se_framework.data.tensors import SPLIT_SEED, DequantizedDigits
+from se_framework.data.digits import DequantizedDigits
+from se_framework.data.rows import SPLIT_SEED, RowData, split
 
 MARGINS = (1e-6, 1e-3, 3e-3, 1e-2)
 """Values of a. The larger ones tame the tails that the logits of blank pixels have."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from se_framework.data.tensors import Digits
+from se_framework.data.digits import Digits
 from se_framework.errors import NonFiniteError
 
 SAMPLES = 10_000

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from se_framework.data.base import Data
-from se_framework.data.tensors import DequantizedDigits, Digits
+from se_framework.data.digits import DequantizedDigits, Digits
 from se_framework.errors import DataError, NonFiniteError
 from se_framework.evaluation.transport import EXACT, sliced_w2_and_error, unit_directions, w2_and_error
 from se_framework.randomness import generator

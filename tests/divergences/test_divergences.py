@@ -21,7 +21,7 @@ from divergences import (
     ReverseKL,
     WeightedJensenShannon,
 )
-from divergences.base import Absent
+from divergences.absent import Absent
 from divergences.f_divergence import LIMIT
 from models.laws import Particles
 from tests.support.cases import (

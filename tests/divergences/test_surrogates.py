@@ -21,7 +21,7 @@ from divergences import (
     TotalVariation,
     Wasserstein1,
 )
-from divergences.base import Absent
+from divergences.absent import Absent
 from divergences.checks.running import MODEL, Role
 from models import Particles, TabularCritic, TabularModel
 from se_framework import Dual, Metric, StandardEquation, TrainState, train

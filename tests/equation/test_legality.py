@@ -22,7 +22,7 @@ from divergences import (
     Wasserstein1,
     Wasserstein1D,
 )
-from divergences.base import Absent
+from divergences.absent import Absent
 from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Projection, RealNVP, TabularCritic
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 
-from divergences.base import Absent
+from divergences.absent import Absent
 from se_framework.config.build import build, locate
 from se_framework.config.composing import compose_all, config_dir
 from se_framework.config.refusals import keys_of

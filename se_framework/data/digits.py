@@ -1,0 +1,99 @@
+"""The handwritten digits that scikit-learn bundles: as images, and as a law with a density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from models.laws import Particles
+from se_framework.data.rows import SPLIT_SEED
+from se_framework.data.sampler import Blocks
+from se_framework.data.tensors import TensorData
+from se_framework.randomness import generator
+
+_LEVELS = 17  # values of a pixel of scikit-learn's digits
+
+
+class Digits(TensorData):
+    """The 1,797 handwritten digits of 8 x 8 pixels bundled with scikit-learn: pixels 0..16, model space [-1, 1].
+
+    The split is 70/30, stratified, the same always.
+
+    Args:
+        labels: give the models the digit as a label; ``train_labels`` and ``rest_labels`` are known either way.
+
+    Attributes:
+        train_labels: labels of the training rows, shape (1257,).
+        rest_labels: labels of the held-out rows, shape (540,).
+    """
+
+    train_labels: Tensor
+    rest_labels: Tensor
+
+    def __init__(self, labels: bool = False) -> None:
+        train, rest, self.train_labels, self.rest_labels = _split_digits()
+        self.classes = 10 if labels else 0
+        self._set(train, rest, 8.0, 8.0, "digits", (8, 8))
+
+
+class DequantizedDigits(TensorData):
+    r"""The digits as a law with a density: :math:`(x+u)/17`, x in 0..16 a pixel, :math:`u\sim U[0,1)` fresh per epoch.
+
+    Without u, pixels lie on 17 values and the likelihood of a flow is unbounded. The split is that of :class:`Digits`;
+    held-out rows carry one fixed draw of u, so likelihoods of different models and seeds compare.
+
+    Source: Uria, Murray, Larochelle, "RNADE", NIPS 2013, section 6.1.
+
+    Attributes:
+        train: training rows without noise, x / 17, shape (1257, 64).
+        train_labels: labels of the training rows, shape (1257,).
+        rest_labels: labels of the held-out rows, shape (540,).
+
+    Args:
+        labels: give the digit as class label to the models.
+    """
+
+    train_labels: Tensor
+    rest_labels: Tensor
+
+    def __init__(self, labels: bool = False) -> None:
+        train, rest, self.train_labels, self.rest_labels = _split_digits()
+        self.classes = 10 if labels else 0
+        noise = _uniform(rest.shape, generator(SPLIT_SEED, 0, "dequantize/held_out"))
+        self._set(train / _LEVELS, rest / _LEVELS + noise, 0.0, 1.0, "digits_dequantized", (8, 8))
+        self._noise = Blocks(lambda n, draw: _uniform((n, *self.event_shape), draw), "dequantize")
+
+    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
+        """Return rows with noise of their own in every epoch, shape (n, 64), with their labels."""
+        chosen = self._chosen(start, n, seed)
+        rows = self.train[chosen] + self._noise.rows(start, n, seed).x
+        return Particles(rows.to(device, self.dtype, non_blocking=True), context=self._context("train", chosen, device))
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        """Return the validation rows with one fixed draw of the noise, shape (m, 64)."""
+        found = super().validation(n, device)
+        noise = _uniform(found.x.shape, generator(SPLIT_SEED, 0, "dequantize/validation"))
+        return replace(found, x=found.x + noise.to(found.x))
+
+    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
+        """Return ``batch(start, n, seed)`` of several seeds, stacked."""
+        self._noise.keep(len(seeds))
+        return super().batches(start, n, seeds, device)
+
+
+def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return pixels 0..16 in float64 and labels: training rows, held-out rows, training labels, held-out labels."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    train, rest, *labels = train_test_split(x, y, test_size=0.3, stratify=y, random_state=SPLIT_SEED)
+    return tuple(torch.as_tensor(part) for part in (train, rest, *labels))  # type: ignore[return-value]
+
+
+def _uniform(shape: Sequence[int], draw: torch.Generator) -> Tensor:
+    """Draw the noise that fills the step between two pixel values, in float64."""
+    return torch.rand(shape, generator=draw, dtype=torch.float64) / _LEVELS
