@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from models.laws import Particles
 from se_framework.data.rows import SPLIT_SEED
-from se_framework.data.sampler import Blocks
 from se_framework.data.tensors import TensorData
-from se_framework.randomness import generator
 
 _LEVELS = 17  # values of a pixel of scikit-learn's digits
 
@@ -62,26 +56,8 @@ class DequantizedDigits(TensorData):
     def __init__(self, labels: bool = False) -> None:
         train, rest, self.train_labels, self.rest_labels = _split_digits()
         self.classes = 10 if labels else 0
-        noise = _uniform(rest.shape, generator(SPLIT_SEED, 0, "dequantize/held_out"))
-        self._set(train / _LEVELS, rest / _LEVELS + noise, 0.0, 1.0, "digits_dequantized", (8, 8))
-        self._noise = Blocks(lambda n, draw: _uniform((n, *self.event_shape), draw), "dequantize")
-
-    def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
-        """Return rows with noise of their own in every epoch, shape (n, 64), with their labels."""
-        chosen = self._chosen(start, n, seed)
-        rows = self.train[chosen] + self._noise.rows(start, n, seed).x
-        return Particles(rows.to(device, self.dtype, non_blocking=True), context=self._context("train", chosen, device))
-
-    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
-        """Return the validation rows with one fixed draw of the noise, shape (m, 64)."""
-        found = super().validation(n, device)
-        noise = _uniform(found.x.shape, generator(SPLIT_SEED, 0, "dequantize/validation"))
-        return replace(found, x=found.x + noise.to(found.x))
-
-    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
-        """Return ``batch(start, n, seed)`` of several seeds, stacked."""
-        self._noise.keep(len(seeds))
-        return super().batches(start, n, seeds, device)
+        steps = torch.full((64,), 1 / _LEVELS, dtype=torch.float64)
+        self._set(train / _LEVELS, rest / _LEVELS, 0.0, 1.0, "digits_dequantized", (8, 8), steps)
 
 
 def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -92,8 +68,3 @@ def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y = load_digits(return_X_y=True)
     train, rest, *labels = train_test_split(x, y, test_size=0.3, stratify=y, random_state=SPLIT_SEED)
     return tuple(torch.as_tensor(part) for part in (train, rest, *labels))  # type: ignore[return-value]
-
-
-def _uniform(shape: Sequence[int], draw: torch.Generator) -> Tensor:
-    """Draw the noise that fills the step between two pixel values, in float64."""
-    return torch.rand(shape, generator=draw, dtype=torch.float64) / _LEVELS

@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -67,7 +68,8 @@ class RowData(Data):
 
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
         r"""Return rows start .. start + n - 1 without replacement within an epoch, shape (n, \*E), with labels."""
-        return self.points("train", self._chosen(start, n, seed), device)
+        found, noise = self.points("train", self._chosen(start, n, seed), device), self._noise(start, n, seed)
+        return found if noise is None else replace(found, x=found.x + noise.to(found.x))
 
     def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
         r"""Return ``batch(start, n, seed)`` of several seeds, x of shape (len(seeds), n, \*E), gathered at once."""
@@ -76,7 +78,9 @@ class RowData(Data):
             return super().batches(start, n, seeds, device)
         found = self.points("train", torch.cat([self._chosen(start, n, seed) for seed in seeds]), device)
         context = None if found.context is None else found.context.unflatten(0, (len(seeds), n))
-        return Particles(found.x.unflatten(0, (len(seeds), n)), context=context)
+        x = found.x.unflatten(0, (len(seeds), n))
+        noise = [added for seed in seeds if (added := self._noise(start, n, seed)) is not None]
+        return Particles(x + torch.stack(noise).to(x) if noise else x, context=context)
 
     def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
         r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
@@ -102,6 +106,10 @@ class RowData(Data):
         if not self.validation_size:
             return super().validation(n, device)
         return self.points("train", self.train_size + torch.arange(min(n, self.validation_size)), device)
+
+    def _noise(self, start: int, n: int, seed: int) -> Tensor | None:
+        r"""Return what is added to the rows of a batch in model space, shape (n, \*E); None for nothing."""
+        return None
 
     def _reorder(self, order: Tensor) -> None:
         """Put the training rows, and their labels, into another order; nothing may be changed in place."""

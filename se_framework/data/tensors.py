@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.laws import Particles
 from se_framework.data import fingerprint
 from se_framework.data.base import Data, image_shape_of, point_type
+from se_framework.data.columns import steps
 from se_framework.data.datasets import StreamedData
 from se_framework.data.moments import Finite, exact, moments_of, refuse_coarse
 from se_framework.data.readers import as_floats, as_numbers, as_tensor, read_array
-from se_framework.data.rows import MIN_ROWS, Part, RowData, check_labels, split
+from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, check_labels, split
+from se_framework.data.sampler import Blocks
 from se_framework.errors import DataError
+from se_framework.randomness import generator
 
 
 class TensorData(RowData):
@@ -32,10 +38,16 @@ class TensorData(RowData):
             that fit.
         labels: one whole number in 0..K-1 per row, shape (N,), K >= 2, for models that read a class; split like the
             rows.
+        dequantise: add uniform noise to every column that takes few values, as wide as the least step between them,
+            fresh in every epoch and fixed for held-out rows: without it a density is unbounded there. The mean
+            log-density of such rows, plus the log of the steps, is a lower bound of the log-probability of the values
+            (Theis, van den Oord, Bethge, "A note on the evaluation of generative models", ICLR 2016, eq. 4). Samples
+            carry the noise too.
 
     Attributes:
-        train: training rows in model space, shape (train_size, \*E), in the type in which they are stored.
+        train: training rows in model space, shape (train_size, \*E), in the type in which they are stored, no noise.
         rest: held-out rows in model space.
+        steps: width of the noise in model space, shape (\*E); None without noise.
 
     Raises:
         DataError: the values are not real finite numbers, there are fewer than four rows, or the labels do not fit.
@@ -49,10 +61,11 @@ class TensorData(RowData):
         name: str = "tensor",
         image_shape: tuple[int, ...] | None = None,
         labels: Tensor | np.ndarray | None = None,
+        dequantise: bool = False,
     ) -> None:
         rows = check_rows(x, "the data")
         given = exact(rows)
-        rows = as_floats(rows) if standardize else as_numbers(rows, "the data")
+        rows = as_floats(rows) if standardize or dequantise else as_numbers(rows, "the data")
         train_index, rest_index = split(len(rows), held_out_fraction)
         if labels is not None:
             checked, self.classes = check_labels(labels, len(rows), "data.labels")
@@ -63,7 +76,8 @@ class TensorData(RowData):
             loc, scale = moments_of(given, rest_index)
         elif rows.dtype == torch.float64 and point_type(rows) != torch.float64:
             refuse_coarse(*moments_of(rows, rest_index), point_type(rows), "set data.standardize=true")
-        self._set(rows[train_index], rows[rest_index], loc, scale, name, image_shape)
+        train = rows[train_index]
+        self._set(train, rows[rest_index], loc, scale, name, image_shape, steps(train) if dequantise else None)
 
     def _set(
         self,
@@ -73,11 +87,16 @@ class TensorData(RowData):
         scale: Tensor | float,
         name: str,
         image_shape: tuple[int, ...] | None,
+        widths: Tensor | None = None,
     ) -> None:
         self.name, self.loc, self.scale = name, loc, scale
         self.event_shape = tuple(train.shape[1:])
         self.train_size, self.rest_size = len(train), len(rest)
         self.train, self.rest = self.to_model(train), self.to_model(rest)
+        self.steps = None if widths is None else widths / scale
+        if self.steps is not None:
+            self.rest = self.rest + self._uniform(self.rest_size, generator(SPLIT_SEED, 0, "dequantize/held_out"))
+        self._added = Blocks(self._uniform, "dequantize")
         size = torch.Size(self.event_shape).numel()
         if image_shape is not None and torch.Size(image_shape).numel() != size:
             raise DataError(f"data.image_shape {tuple(image_shape)} must hold {size} numbers, the size of one point")
@@ -92,6 +111,27 @@ class TensorData(RowData):
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
         return stored[index].to(device, self.dtype, non_blocking=True)
+
+    def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
+        r"""Return ``batch(start, n, seed)`` of several seeds, stacked."""
+        self._added.keep(len(seeds))
+        return super().batches(start, n, seeds, device)
+
+    def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
+        r"""Return the validation rows with one fixed draw of the noise, shape (m, \*E)."""
+        found = super().validation(n, device)
+        if self.steps is None:
+            return found
+        noise = self._uniform(len(found.x), generator(SPLIT_SEED, 0, "dequantize/validation"))
+        return replace(found, x=found.x + noise.to(found.x))
+
+    def _noise(self, start: int, n: int, seed: int) -> Tensor | None:
+        return None if self.steps is None else self._added.rows(start, n, seed).x
+
+    def _uniform(self, n: int, draw: torch.Generator) -> Tensor:
+        r"""Draw the noise that fills the steps between values, shape (n, \*E), in float64."""
+        assert self.steps is not None
+        return torch.rand((n, *self.event_shape), generator=draw, dtype=torch.float64) * self.steps
 
     def _reorder(self, order: Tensor) -> None:
         self.train = self.train[order]
@@ -112,6 +152,7 @@ class ArrayData(TensorData):
         key: name of the array in an .npz file with several.
         held_out_fraction: share of the rows that is never trained on.
         labels: a second file with one label in 0..K-1 per row of the first, in the same order; None for no labels.
+        dequantise: add uniform noise to columns that take few values, see :class:`TensorData`.
 
     Raises:
         DataError: a file is missing or malformed; the message says where.
@@ -124,6 +165,7 @@ class ArrayData(TensorData):
         key: str | None = None,
         held_out_fraction: float = 0.1,
         labels: str | Path | None = None,
+        dequantise: bool = False,
     ) -> None:
         self._files = [Path(p).expanduser() for p in (path, labels) if p is not None]
         self._stamps = fingerprint.stamps(self._files)
@@ -132,7 +174,12 @@ class ArrayData(TensorData):
         if labels is not None:
             classes = check_labels(read_array(labels, option="data.labels"), len(rows), f"data.labels: {str(labels)!r}")
         super().__init__(
-            rows, held_out_fraction, standardize, name=Path(path).stem, labels=classes[0] if classes else None
+            rows,
+            held_out_fraction,
+            standardize,
+            name=Path(path).stem,
+            labels=classes[0] if classes else None,
+            dequantise=dequantise,
         )
 
     @property
