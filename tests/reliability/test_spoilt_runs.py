@@ -120,7 +120,7 @@ def answered(program, entry, words, folder):
 def test_a_spoilt_run_is_refused_in_a_sentence_or_read(runs, soak, record, tmp_path, monkeypatch):
     seed = secrets.randbelow(2**32) if soak else 0
     print(f"seed {seed}")
-    small_scores(monkeypatch)
+    small_scores(monkeypatch, drawn=soak)
     problems, slowest, counts = [], 0.0, {}
     for i in range(*map(int, os.environ["SPOILT"].split(","))) if "SPOILT" in os.environ else range(CASES[not soak]):
         draw = random.Random(f"{seed}/{i}")

@@ -57,9 +57,18 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
         time.sleep(0.01)
 
 
-def small_scores(patch: pytest.MonkeyPatch) -> None:
-    """Let the end of a run be quick, for tests of anything else: scores on few points, curves of two columns."""
+def small_scores(patch: pytest.MonkeyPatch, drawn: bool = False) -> None:
+    """Let the end of a run be quick, for tests of anything else: scores on few points, curves of two columns.
+
+    Pictures are laid out, and written blank unless they shall be ``drawn``.
+    """
+    from matplotlib.figure import Figure
+    from PIL import Image
+
     from se_framework.pictures import plots
+
+    if not drawn:
+        patch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("L", (8, 8)).save(file, "PNG"))
 
     columns = plots._columns
     patch.setattr(plots, "_columns", lambda file: dict(list(columns(file).items())[:2]))
