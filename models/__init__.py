@@ -6,6 +6,7 @@ from models.critics import GroupSortCritic, MLPCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
+from models.given import Given
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
@@ -21,6 +22,7 @@ __all__ = [
     "Critic",
     "Embedding",
     "GaussianMixture",
+    "Given",
     "GroupSortCritic",
     "GroupSortEmbedding",
     "Law",

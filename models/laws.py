@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from math import log, pi
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -91,6 +91,19 @@ class Particles:
         for name, part in parts.items():
             parts[name] = None if part is None else change(part)
         return Particles(**parts)
+
+
+class Source(Protocol):
+    """Where the points of a given law come from: what data gives as its ``reference``."""
+
+    def draw(self, n: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
+        r"""Draw independent points in model space, shape (m, \*E), on the CPU.
+
+        Args:
+            n: how many; of held-out rows at most as many as there are, m <= n, each once.
+            generator: on the CPU.
+            held_out: whether from rows that no training step sees.
+        """
 
 
 def as_points(value: Tensor, event_shape: tuple[int, ...], like: Tensor, rows: int | None = None) -> Tensor:

@@ -87,7 +87,8 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
             f"training rows; choose loop.batch_size={chosen.train_size} or less"
         )
     made_for: dict[str, Any] = {
-        "event_shape": chosen.event_shape, "image_shape": chosen.image_shape, "classes": chosen.classes
+        "event_shape": chosen.event_shape, "image_shape": chosen.image_shape, "classes": chosen.classes,
+        "reference": chosen.reference,
     }  # fmt: skip
 
     def made(key: str) -> Any:

@@ -7,6 +7,7 @@ from se_framework.data.datasets import StreamedData
 from se_framework.data.digits import DequantizedDigits, Digits
 from se_framework.data.files import StreamedArray, StreamedImages
 from se_framework.data.images import ImageFolder
+from se_framework.data.pairs import CorrelatedGaussians, Paired, TwoSamples
 from se_framework.data.pixels import PixelData
 from se_framework.data.rows import RowData
 from se_framework.data.sampler import Sampler
@@ -18,6 +19,7 @@ from se_framework.data.vision import TorchvisionData
 __all__ = [
     "ArrayData",
     "Checkerboard",
+    "CorrelatedGaussians",
     "Data",
     "DequantizedDigits",
     "Digits",
@@ -28,6 +30,7 @@ __all__ = [
     "ImageFolder",
     "Kind",
     "Moons",
+    "Paired",
     "PixelData",
     "Ring8",
     "RowData",
@@ -38,5 +41,6 @@ __all__ = [
     "SwissRoll",
     "TensorData",
     "TorchvisionData",
+    "TwoSamples",
     "as_data",
 ]

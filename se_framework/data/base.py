@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.laws import Particles
+from models.laws import Particles, Source
 from se_framework.data import fingerprint
 from se_framework.errors import DataError
 
@@ -43,6 +43,7 @@ class Data(ABC):
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
         resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
+        reference: the points of a second law in model space, for :class:`models.Given`; None where there is none.
     """
 
     name: str = "data"
@@ -56,6 +57,7 @@ class Data(ABC):
     image_shape: tuple[int, ...] | None = None
     resident: bool = True
     classes: int = 0
+    reference: Source | None = None
 
     @property
     def kind(self) -> Kind:

@@ -17,6 +17,7 @@ from models import MLPCritic, MLPGenerator, Particles
 from se_framework.data import (
     ArrayData,
     Checkerboard,
+    CorrelatedGaussians,
     Data,
     DequantizedDigits,
     Digits,
@@ -26,6 +27,7 @@ from se_framework.data import (
     Grid25,
     ImageFolder,
     Moons,
+    Paired,
     PixelData,
     Ring8,
     RowData,
@@ -36,6 +38,7 @@ from se_framework.data import (
     SwissRoll,
     TensorData,
     TorchvisionData,
+    TwoSamples,
     as_data,
 )
 from se_framework.data.rows import split
@@ -104,6 +107,9 @@ KINDS = {
     "moons": lambda f: Moons(),
     "checkerboard": lambda f: Checkerboard(),
     "swissroll": lambda f: SwissRoll(),
+    "two samples": lambda f: TwoSamples(f / "rows.npy", f / "rows.npy"),
+    "paired": lambda f: Paired(f / "rows.npy", first=1, held_out_fraction=0.4),
+    "correlated": lambda f: CorrelatedGaussians(3),
 }
 
 

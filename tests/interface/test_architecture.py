@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 OURS = ("models", "divergences", "se_framework")
 MAY_IMPORT = {"models": {"models"}, "divergences": {"divergences"}, "se_framework": set(OURS)}
 # The engine knows the vocabulary of its neighbours; concrete classes arrive through configuration.
-VOCABULARY = {"models.base", "models.laws", "divergences.base"}
+VOCABULARY = {"models.base", "models.laws", "divergences.base", "divergences.absent"}
 APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 # The laws that ship look at any object through those contracts: they name no concrete class either.
 VOCABULARY |= {"models.checks", "divergences.checks"}

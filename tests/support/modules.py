@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import torch
+
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
+from models.given import Given
 from models.mixtures import GaussianMixture
 from models.spectral import SpectralCritic
 from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
+
+
+class Cloud:
+    """A second law: N(0, 1) in two dimensions."""
+
+    def draw(self, n, generator, held_out=False):
+        """Draw points, shape (n, 2)."""
+        return torch.randn(n, 2, generator=generator)
+
 
 MODELS = {
     "affine-1": lambda: Affine((1,)),
@@ -34,6 +46,7 @@ MODELS = {
     "nvp-white": lambda: RealNVP((2,), couplings=2, width=8, whiten=True),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
+    "given-2": lambda: Given((2,), Cloud()),
 }
 CRITICS = {
     "mlp-1": lambda: MLPCritic((1,), width=8),
