@@ -244,3 +244,22 @@ def needed_density(problem: InnerProblem) -> Tensor:
     if problem.p is None or problem.p.log_prob is None:
         raise IncompatibleError(f"{type(problem.model).__name__} has no density, which this auxiliary needs")
     return problem.p.log_prob
+
+
+def jackknifed(minimum: Callable[[InnerProblem], Tensor], problem: InnerProblem) -> Tensor:
+    r"""Return :math:`2m - \tfrac12(m_1 + m_2)`, with :math:`m_1, m_2` the minimum on every other particle of p.
+
+    Where a minimum is a smooth function of sample means its expectation is off by a/N + O(1/N^2): the first term
+    cancels. Weighted particles are no sample and have no such error: theirs is returned as it is.
+
+    Source: Quenouille, "Approximate tests of correlation in time-series", JRSS B 11 (1949).
+
+    Args:
+        minimum: of a problem.
+        problem: with critic outputs v at particles p.
+    """
+    whole, (v, p) = minimum(problem), needed_scores(problem)
+    if p.log_weights is not None or len(v) < 2:
+        return whole
+    halves = [slice(0, None, 2), slice(1, None, 2)]
+    return 2 * whole - sum(minimum(problem._replace(v=v[half], p=p.rows(half))) for half in halves) / 2

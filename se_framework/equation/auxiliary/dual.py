@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from divergences.base import Divergence, InnerSolution
-from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, needed_scores, scaled, target
+from se_framework.equation.auxiliary.base import (
+    Auxiliary,
+    InnerProblem,
+    Solution,
+    jackknifed,
+    needed_scores,
+    scaled,
+    target,
+)
 from se_framework.equation.roles import Role
 
 OFF = 1e-6
@@ -18,7 +26,13 @@ class Dual(Auxiliary):
 
     Args:
         normalised: q ranges over probability measures (for KL: Donsker-Varadhan) instead of unnormalised q >= 0 (NWJ,
-            f-GAN). The bound is tighter and blind to constants in f, but not additive over a batch.
+            f-GAN). The bound is tighter and blind to constants in f, but not additive over a batch: its slopes are
+            biased by O(1/N).
+        jackknife: take that bias to O(1/N^2) in steps, see :func:`.base.jackknifed`; the record stays that of the
+            particles' own q.
+
+    Raises:
+        ValueError: a jackknife over unnormalised q, whose dual is a mean and has no bias.
     """
 
     works_through = "has_dual"
@@ -27,8 +41,11 @@ class Dual(Auxiliary):
     takes_views = True
     minimum_name = "-beta D*_p(f/beta)"
 
-    def __init__(self, normalised: bool = False) -> None:
+    def __init__(self, normalised: bool = False, jackknife: bool = False) -> None:
         super().__init__()
+        if jackknife and not normalised:
+            raise ValueError("the dual over unnormalised q is a mean and has no bias: leave jackknife out")
+        self.jackknife = jackknife
         self.normalised = self.needs_mass_one = self.minimum_reads_data = normalised
         self.free_mass = not normalised
 
@@ -50,6 +67,8 @@ class Dual(Auxiliary):
 
     def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
         r"""Return :math:`-\beta D^*_p(\ell(v))`."""
+        if self.jackknife and role is not None:
+            return jackknifed(self.minimum, problem)
         if self.normalised:
             return -scaled(problem.beta, self._inner(problem).conjugate)
         return -scaled(problem.beta, problem.divergence.mean_conjugate(*needed_scores(problem)))

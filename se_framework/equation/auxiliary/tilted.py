@@ -10,6 +10,7 @@ from se_framework.equation.auxiliary.base import (
     Auxiliary,
     InnerProblem,
     Solution,
+    jackknifed,
     needed_density,
     needed_scores,
     target,
@@ -27,13 +28,21 @@ class Tilted(Auxiliary):
                = -\tau\log\mathbb E_p\exp\frac{(\beta-\tau)\log p + f}{\tau}, \qquad \tau = \alpha + c\beta .
 
     (Hu and Xing 2022, the teacher step.) f is the critic's output itself. On samples the logarithm of a mean makes the
-    value biased by O(1/N).
+    value and its slopes biased by O(1/N).
+
+    Args:
+        jackknife: take that bias to O(1/N^2) in steps, see :func:`.base.jackknifed`; the record stays that of the
+            particles' own q.
     """
 
     works_through = "entropy_weight"
     needs_alpha = True
     minimum_reads_data = False
     minimum_name = "-tau log Z"
+
+    def __init__(self, jackknife: bool = False) -> None:
+        super().__init__()
+        self.jackknife = jackknife
 
     def needs_density(self, divergence: Divergence) -> bool:
         """Whether log p_theta is read at its particles: always."""
@@ -45,6 +54,8 @@ class Tilted(Auxiliary):
 
     def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
         r"""Return :math:`-\tau\log\mathbb E_p\exp(((\beta-\tau)\log p + f)/\tau)`."""
+        if self.jackknife and role is not None:
+            return jackknifed(self.minimum, problem)
         (v, p), (_, tau) = needed_scores(problem), self._temperature(problem)
         return -tau * p.log_mean_exp(((problem.beta - tau) * needed_density(problem) + v) / tau)
 
