@@ -38,8 +38,8 @@ class Given(Model):
         super().__init__(event_shape, classes)
         if reference is None:
             raise ValueError(
-                "the data gives no second law to compare with: choose data=two_samples, paired or "
-                "correlated_gaussians, or give your Data an attribute reference"
+                "the data brings no second law to compare with: choose data that does, or give your Data an "
+                "attribute reference"
             )
         if classes:
             raise ValueError("a given law has no labels: use data without labels")

@@ -165,7 +165,7 @@ class Assembly:
 
         if not self.state.equation.model.has_log_prob:
             name = type(self.state.equation.model).__name__
-            raise IncompatibleError(f"{name} has no density: choose a model with one, e.g. model=realnvp")
+            raise IncompatibleError(f"{name} has no density: choose a model with one")
         if tuple(x.shape[1:]) != tuple(self.data.event_shape):
             raise ValueError(
                 f"points have shape {tuple(x.shape)}, expected (n, {', '.join(map(str, self.data.event_shape))})"

@@ -129,7 +129,7 @@ def collapsed(data: Tensor, samples: Tensor) -> Iterator[Finding]:
     if spread[1] < SPREAD * spread[0] or neighbour[1] < NEIGHBOUR * neighbour[0]:
         text = f"two samples are {spread[1]:.2g} apart on average, two examples {spread[0]:.2g}"
         text += f"; nearest neighbours {neighbour[1]:.2g} and {neighbour[0]:.2g} (medians of {len(samples)})"
-        hint = "lower theta's learning rate, give phi more steps, or penalise the metric (metric=mlp_r1)"
+        hint = "lower theta's learning rate, give phi more steps, or penalise the metric's slope (R1)"
         yield Finding("collapsed samples", f"{text}: {hint}")
 
 
@@ -160,7 +160,7 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
         if told > 0.99 and slopes[0] < REACH * slopes[1]:
             text = f"the metric{name} reads {float(v.mean()):.3g} on samples and {float(v_data.mean()):.3g} on data"
             text += f", where the slope of player {mover.name} in it is {slopes[0] / slopes[1]:.1g} of that at zero"
-            hint = "penalise the metric (metric=mlp_r1), slow it down, or let the player see another divergence "
+            hint = "penalise the metric's slope (R1), slow it down, or let the player see another divergence "
             view_of = f"divergence@players.{mover.name}.view=softened_reverse_kl"  # its slope stays where v is low
             yield Finding("saturated critic", f"{text}: {hint}({view_of})")
 
@@ -199,5 +199,5 @@ def coupled(metric: Metric, batch: Particles) -> Iterator[Finding]:
     if float((seen - own).abs().mean()) > COUPLING * float(own.mean()):
         text = f"{type(metric.penalty).__name__} sees slopes of {float(seen.mean()):.2g}, the examples' own are "
         text += f"{float(own.mean()):.2g}: the metric couples the examples of a batch (batch normalisation)"
-        hint = "choose a network without it (metric=mlp), or layer normalisation"
+        hint = "choose a network without it, or layer normalisation"
         yield Finding("a penalty that fights the metric", f"{text}; {hint}")
