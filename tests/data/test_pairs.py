@@ -146,8 +146,8 @@ def test_a_given_law_takes_training_rows_in_steps_and_held_out_rows_once_elsewhe
             ["experiment=mutual_information", "data=paired", "data.path=X", "data.first=3"],
             r"data.first=3 .*: give 1 to 2",
         ),
-        (["experiment=density_ratio", "data.path=X"], "data.against is missing"),
-        (["experiment=density_ratio", "data.path=X", "data.against=Z"], "data.against: no file"),
+        (["experiment=density_ratio", "data=two_samples", "data.path=X"], "data.against is missing"),
+        (["experiment=density_ratio", "data=two_samples", "data.path=X", "data.against=Z"], "data.against: no file"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(overrides, message, files):
@@ -160,8 +160,8 @@ def test_the_ratio_of_two_files_is_learnt_and_resumed(tmp_path):
     draw = DRAW().manual_seed(0)
     for name, shift in (("x", 0.0), ("y", 1.0)):
         np.save(tmp_path / f"{name}.npy", (shift + torch.randn(20_000, 1, generator=draw)).numpy())
-    words = ["divergence=kl", f"data.path={tmp_path}/x.npy", f"data.against={tmp_path}/y.npy", "loop.rounds=250",
-             "loop.decay=cosine", "optimizer.lr=3e-3", "metric.network.width=16", "device=cpu"]  # fmt: skip
+    words = ["divergence=kl", "data=two_samples", f"data.path={tmp_path}/x.npy", f"data.against={tmp_path}/y.npy",
+             "loop.rounds=250", "loop.decay=cosine", "optimizer.lr=3e-3", "metric.network.width=16", "device=cpu"]  # fmt: skip
     assembly = se.compose("density_ratio", words)
     assembly.train()
     found = se.evaluate(assembly)["held_out_value"]
