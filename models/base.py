@@ -75,6 +75,7 @@ class Model(Part, ABC):
         smallest_dimension: the smallest number of coordinates of an example that the family is defined for.
         has_context: the family can be conditional: its constructor takes ``classes``.
         needs_image: the family is for images: its constructor takes ``image_shape``.
+        needs_reference: the law is a second one of the data's: its constructor takes ``reference``.
         discrete: the model reads integers (letters, tokens): data are not cast to the type of its parameters.
 
     Args:
@@ -90,6 +91,7 @@ class Model(Part, ABC):
     smallest_dimension: ClassVar[int] = 1
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:

@@ -31,6 +31,7 @@ class Given(Model):
 
     has_log_prob = False
     has_rsample = False
+    needs_reference = True
 
     like: Tensor
 

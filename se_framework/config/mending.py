@@ -16,7 +16,7 @@ import torch
 from divergences.absent import Absent
 from se_framework.config.build import build, resolve
 from se_framework.config.files import config_dir, read_yaml
-from se_framework.equation.legality import Choice, Mend, Violation, images, violations
+from se_framework.equation.legality import Choice, Mend, Violation, of_data, violations
 from se_framework.errors import SEError
 
 SAID = ("divergence", "auxiliary", "metric", "model")
@@ -104,8 +104,8 @@ def _outline(part: str, file: Path, made_for: dict[str, Any]) -> Any:
     node = read_yaml(file, file.name)
     if part == "model":
         target = resolve(node, part, **made_for)[0]
-        if images(target, None, made_for["image_shape"]):
-            raise SEError(f"{file.stem} is for images")
+        if of_data(target, None, made_for):
+            raise SEError(f"{file.stem} needs what the data has not")
         return target
     with torch.device("meta") if part == "metric" else nullcontext():
         built = build(node, part, **made_for)

@@ -125,7 +125,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     choice = legality.Choice(
         model, divergence, auxiliary, None, weights.alpha, weights.beta, views, coordinates, chosen.classes
     )
-    mend, flat = mending(made_for), legality.images(model, network, chosen.image_shape)
+    mend, flat = mending(made_for), legality.of_data(model, network, made_for)
     with torch.device("meta"):  # shapes and declarations without memory
         outline = None if any("metric" in v.problem.parts for v in flat) else made("metric")
     choice = choice._replace(metric=outline)

@@ -52,16 +52,25 @@ def weights(model: Any, alpha: float, beta: float, plus: Mapping[str, tuple[floa
             raise ConfigError(f"{name} must be a finite number >= 0, got {weight}: it weighs a term of the equation")
 
 
-def images(model: Any, network: Any, image_shape: tuple[int, ...] | None) -> list[Violation]:
-    """Return the violations of a model and a metric's network (classes) for images where the data has none.
+def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Violation]:
+    """Return the violations of a model and a metric's network (classes) that need what the data has not.
 
-    Checked first: such a part cannot even be outlined without the shape of an image.
+    Checked first: such a part cannot even be outlined.
+
+    Args:
+        model: a class or an instance.
+        network: likewise, or None.
+        made_for: what every constructor is told of the data.
     """
-    return [
+    found = [
         Violation("image", Problem(f"{name_of(part)} is for images, and the data has no image_shape", (name,)))
         for name, part in (("model", model), ("metric", network))
-        if getattr(part, "needs_image", False) and image_shape is None
+        if getattr(part, "needs_image", False) and made_for["image_shape"] is None
     ]
+    if getattr(model, "needs_reference", False) and made_for["reference"] is None:
+        text = f"{name_of(model)} is a second law of the data's, and the data brings none"
+        found.append(Violation("reference", Problem(text, ("model",))))
+    return found
 
 
 def ensemble(

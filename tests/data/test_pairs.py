@@ -14,7 +14,7 @@ from models import Critic, Given
 from se_framework.data import CorrelatedGaussians, Paired, TwoSamples
 from se_framework.equation.auxiliary import Dual
 from se_framework.equation.modes import evaluating
-from se_framework.errors import ConfigError, DataError
+from se_framework.errors import ConfigError, DataError, IncompatibleError
 from se_framework.evaluation.held_out import value_and_error
 from se_framework.randomness import Stream
 from tests.support.oracles import z_score
@@ -140,7 +140,7 @@ def test_a_given_law_takes_training_rows_in_steps_and_held_out_rows_once_elsewhe
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model=given"], "model: the data brings no second law to compare with: choose data that does"),
+        (["model=given"], "Given is a second law of the data's, and the data brings none: add model=mlp_generator"),
         (["experiment=mutual_information", "data.information=0"], "positive number of nats"),
         (
             ["experiment=mutual_information", "data=paired", "data.path=X", "data.first=3"],
@@ -151,7 +151,7 @@ def test_a_given_law_takes_training_rows_in_steps_and_held_out_rows_once_elsewhe
     ],
 )
 def test_what_cannot_be_compared_is_refused(overrides, message, files):
-    with pytest.raises((ConfigError, DataError), match=message):
+    with pytest.raises((ConfigError, DataError, IncompatibleError), match=message):
         se.compose(overrides=[word.replace("=X", f"={files[0]}") for word in overrides]).state  # noqa: B018
 
 
@@ -161,7 +161,8 @@ def test_the_ratio_of_two_files_is_learnt_and_resumed(tmp_path):
     for name, shift in (("x", 0.0), ("y", 1.0)):
         np.save(tmp_path / f"{name}.npy", (shift + torch.randn(20_000, 1, generator=draw)).numpy())
     words = ["divergence=kl", "data=two_samples", f"data.path={tmp_path}/x.npy", f"data.against={tmp_path}/y.npy",
-             "loop.rounds=250", "loop.decay=cosine", "optimizer.lr=3e-3", "metric.network.width=16", "device=cpu"]  # fmt: skip
+             "loop.rounds=250", "loop.decay=cosine", "optimizer.lr=3e-3",
+             "metric.network.width=16", "device=cpu"]  # fmt: skip
     assembly = se.compose("density_ratio", words)
     assembly.train()
     found = se.evaluate(assembly)["held_out_value"]

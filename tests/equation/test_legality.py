@@ -30,7 +30,7 @@ from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
 from se_framework.equation.equation import StandardEquation
-from se_framework.equation.legality import ALLOWABLE, RULES, Choice, images, refuse
+from se_framework.equation.legality import ALLOWABLE, RULES, Choice, of_data, refuse
 from se_framework.equation.legality import check as check_legality
 from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1, GradientPenalty
@@ -192,8 +192,9 @@ def test_convolutions_need_images():
     class ForImages(MLPGenerator):
         needs_image = True
 
-    refuse(images(ForImages, MLPCritic, (8, 8)))
-    mend = mending({"event_shape": (2,), "image_shape": None, "classes": 0})
+    flat = {"event_shape": (2,), "image_shape": None, "classes": 0, "reference": None}
+    refuse(of_data(ForImages, MLPCritic, flat | {"image_shape": (8, 8)}))
+    mend = mending(flat)
     for part, divergence, auxiliary, fix in (
         ("model", GAN(), Dual(), "model=mlp_generator"),
         ("model", CrossEntropy(), Empirical(), "model=affine"),
@@ -204,10 +205,10 @@ def test_convolutions_need_images():
     ):
         critic = mlp() if auxiliary.uses_metric else None
         choice = Choice(ForImages, divergence, auxiliary, critic, **PLAIN)
-        flat = images(ForImages, None, None) if part == "model" else images(Affine, ForImages, None)
+        found = of_data(ForImages, None, flat) if part == "model" else of_data(Affine, ForImages, flat)
         choice = choice if part == "model" else choice._replace(model=Affine, metric=None)
         with pytest.raises(IncompatibleError, match=f"ForImages is for images, and the data has no.*: add {fix}$"):
-            refuse(flat, mend(choice, flat, ()))
+            refuse(found, mend(choice, found, ()))
 
 
 def test_embeddings_and_labels_find_their_place():

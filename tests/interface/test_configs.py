@@ -47,6 +47,10 @@ def extra(group, choice, table_file, image_folder):
     """What a choice asks of its user."""
     if (group, choice) == ("data", "array"):
         return [f'data.path="{table_file}"']
+    if (group, choice) == ("data", "two_samples"):
+        return [f'data.path="{table_file}"', f'data.against="{table_file}"']
+    if (group, choice) == ("data", "paired"):
+        return [f'data.path="{table_file}"', "data.first=1"]
     if (group, choice) == ("data", "image_folder"):
         return [f'data.path="{image_folder}"', "data.size=4"]
     if (group, choice) == ("data", "torchvision"):

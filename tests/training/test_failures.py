@@ -106,6 +106,8 @@ def batch_row(state, data, patch, bad):
 
 
 def weight_of_the_model(state, data, patch, bad):
+    if state.player("theta") is None:
+        return None
     name, weight = list(state.equation.model.named_parameters())[0]
     weight.data.copy_(spoil(weight.data, bad))
     return f"entries of weight {name} of the model"
@@ -191,6 +193,8 @@ def _filled(player):
 
 def gradient_of_theta(state, data, patch, bad):
     player = state.player("theta")
+    if player is None:
+        return None
     handle = _filled(player)[-1].register_hook(lambda g: spoil(g, bad))
     patch.callback(handle.remove)
     return "entries of the gradient of theta's "
