@@ -65,9 +65,9 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
     found = [
         Violation("image", Problem(f"{name_of(part)} is for images, and the data has no image_shape", (name,)))
         for name, part in (("model", model), ("metric", network))
-        if getattr(part, "needs_image", False) and made_for["image_shape"] is None
+        if getattr(part, "needs_image", False) and made_for.get("image_shape") is None
     ]
-    if getattr(model, "needs_reference", False) and made_for["reference"] is None:
+    if getattr(model, "needs_reference", False) and made_for.get("reference") is None:
         text = f"{name_of(model)} is a second law of the data's, and the data brings none"
         found.append(Violation("reference", Problem(text, ("model",))))
     return found
