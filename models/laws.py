@@ -155,6 +155,7 @@ class PushForward(WithoutLatents, Distribution):
 
     arg_constraints: dict[str, Any] = {}
     has_rsample = True
+    normal_noise = True  # what ``noise`` draws is N(0, I), and ``particles`` carries any point of that space
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from se_framework.pictures.plots import picture
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
 from se_framework.training.callbacks import Callback
+from se_framework.training.from_q import Drawn, draw_q
 from se_framework.training.loop import train
 from se_framework.training.sampling import blocks, enumerate_rows
 from se_framework.training.state import TrainState
@@ -95,6 +96,10 @@ class Assembly:
     def sample_blocks(self, n: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
         r"""Yield the samples of :meth:`sample` block by block, shape (m, \*E): no more than one is in memory."""
         return blocks(self.model, self.data, n, seed, label, self.device)
+
+    def sample_q(self, n: int, seed: int = 0, method: str | None = None, label: int | None = None) -> Drawn:
+        """Draw n samples of q in the user's units, see :func:`se_framework.training.from_q.draw_q`."""
+        return draw_q(self.equation, self.data, n, seed, method, label, self.device)
 
     def train(self, run: RunDirectory | None = None, callbacks: Sequence[Callback] = ()) -> TrainState:
         """Play the configured rounds, with pictures and scores where the configuration wants them.

@@ -71,12 +71,10 @@ def blocks(model: Model, data: Data, n: int, seed: int, label: int | None, devic
     Raises:
         ConfigError: no such label.
     """
-    if label is not None and not 0 <= label < data.classes:
-        known = f"0..{data.classes - 1}" if data.classes else "none: train with data.labels=true"
-        raise ConfigError(f"label={label} is no class of {data.name}, which has {known}")
+    check_label(label, data)
     size = fitting(NUMBERS, widest(model), BLOCK)
     for number in range(-(-n // size)):
-        labels = _labels(data, number * size, size, seed, label, device)
+        labels = labels_of(data, number * size, size, seed, label, device)
         with torch.no_grad(), evaluating(model, seed=stream_seed(seed, number, "evaluation")):
             x = model(labels).sample((size,), generator=generator(seed, number, "sample", device))
         yield data.samples_to_user(x)[: n - number * size]
@@ -90,7 +88,14 @@ def enumerate_rows(parts: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
         start += len(part)
 
 
-def _labels(data: Data, start: int, n: int, seed: int, label: int | None, device: torch.device) -> Tensor | None:
+def check_label(label: int | None, data: Data) -> None:
+    """Refuse what is no class of the data."""
+    if label is not None and not 0 <= label < data.classes:
+        known = f"0..{data.classes - 1}" if data.classes else "none: train with data.labels=true"
+        raise ConfigError(f"label={label} is no class of {data.name}, which has {known}")
+
+
+def labels_of(data: Data, start: int, n: int, seed: int, label: int | None, device: torch.device) -> Tensor | None:
     """Return the labels of samples start .. start + n - 1; None without labels."""
     if not data.classes:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -192,6 +193,20 @@ class Auxiliary(nn.Module, ABC):
         """Return log dq*/dp at x, shape (B,), from the critic's output v there: at the optimum q* is the data."""
         return v
 
+    def q(self, problem: InnerProblem) -> Particles:
+        """Return particles of q* made of those of p: by default the same points, with the weights dq*/dp at them.
+
+        Raises:
+            IncompatibleError: q* has no density with respect to p that the critic tells.
+        """
+        (v, p), divergence = needed_scores(problem), problem.divergence
+        if not divergence.has_dual or divergence.critic_reads != "log_ratio":
+            raise IncompatibleError(
+                f"q* is not p times a function of the critic under {type(divergence).__name__}: the critic's output is "
+                "no log-ratio there"
+            )
+        return reweighted(p, self.log_ratio(p.x, v, problem))
+
     # -- what its value means ------------------------------------------------------------------------------------------
 
     @property
@@ -230,6 +245,12 @@ def target(divergence: Divergence, alpha: float) -> str:
 def scaled(weight: float, value: Tensor) -> Tensor:
     """Return the product; a weight of one, the usual one, costs no kernel and no node of the graph."""
     return value if type(weight) is float and weight == 1.0 else weight * value
+
+
+def reweighted(p: Particles, log_ratio: Tensor) -> Particles:
+    """Return p's points with weights in proportion to theirs times a ratio, given by its logarithm, shape (N,)."""
+    before = 0.0 if p.log_weights is None else p.log_weights
+    return replace(p, log_weights=(before + log_ratio.double()).log_softmax(0), log_prob=None)
 
 
 def needed_scores(problem: InnerProblem) -> tuple[Tensor, Particles]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from divergences.base import Divergence
+from models.laws import Particles
 from se_framework.equation.auxiliary.base import Auxiliary, InnerProblem, Solution, power, scaled
 from se_framework.equation.roles import Role
 from se_framework.errors import IncompatibleError
@@ -35,6 +36,10 @@ class Primal(Auxiliary):
     def reads_context(self, divergence: Divergence) -> bool:
         """Whether labels are seen: by a conditional density, not by a distance of clouds."""
         return divergence.primal_needs == "log_prob"
+
+    def q(self, problem: InnerProblem) -> Particles:
+        """Refuse: q is the data, of which there is no more."""
+        raise IncompatibleError(f"q is the data under {type(self).__name__}: sample p_theta itself")
 
     @abstractmethod
     def evaluate(self, problem: InnerProblem) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from divergences.base import Divergence
+from models.laws import Particles
 from se_framework.equation.auxiliary.base import (
     Auxiliary,
     InnerProblem,
@@ -13,6 +14,7 @@ from se_framework.equation.auxiliary.base import (
     jackknifed,
     needed_density,
     needed_scores,
+    reweighted,
     target,
 )
 from se_framework.equation.roles import Role
@@ -70,7 +72,16 @@ class Tilted(Auxiliary):
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         """Return log q* - log p at x."""
-        log_p, (_, tau) = problem.model().log_prob(x), self._temperature(problem)
+        return self.log_ratio_at(problem.model().log_prob(x), v, problem)
+
+    def q(self, problem: InnerProblem) -> Particles:
+        """Return p's points with the weights dq*/dp."""
+        v, p = needed_scores(problem)
+        return reweighted(p, self.log_ratio_at(needed_density(problem), v, problem))
+
+    def log_ratio_at(self, log_p: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
+        """Return log q* - log p where log p is known, shape (B,)."""
+        _, tau = self._temperature(problem)
         return (problem.beta * log_p + v + self.minimum(problem)) / tau - log_p
 
     def _temperature(self, problem: InnerProblem) -> tuple[float, float]:

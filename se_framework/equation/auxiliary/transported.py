@@ -2,6 +2,8 @@ r"""The auxiliary of transport: q is the model's law, every particle of it moved
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -90,14 +92,19 @@ class Transported(Auxiliary):
 
     def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
         r"""Return :math:`-\beta\,\mathbb E_p f^c`."""
-        scores, cost, p = self._move(problem)
+        scores, cost, _, p = self._move(problem)
         return -problem.beta * p.mean(scores - cost)
 
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D(q*, p) = E c(x, y*) and E_q* f; the entropy of q* is not known."""
-        scores, cost, p = self._move(problem)
+        scores, cost, _, p = self._move(problem)
         divergence, f_q = p.mean(cost), problem.beta * p.mean(scores)
         return Solution(problem.beta * divergence - f_q, None, divergence, f_q)
+
+    def q(self, problem: InnerProblem) -> Particles:
+        """Return p's particles where they are moved to."""
+        *_, places, p = self._move(problem)
+        return replace(p, x=places.detach(), log_prob=None)
 
     def f_name(self, divergence: Divergence) -> str:
         """Return that f is the critic's output, weighted."""
@@ -107,8 +114,8 @@ class Transported(Auxiliary):
         """Return that the value is no bound, and why."""
         return f"not a bound: {target(divergence, alpha)} by a dual that what the search for sup_y misses raises"
 
-    def _move(self, problem: InnerProblem) -> tuple[Tensor, Tensor, Particles]:
-        """Return v at the new places and what it cost to get there, shape (N,), with p."""
+    def _move(self, problem: InnerProblem) -> tuple[Tensor, Tensor, Tensor, Particles]:
+        """Return v at the new places and what it cost to get there, shape (N,), the places, and p."""
         v, p, metric = problem.v, problem.p, problem.metric
         if v is None or problem.v_data is None or p is None or metric is None:
             raise IncompatibleError("this auxiliary needs a metric f_phi")
@@ -132,4 +139,4 @@ class Transported(Auxiliary):
             best = torch.where(better, found, best)
             y_best = torch.where(better.reshape(-1, *(1,) * (y.dim() - 1)), y, y_best)
         moved = y_best + (p.x - x)  # exactly y_best, with the slope of x: the displacement is what stays constant
-        return metric(moved).to(v.dtype), paid(y_best), p
+        return metric(moved).to(v.dtype), paid(y_best), y_best, p
