@@ -25,12 +25,13 @@ from divergences import (
 )  # fmt: skip
 from divergences.estimates import tail
 from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles
-from se_framework import Dual, Embedded, Empirical, Metric, StandardEquation, Tilted
+from se_framework import Dual, Embedded, Empirical, Metric, Solution, StandardEquation, Tilted
 from se_framework.data import TensorData
 from se_framework.equation.units import in_user_units, unit_of
 from se_framework.evaluation import held_out
 from se_framework.evaluation.evaluate import score_lines
 from se_framework.evaluation.held_out import bound, held_out_value, value_and_error
+from se_framework.randomness import Stream
 
 DEFAULT_DTYPE = torch.float64
 SCALE, N = 5.0, 60
@@ -313,3 +314,83 @@ def test_particles_of_the_held_out_value_have_the_labels_of_its_examples(monkeyp
     monkeypatch.setattr(held_out, "value_and_error", caught)
     held_out_value(assembly, 64, 0)
     assert torch.equal(seen["x"], seen["p"]) and len(seen["x"].unique()) > 1
+
+
+class Kicked(Dual):
+    """KL's dual with noise of its own on every score: each summand draws its own, for every example."""
+
+    def draws(self, n, stream):
+        return {"kick": stream.normal("kick", (n,))}
+
+    def scores(self, problem):
+        return problem.v + problem.draws["kick"].to(problem.v)
+
+    def minimum(self, problem, role=None):
+        return -problem.beta * torch.expm1(self.scores(problem)).mean()
+
+    def values(self, problem):
+        return -problem.beta * torch.expm1(self.scores(problem))
+
+    def solve(self, problem):
+        return Solution(self.minimum(problem), None, None, None)
+
+
+class KickedTogether(Kicked):
+    """The same as Donsker and Varadhan's bound, which is no mean."""
+
+    def minimum(self, problem, role=None):
+        return -problem.beta * problem.p.log_mean_exp(self.scores(problem))
+
+    def values(self, problem):
+        return None
+
+
+@pytest.mark.parametrize(("kind", "parts_of"), [(Kicked, 1), (KickedTogether, 10)])
+def test_errors_of_summands_that_draw_are_by_their_own_draws(kind, parts_of):
+    """By hand: noise of both summands from the record of draws, that of an example with the example."""
+    model, more = Affine((2,)), Metric(MLPCritic((2,), width=8))
+    metric = Metric(MLPCritic((2,), width=8))
+    other = StandardEquation(model=model, divergence=KL(), auxiliary=kind(), metric=more)
+    total = StandardEquation(
+        model=model, divergence=KL(), auxiliary=kind(), metric=metric, plus={"more": (0.5, other)}, beta=2.0
+    )
+    x, stream = Particles(torch.randn(N, 2)), Stream(0, 1, "held-out", dtype=torch.float64)
+    draws = total.draws(N, stream)
+    p, own, theirs = total.particles(draws), draws["auxiliary/own/kick"], draws["auxiliary/more/kick"]
+
+    with torch.no_grad():
+        value, error = value_and_error(total, standardised(1.0), x, p, draws)
+        f = 2 * (1 + metric(x.x)) + 0.5 * (1 + more(x.x))
+        first, second = metric(p.x) + own, more(p.x) + theirs
+        if parts_of == 1:
+            values = -2 * first.expm1() - 0.5 * second.expm1()
+            want, squares = f.mean() + values.mean(), f.var() / N + values.var() / N
+        else:
+            at = [slice(i, None, 10) for i in range(10)]
+            means = [
+                f[i].mean() - 2 * (first[i].logsumexp(0) - math.log(6)) - 0.5 * (second[i].logsumexp(0) - math.log(6))
+                for i in at
+            ]
+            whole = [t.logsumexp(0) - math.log(N) for t in (first, second)]
+            want, squares = f.mean() - 2 * whole[0] - 0.5 * whole[1], torch.stack(means).var() / 10
+    assert value == pytest.approx(float(want), abs=ROUNDING)
+    assert error == pytest.approx(float(squares.sqrt()), rel=1e-10)
+
+
+@pytest.mark.parametrize("heavy", ["own", "more", None])
+def test_a_sum_rests_on_as_few_points_as_its_heaviest_summand(heavy):
+    """The slope 5 between clouds five apart tells next to nothing, whichever summand it is in; 0.01 all."""
+    model, data = Affine((1,)), TensorData(torch.randn(2000, 1) + 5.0, standardize=False)
+    metrics = {name: Metric(Slope()) for name in ("own", "more")}
+    for name, metric in metrics.items():
+        metric.network.w.data.fill_(5.0 if name == heavy else 0.01)
+    made = [StandardEquation(model=model, divergence=KL(), auxiliary=Dual(), metric=metrics["more"])]
+    made.append(
+        StandardEquation(
+            model=model, divergence=KL(), auxiliary=Dual(), metric=metrics["own"], plus={"more": (0.5, made[0])}
+        )
+    )
+    found = held_out_value(SimpleNamespace(equation=made[1], data=data), 400, 0)
+    assert ("interval" in found) is (heavy is not None)
+    if heavy:
+        assert found["effective_sample_size"] < 20
