@@ -394,3 +394,17 @@ def test_a_sum_rests_on_as_few_points_as_its_heaviest_summand(heavy):
     assert ("interval" in found) is (heavy is not None)
     if heavy:
         assert found["effective_sample_size"] < 20
+
+
+def test_the_error_of_float32_scores_is_taken_in_float64():
+    """e^v of a score of 95 is beyond float32; of those below, single precision would be off by 1e-7."""
+    torch.set_default_dtype(torch.float32)
+    metric = Metric(Slope())
+    equation = StandardEquation(model=Affine((1,)), divergence=KL(), auxiliary=Dual(), metric=metric)
+    x, p = (Particles(t) for t in (torch.randn(N, 1), torch.linspace(-1, 19, N)[:, None]))
+    with torch.no_grad():
+        _, error = value_and_error(equation, standardised(1.0, 1), x, p, {})
+        v, v_data = metric(p.x), metric(x.x)
+    assert v.dtype == torch.float32 and float(v.max()) == 95
+    squares = (v_data.double().var() + v.double().exp().var()) / N
+    assert error == pytest.approx(float(squares.sqrt()), rel=1e-12)
