@@ -78,6 +78,23 @@ def test_the_best_state_is_kept_and_the_run_ends_after_the_patience(capsys):
     assert "made up over validation points was least in round 3 (3), no less in 4 rounds: the weights of that" in said
 
 
+def test_fifty_looks_in_the_patience_and_one_at_the_end_keep_the_averages():
+    """Patience 200: every fourth round, and the last one, which no other look would see."""
+    seen = {}
+
+    def measure(state):
+        seen[state.round] = weights(state.current())
+        return -float(state.round)
+
+    assembly = compose("mle_flow", ["model=affine", "players.theta.ema=0.9", "loop.early_stop=null"], data=table())
+    state = train(
+        assembly.state, assembly.data, rounds=10, batch_size=20, log_every=0, progress=False,
+        early_stop=EarlyStop("made up", measure, 200),
+    )  # fmt: skip
+    assert list(seen) == [0, 4, 8, 10] and state.best.round == 10
+    assert same(weights(state.best.equation), seen[10]) and not same(seen[10], weights(state.equation))
+
+
 def test_a_resumed_run_stops_in_the_same_round_with_the_same_state(tmp_path):
     whole = compose("mle_flow", SOON, data=table())
     whole.train(se.RunDirectory(tmp_path / "whole"))
