@@ -24,7 +24,7 @@ from divergences import (
     Wasserstein1,
 )  # fmt: skip
 from divergences.estimates import tail
-from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles
+from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles, RealNVP
 from se_framework import Dual, Embedded, Empirical, Metric, Solution, StandardEquation, Tilted
 from se_framework.data import TensorData
 from se_framework.equation.units import in_user_units, unit_of
@@ -408,3 +408,21 @@ def test_the_error_of_float32_scores_is_taken_in_float64():
     assert v.dtype == torch.float32 and float(v.max()) == 95
     squares = (v_data.double().var() + v.double().exp().var()) / N
     assert error == pytest.approx(float(squares.sqrt()), rel=1e-12)
+
+
+def test_the_error_of_a_labelled_likelihood_is_that_of_the_printed_scalar():
+    """beta log p(x | y): each example given its own label, and weighed as the value is."""
+    model = RealNVP((2,), classes=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    equation = StandardEquation(model=model, divergence=CrossEntropy(), auxiliary=Empirical(), beta=3.0)
+    labels = torch.arange(N) % 2
+    x = Particles(torch.randn(N, 2) + labels[:, None], context=labels)
+    with torch.no_grad():
+        data = standardised()
+        value, error = value_and_error(equation, data, x, None, {})
+        given, other = (-3 * model(y).log_prob(x.x) for y in (labels, labels.flip(0)))
+    assert value == pytest.approx(float(given.mean()) + 3 * data.log_scale, abs=ROUNDING)
+    assert error == pytest.approx(float(given.std() / N**0.5), rel=1e-10)
+    assert abs(float(other.std() / given.std()) - 1) > 1e-3

@@ -51,6 +51,22 @@ def test_what_settles_does_so_in_steps_only():
     assert any(not torch.equal(b, buffers[name]) for name, b in metric.named_buffers())
 
 
+def test_averages_settle_by_their_own_weights():
+    """The largest singular value is known to n^(1/2^11), n = 16: 0.14 %; by the last weights' vector it would lag."""
+    game = equation(Metric(SpectralCritic((2,), width=16, depth=2)), KL())
+    fast = {"optimizer": lambda p: torch.optim.SGD(p, lr=1.0), "ema": 0.9}
+    state = TrainState(game, make_players(game, phi=fast))
+    train(state, torch.randn(64, 2), rounds=5, batch_size=16, log_every=0, progress=False)
+    lags = []
+    for module in (game.metric, state.trained().metric):
+        for layer in (part for part in module.modules() if hasattr(part, "sigma")):
+            exact = float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2))
+            assert exact * (1 - 1.5e-3) <= float(layer.sigma().detach()) <= exact * (1 + 1e-12)
+            lags.append(layer.u.clone())
+    half = len(lags) // 2
+    assert half == 3 and all(not torch.equal(a, b) for a, b in zip(lags[:half], lags[half:], strict=True) if len(a) > 1)
+
+
 @pytest.mark.parametrize("kind", [GroupSortEmbedding, MLPEmbedding])
 def test_an_embedding_carries_d_to_its_points_and_phi_climbs_on_it(kind):
     embedding = kind((2,), outputs=4, width=8)
@@ -65,6 +81,16 @@ def test_an_embedding_carries_d_to_its_points_and_phi_climbs_on_it(kind):
     phi.apply(-game.scalar(data, game.sample(16, torch.Generator().manual_seed(0))), ())
     after = game.scalar(data, p.detach())
     assert float(after.detach()) > float(want.detach())
+
+
+def test_embedded_particles_keep_their_weights():
+    """Masses 1/2, 1/4 and 1/4 are those of four particles of which two are the same."""
+    game = equation(Metric(MLPEmbedding((2,), outputs=3, width=8)), EnergyDistance(), Embedded())
+    data, y = Particles(torch.randn(5, 2)), torch.randn(3, 2)
+    weighted = game.minimum(data, Particles(y, torch.tensor([0.5, 0.25, 0.25]).log()))
+    copied = game.minimum(data, Particles(y[[0, 0, 1, 2]]))
+    assert float(weighted.detach()) == pytest.approx(float(copied.detach()), abs=1e-13)
+    assert abs(float((weighted - game.minimum(data, Particles(y))).detach())) > 1e-3
 
 
 def test_a_lipschitz_embedding_bounds_the_value_by_that_in_the_space_of_the_data():

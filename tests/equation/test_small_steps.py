@@ -41,6 +41,20 @@ def test_every_step_of_every_round_mixes_by_numbers_of_its_own():
     assert not any(torch.equal(a, b) for i, a in enumerate(mixes) for b in mixes[:i])
 
 
+def test_what_networks_draw_by_themselves_is_of_the_step_too():
+    """Dropout draws on torch's own generator: another number in every step, the same when it is played again."""
+
+    def drawn(round_index, name, k):
+        torch.manual_seed(int(torch.randint(99, ())))  # whatever was drawn before
+        draw_step(game(), (), x, step_stream(5, round_index, name, k, x.x))
+        return float(torch.rand(()))
+
+    x = Particles(torch.randn(8, 2))
+    steps = [(t, name, k) for t in (0, 1, 2) for name in ("phi", "theta") for k in (0, 1)]
+    once = [drawn(*step) for step in steps]
+    assert len(set(once)) == len(steps) and [drawn(*step) for step in steps] == once
+
+
 def test_each_player_reads_its_own_view():
     """phi sees the GAN's dual, theta the softened reverse KL's, of one v: losses by the two divergences' integrands."""
     equation, x = game(), Particles(torch.randn(16, 2))
