@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from divergences import GAN, KL, Alpha, EnergyDistance, Neyman, Pearson, ReverseKL, Sinkhorn, Wasserstein1
 from divergences.checks.running import METRIC
 from models import Affine, GroupSortCritic, GroupSortEmbedding, MLPCritic, MLPEmbedding, Particles, SpectralCritic
-from se_framework import Dual, Metric, StandardEquation, TrainState, train
+from se_framework import Dual, GradientPenalty, Metric, StandardEquation, TrainState, train
 from se_framework.equation.auxiliary import Embedded
 from se_framework.errors import ConfigError
 from se_framework.training.players import make_players
@@ -123,3 +124,34 @@ def test_heavy_duals_are_learnt_through_a_light_one_and_meet_at_the_same_critic(
     assert over_probabilities.view is None and ReverseKL().view(METRIC) is None and Alpha(0.5).view(METRIC) is None
     constrained, _ = make_players(equation(Metric(GroupSortCritic((2,))), heavy))
     assert constrained.view is None  # among 1-Lipschitz functions the two duals have different optima
+
+
+def test_a_penalty_of_weight_zero_enforces_nothing():
+    for weight, found in ((0.0, "unrestricted"), (1e-3, "1-Lipschitz by penalty")):
+        assert Metric(MLPCritic((2,), width=4), GradientPenalty(weight)).function_class == found
+
+
+@pytest.mark.parametrize("critic", ["own gradient", "two derivatives"])
+def test_a_metric_at_fixed_labels_is_that_of_each_row_with_its_label(critic):
+    """Scores and slopes row by row, by the plain call."""
+    metric = Metric(MLPCritic((2,), width=6, classes=3, activation="relu" if critic == "own gradient" else "tanh"))
+    x, labels = torch.randn(7, 2, requires_grad=True), torch.tensor([0, 1, 1, 2, 0, 0, 2])
+    rows = [metric(x[i : i + 1], labels[i : i + 1]) for i in range(7)]
+    (slopes,) = torch.autograd.grad(sum(rows).sum(), x)
+    given = metric.given(labels)
+    torch.testing.assert_close(given(x), torch.cat(rows), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(given.gradient(x.detach()), slopes, rtol=1e-12, atol=1e-14)
+
+
+def test_a_log_ratio_is_read_in_evaluation_mode_normaliser_and_all():
+    """With dropout the normaliser too would differ from call to call: log Z is that of the scores without."""
+    critic = torch.nn.Sequential(
+        torch.nn.Linear(2, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1), torch.nn.Flatten(0)
+    )
+    game = equation(Metric(critic), KL(), Dual(normalised=True))
+    x, data, p = torch.randn(5, 2), Particles(torch.randn(9, 2)), Particles(torch.randn(9, 2))
+    found = game.log_ratio(x, data, p).detach()
+    assert critic.training
+    critic.eval()
+    want = critic(x) - critic(p.x).logsumexp(0) + math.log(9)
+    torch.testing.assert_close(found, want.detach(), rtol=1e-12, atol=1e-14)
