@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from divergences import GAN, KL, Alpha, EnergyDistance, Neyman, Pearson, ReverseKL, Sinkhorn, Wasserstein1
 from divergences.checks.running import METRIC

@@ -12,6 +12,7 @@ from se_framework.data import TensorData
 from se_framework.data.toys import Ring8
 from se_framework.errors import ConfigError, DataError, IncompatibleError
 from se_framework.evaluation import densities
+from se_framework.evaluation import evaluate as evaluation
 from se_framework.evaluation.evaluate import warnings_of
 from se_framework.evaluation.validation import early_stop_of
 from se_framework.training.early_stop import Best, EarlyStop
@@ -307,6 +308,18 @@ def test_of_a_long_table_densities_take_the_same_rows_in_every_process(monkeypat
     assert densities.of_rows(data, 10_000, 0) == once
     monkeypatch.setattr(densities, "MOST_ROWS", 150)
     assert densities.of_rows(data, 10_000, 0) != once
+
+
+@pytest.mark.parametrize("known", [{}, {"references": {"entropy": 2.0}}])
+def test_densities_stand_beside_a_likelihood_only_where_nothing_better_is_known(known, monkeypatch):
+    """Data that knows its entropy, or digits with references of their own, keep those."""
+    nll = {"value": 3.0, "n": 9, "seed": 0}
+    monkeypatch.setattr(evaluation, "scores", lambda *rest, **more: {"nll": nll | known})
+    monkeypatch.setattr(evaluation, "held_out_value", lambda *rest: {"value": 0.0})
+    monkeypatch.setattr(densities, "of_rows", lambda *rest: {"gaussian": 4.0})
+    assembly = compose("mle_flow", ["model=affine", "progress=false", "device=cpu"], data=table())
+    found = evaluation.evaluate(assembly, n=20)["nll"]
+    assert found == nll | (known or {"references": {"gaussian": 4.0}})
 
 
 def test_a_density_that_is_worse_than_the_gaussian_is_warned_of():

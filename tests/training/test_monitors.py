@@ -32,6 +32,7 @@ from se_framework.training.players import make_players
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
 from tests.support.comparing import same
+from tests.support.parts import Plain
 
 FROZEN, COLLAPSED, SATURATED = "frozen terms", "collapsed samples", "saturated critic"
 FIGHTS = "a penalty that fights the metric"
@@ -76,6 +77,25 @@ def test_a_frozen_critic_warns_once_after_five_rows(capsys):
     assert [bool(note) for note in notes] == [False] * 4 + [True] + [False] * 10
     said = capsys.readouterr().err
     assert said.count("WARNING, frozen terms in round 100") == 1 and said.count("WARNING") == 1
+
+
+def test_a_summand_is_frozen_where_its_metric_learns_and_only_there():
+    """A metric without parameters is a constant by choice; one with some, whose means stand still, is not."""
+    torch.manual_seed(0)
+    model = MLPGenerator((2,), latent_dim=3, width=4)
+
+    def summand(network):
+        return {"model": model, "divergence": KL(), "auxiliary": Dual(), "metric": Metric(network)}
+
+    plus = {
+        "plain": (1.0, StandardEquation(**summand(Plain((2,))))),
+        "dead": (1.0, StandardEquation(**summand(Constant()))),
+    }
+    state = TrainState(StandardEquation(**summand(MLPCritic((2,), width=4)), plus=plus))
+    rows = [{"round": float(t), "E_q_f": t, "phi_gradient": t, "plain/E_q_f": 1.0, "dead/D": 0.0} for t in range(5)]
+    assert not list(monitors.frozen(state, rows))
+    (found,) = monitors.frozen(state, [row | {"dead/E_q_f": 1.0} for row in rows])
+    assert found.text.startswith("dead/E_q_f = 1 to the last bit since round 0")
 
 
 def test_at_rest_nothing_is_frozen():

@@ -137,6 +137,20 @@ def test_a_parameter_that_belongs_to_no_player_is_refused_by_its_name():
         make_players(everybody(), phi={"view": Shifted()})
 
 
+def test_a_parameter_of_a_summands_view_is_refused_too():
+    """Nobody asked for that view: the summand's divergence brings it, and a player that looks through it."""
+
+    class Viewed(KL):
+        def view(self, role):
+            return Shifted() if role.name == "phi" else None
+
+    model = Affine((2,))
+    more = StandardEquation(model=model, divergence=Viewed(), auxiliary=Dual(), metric=Metric(MLPCritic((2,), width=4)))
+    own = {"divergence": GAN(), "auxiliary": Dual(), "metric": Metric(MLPCritic((2,), width=4))}
+    with pytest.raises(ConfigError, match="parameter phi's view.c belongs to no player"):
+        make_players(StandardEquation(model=model, **own, plus={"more": (1.0, more)}))
+
+
 def test_a_penalty_with_a_parameter_moves_with_its_metric():
     from se_framework import R1
 
