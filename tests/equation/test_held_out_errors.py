@@ -13,10 +13,10 @@ import torch
 
 from divergences import KL, CrossEntropy, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, Particles, RealNVP
-from se_framework import Dual, Empirical, Metric, Solution, StandardEquation, Transported
+from se_framework import Dual, Empirical, GradientPenalty, Metric, Solution, StandardEquation, Transported
 from se_framework.data import TensorData
 from se_framework.evaluation import held_out
-from se_framework.evaluation.held_out import held_out_value, value_and_error
+from se_framework.evaluation.held_out import bound, held_out_value, value_and_error
 from se_framework.randomness import Stream
 
 DEFAULT_DTYPE = torch.float64
@@ -183,3 +183,18 @@ def test_transported_summands_cap_the_number_of_points_too(monkeypatch):
         metric=Metric(GroupSortCritic((2,), width=8)),
     )  # fmt: skip
     assert held_out_value(SimpleNamespace(equation=equation, data=standardised(n=2000)), 1000, 0)["n"] == 30
+
+
+def test_the_dual_of_w1_bounds_from_below_by_construction_only():
+    """A penalty drives the critic there, clipping leaves an unknown constant: the value may lie above W1."""
+
+    def said(metric):
+        equation = StandardEquation(model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=metric)
+        return bound(equation)
+
+    critic, of = MLPCritic((2,), width=4), "beta Wasserstein1(p_d, p_theta)"
+    assert said(Metric(GroupSortCritic((2,), width=8))) == f"lower bound of {of}"
+    by_penalty = said(Metric(critic, GradientPenalty(3.0)))
+    assert by_penalty.startswith(f"not a bound: {of} with a metric 1-Lipschitz by penalty (GradientPenalty(weight=3")
+    clipped = said(Metric(critic, clip=0.1))
+    assert clipped == f"not a bound: {of} with a metric Lipschitz by clipping, of unknown constant"
