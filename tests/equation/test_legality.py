@@ -36,6 +36,7 @@ from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1, GradientPenalty
 from se_framework.errors import ConfigError, IncompatibleError
 from tests.support.cases import NAMED_F_DIVERGENCES
+from tests.support.parts import Chain
 
 DEFAULT_DTYPE = torch.float64
 
@@ -237,6 +238,16 @@ def test_a_parameter_may_decide_whether_there_is_a_dual():
         check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
     with pytest.raises(IncompatibleError, match="a player's view Renyi"):
         check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": Renyi(2.0)}))
+
+
+def test_what_breaks_no_rule_is_not_refused():
+    """A penalty that does not take each example's gradient may meet batch normalisation; no D needs no weight of D."""
+
+    class OfTheBatch(R1):
+        per_example = False
+
+    assert check(Choice(Affine, GAN(), Dual(), coupled(OfTheBatch()), **PLAIN)) == []
+    assert check(Choice(Affine, Absent(), Chain(), None, 0.0, 0.0)) == []
 
 
 def test_surrogates_are_flagged():
