@@ -357,6 +357,9 @@ SEEN = {
     "theta reads a potential off a log-ratio": (GAN, "theta", Wasserstein1, "log-ratio under GAN, and"),
     "theta reads a log-ratio off a sign": (TotalVariation, "theta", KL, "sign under TotalVariation, and KL reads"),
     "theta reads a log-ratio off a potential": (Wasserstein1, "theta", KL, "potential under Wasserstein1, and"),
+    "theta reads a sign off a potential": (Wasserstein1, "theta", TotalVariation, "potential under Wasserstein1, and"),
+    "D reads a sign off a potential": (TotalVariation, "phi", Wasserstein1, "and TotalVariation reads a sign"),
+    "theta reads a potential off a sign": (TotalVariation, "theta", Wasserstein1, "sign under TotalVariation, and"),
     "phi learns v up to a constant": (KL, "phi", lambda: Renyi(0.5), "Renyi is no mean over examples and leaves v a"),
     "theta reads what is up to a constant": (lambda: Renyi(0.5), "theta", GAN, "Renyi is no mean over examples"),
 }  # fmt: skip
