@@ -195,3 +195,16 @@ def test_masses_beside_a_cloud_without_any_are_those_of_copies(name, weighted):
     pairs = [(one, Points(y, None)) if weighted == "q" else (Points(y, None), one) for one in clouds]
     by_mass, by_copies, equal = (float(D.primal(q, None, p)) for q, p in pairs)
     assert by_mass == pytest.approx(by_copies, rel=1e-10) and abs(equal - by_copies) > 1e-3 * abs(by_copies)
+
+
+def test_a_caller_without_gradients_is_given_the_same():
+    """The error is a derivative, which is taken whatever the caller records."""
+    x, y = samples()
+    for ask in (
+        lambda: d.EnergyDistance().estimate(x, y),
+        lambda: d.KL().bound(x[:, 0], y[:, 0]),
+        lambda: d.KL().bound(x[:, 0], y[:, 0], normalised=True),
+    ):
+        with torch.no_grad():
+            found = ask()
+        assert found == ask() and not found.value.requires_grad and not found.standard_error.requires_grad

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from divergences import KL, CrossEntropy, Wasserstein1
+from divergences.estimates import tail
 from models import Affine, GroupSortCritic, MLPCritic, Particles, RealNVP
 from se_framework import Dual, Empirical, GradientPenalty, Metric, Solution, StandardEquation, Transported
 from se_framework.data import TensorData
@@ -198,3 +199,14 @@ def test_the_dual_of_w1_bounds_from_below_by_construction_only():
     assert by_penalty.startswith(f"not a bound: {of} with a metric 1-Lipschitz by penalty (GradientPenalty(weight=3")
     clipped = said(Metric(critic, clip=0.1))
     assert clipped == f"not a bound: {of} with a metric Lipschitz by clipping, of unknown constant"
+
+
+@pytest.mark.parametrize(
+    ("n", "effective", "holds"), [(4000, 201, True), (4000, 199, False), (100, 26, True), (100, 24, False)]
+)
+def test_two_hundred_effective_points_or_a_quarter_of_the_sample_carry_an_error(n, effective, holds):
+    """So many equal scores, all others far below: Kish's size is their number."""
+    v = torch.full((n,), -1000.0)
+    v[:effective] = 0.0
+    size, found = tail(KL(), torch.zeros(9), v)
+    assert size == pytest.approx(effective, rel=1e-12) and found is holds
