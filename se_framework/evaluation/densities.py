@@ -22,6 +22,7 @@ import torch
 from se_framework.data import Data
 from se_framework.data.digits import DequantizedDigits
 from se_framework.data.rows import SPLIT_SEED, RowData, split
+from se_framework.randomness import generator
 
 MARGINS = (1e-6, 1e-3, 3e-3, 1e-2)
 """Values of a. The larger ones tame the tails that the logits of blank pixels have."""
@@ -55,7 +56,10 @@ def of_rows(data: Data, n: int, seed: int) -> dict[str, float]:
     if not isinstance(data, RowData) or data.classes or wide or not data.dtype.is_floating_point:
         return {}
     count = data.train_size + data.validation_size
-    chosen = torch.arange(count) if count <= MOST_ROWS else torch.randperm(count)[:MOST_ROWS].sort().values
+    chosen = torch.arange(count)
+    if count > MOST_ROWS:  # the same rows for every run
+        draw = generator(SPLIT_SEED, 0, "densities")
+        chosen = torch.randperm(count, generator=draw)[:MOST_ROWS].sort().values
     train = data.rows("train", chosen).double().flatten(1).numpy()
     rest = data.held_out(n, seed).x.double().flatten(1).numpy()
     if len(train) <= train.shape[1] + 1 or not (train.std(0) > 0).all():

@@ -126,19 +126,22 @@ def loss_of(entry: dict[str, Any]) -> float:
 
 
 def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:
-    """Return every score as mean and standard deviation over the living members, with each one's own."""
+    """Return every score as mean and standard deviation over the living members that have it, with each one's own."""
     found = {k: evaluate(assembly.members[k]) for k in assembly.ensemble.living}
     summary: dict[str, dict[str, Any]] = {}
-    for name, entry in next(iter(found.values())).items():
-        if "value" not in entry:
-            summary[name] = entry
+    for name in dict.fromkeys(name for own in found.values() for name in own):
+        entries = {k: own[name] for k, own in found.items() if name in own}
+        known = {k: entry for k, entry in entries.items() if "value" in entry}
+        if not known:
+            summary[name] = next(iter(entries.values()))
             continue
-        values = torch.tensor([own[name]["value"] for own in found.values()], dtype=torch.float64)
+        entry = next(iter(known.values()))
+        values = torch.tensor([own["value"] for own in known.values()], dtype=torch.float64)
         same: dict[str, Any] = {
             key: entry[key] for key in ("n", "seed", "better", "bound", "unit", "references") if key in entry
         }
         spread = {"sd": float(values.std())} if len(values) > 1 else {}
-        members = {str(k): own[name]["value"] for k, own in found.items()}
+        members = {str(k): own["value"] for k, own in known.items()}
         summary[name] = {"value": float(values.mean()), **spread, "members": members, **same}
     return summary
 

@@ -18,10 +18,10 @@ from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import gradient_norm_squared
-from se_framework.equation.roles import is_trainable
+from se_framework.equation.roles import Role, is_trainable
 from se_framework.equation.terms import OWN
 from se_framework.randomness import Stream
-from se_framework.training.draws import draw_batch
+from se_framework.training.draws import Draws, draw_batch, like
 from se_framework.training.state import TrainState
 
 POINTS = 64
@@ -86,14 +86,12 @@ def findings(state: TrainState, data: Data, rows: Sequence[Row]) -> Iterator[Fin
     yield from frozen(state, rows)
     n = min(POINTS, data.train_size or POINTS)
     batch = draw_batch(data, state.samples, n, state.seed, state.equation)
+    stream = Stream(state.seed, state.round, "monitors", batch.x.device, like(state.equation).dtype)
     with torch.no_grad():
-        drawn = state.equation.model.draws(
-            n, Stream(state.seed, state.round, "monitors", batch.x.device), batch.context
-        )
-        p = state.equation.model.particles(drawn, batch.context)
+        p = state.equation.model.particles(state.equation.model.draws(n, stream, batch.context), batch.context)
     if state.round >= START:
         yield from collapsed(batch.x, p.x)
-        yield from saturated(state, batch, p)
+        yield from saturated(state, batch, p, state.equation.draws(n, stream, batch.context))
     for metric in state.equation.metrics().values():
         yield from coupled(metric, batch)
 
@@ -137,7 +135,7 @@ def _nearest(distances: Tensor) -> Tensor:
     return (distances + torch.diag(distances.new_full((len(distances),), torch.inf))).min(1).values.median()
 
 
-def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Finding]:
+def saturated(state: TrainState, batch: Particles, p: Particles, draws: Draws) -> Iterator[Finding]:
     r"""A critic so sure of the samples that theta's slope in v has vanished.
 
     theta moves a sample along :math:`\partial T/\partial v\;\nabla_x v`, and in the canonical critic's output
@@ -151,11 +149,11 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
             continue
         name, view = ("", mover.view) if key == OWN else (f" of plus.{key}", equation.seen_by(mover.role))
         with torch.no_grad():
-            problem = equation.inner_problem(batch, p, view)
+            problem = equation.inner_problem(batch, p, view, draws=draws, name=key)
         v, v_data = problem.v, problem.v_data
         if v is None or v_data is None:
             continue
-        slopes = [_slope(equation, problem, at) for at in (v, torch.zeros_like(v))]
+        slopes = [_slope(equation, mover.role, problem, at) for at in (v, torch.zeros_like(v))]
         told = float((v_data[:, None] > v[None]).double().mean())
         if told > 0.99 and slopes[0] < REACH * slopes[1]:
             text = f"the metric{name} reads {float(v.mean()):.3g} on samples and {float(v_data.mean()):.3g} on data"
@@ -165,12 +163,12 @@ def saturated(state: TrainState, batch: Particles, p: Particles) -> Iterator[Fin
             yield Finding("saturated critic", f"{text}: {hint}({view_of})")
 
 
-def _slope(equation: StandardEquation, problem: Any, v: Tensor) -> float:
+def _slope(equation: StandardEquation, role: Role, problem: Any, v: Tensor) -> float:
     """Return the mean absolute slope of the minimum over q in the samples' scores."""
     with torch.enable_grad():
         v = v.detach().double().requires_grad_()
         problem = problem._replace(v=v, v_data=problem.v_data.double(), p=problem.p.double())
-        minimum = equation.auxiliary.minimum(problem)
+        minimum = equation.auxiliary.minimum(problem, role)
         (slope,) = torch.autograd.grad(minimum, v, allow_unused=True, materialize_grads=True)
         return float(slope.detach().abs().sum())
 

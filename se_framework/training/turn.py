@@ -100,4 +100,5 @@ def row_of(name: str, figures: list[float], state: TrainState) -> Row:
     minimum, f_data, penalty, gradient = figures
     player = state.player(name)
     row = {f"{name}_objective": minimum + f_data, f"{name}_gradient": gradient}
-    return row | ({"penalty": penalty} if player is not None and player.role.moves_f_data else {})
+    penalised = [p for p in state.players if p.penalised] or [p for p in state.players if p.role.moves_f_data]
+    return row | ({"penalty": penalty} if any(player is p for p in penalised) else {})  # D, which moves later, has none

@@ -13,6 +13,7 @@ import torch
 from torch.distributions import Normal
 
 import divergences as d
+from divergences.exact import Points
 from tests.support.cases import DIVERGENCES, DUAL_DIVERGENCES, INSTALLED, NAMED_F_DIVERGENCES
 from tests.support.oracles import EPS, z_score
 
@@ -182,3 +183,28 @@ def test_what_has_no_bound(attempt, error, message):
 
 class NoNormalised(d.TotalVariation):
     has_normalised_dual = False
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLED if not getattr(INSTALLED[name](), "unbiased", False)])
+@pytest.mark.parametrize("weighted", ["q", "p"])
+def test_masses_beside_a_cloud_without_any_are_those_of_copies(name, weighted):
+    """Masses 1/2, 1/4 and 1/4 are those of four points of which two are the same; the other cloud has equal ones."""
+    D, g = INSTALLED[name](), torch.Generator().manual_seed(2)
+    x, y = torch.randn(3, 1, generator=g), 1 + torch.randn(4, 1, generator=g)
+    clouds = [Points(x, torch.tensor([0.5, 0.25, 0.25]).log()), Points(x[[0, 0, 1, 2]], None), Points(x, None)]
+    pairs = [(one, Points(y, None)) if weighted == "q" else (Points(y, None), one) for one in clouds]
+    by_mass, by_copies, equal = (float(D.primal(q, None, p)) for q, p in pairs)
+    assert by_mass == pytest.approx(by_copies, rel=1e-10) and abs(equal - by_copies) > 1e-3 * abs(by_copies)
+
+
+def test_a_caller_without_gradients_is_given_the_same():
+    """The error is a derivative, which is taken whatever the caller records."""
+    x, y = samples()
+    for ask in (
+        lambda: d.EnergyDistance().estimate(x, y),
+        lambda: d.KL().bound(x[:, 0], y[:, 0]),
+        lambda: d.KL().bound(x[:, 0], y[:, 0], normalised=True),
+    ):
+        with torch.no_grad():
+            found = ask()
+        assert found == ask() and not found.value.requires_grad and not found.standard_error.requires_grad

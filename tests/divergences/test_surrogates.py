@@ -15,6 +15,7 @@ from divergences import (
     JensenShannon,
     Neyman,
     Pearson,
+    Renyi,
     ReverseKL,
     SquaredHellinger,
     Surrogate,
@@ -113,8 +114,9 @@ def test_a_row_says_what_it_borrows():
         Surrogate("hing")
     with pytest.raises(ValueError, match="raised_link needs `of`: a divergence with a dual that is a mean, got None"):
         Surrogate("raised_link")
-    with pytest.raises(ValueError, match="needs `of`"):
-        Surrogate("raised_link", CrossEntropy())
+    for no_mean in (CrossEntropy(), Renyi(0.5), Surrogate("hinge")):
+        with pytest.raises(ValueError, match="needs `of`"):
+            Surrogate("raised_link", no_mean)
     with pytest.raises(ValueError, match="the surrogate hinge takes no `of`"):
         Surrogate("hinge", KL())
     with pytest.raises(NotImplementedError, match="Surrogate has no dual over probability measures"):

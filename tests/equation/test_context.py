@@ -7,11 +7,12 @@ import torch
 
 from divergences import GAN, KL, CrossEntropy
 from models import MLPCritic, MLPGenerator, Particles
-from se_framework import R1, Dual, Metric, StandardEquation, TrainState, train
+from se_framework import R1, Auxiliary, Dual, Metric, Solution, StandardEquation, TrainState, train
 from se_framework.data import Sampler
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.randomness import stream_seed
 from se_framework.training import sampling
+from se_framework.training.step import play_round
 
 DEFAULT_DTYPE = torch.float64
 
@@ -118,3 +119,33 @@ def test_particles_keep_their_labels():
     assert torch.equal(Particles(torch.zeros(2, 1), context=labels).detach().context, labels)
     assert torch.equal(Particles(torch.zeros(2, 1), context=labels).double().context, labels)
     assert CrossEntropy().primal_needs == "log_prob"
+
+
+class Follows(Auxiliary):
+    """It carries the particles and labels of the step: E |x - carried|^2 is zero if they moved by the same draws."""
+
+    uses_metric = False
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("x", torch.zeros(6, 1))
+        self.register_buffer("labels", torch.full((6,), -1))
+
+    def advance(self, problem, role):
+        self.x.copy_(problem.p.x)
+        self.labels.copy_(problem.p.context)
+
+    def minimum(self, problem, role=None):
+        return problem.p.mean((problem.p.x - self.x).square().sum(1)) + (self.labels != problem.data.context).sum()
+
+    def solve(self, problem):
+        return Solution(self.minimum(problem), None, None, None)
+
+
+def test_what_is_carried_moves_by_particles_with_the_labels_of_the_step():
+    equation = StandardEquation(model=MLPGenerator((1,), width=4, classes=2), auxiliary=Follows())
+    data, state = Labelled(), TrainState(equation)
+    for _ in range(2):
+        (row,) = play_round(state, data, 6, 2).values()
+        assert row["theta_objective"] < 1e-28 and row["theta_gradient"] < 1e-14  # roundings at most
+    assert torch.equal(equation.auxiliary.labels, data.batch(6, 6, 0).context)

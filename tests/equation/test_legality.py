@@ -36,6 +36,7 @@ from se_framework.equation.metric import Metric
 from se_framework.equation.penalties import R1, GradientPenalty
 from se_framework.errors import ConfigError, IncompatibleError
 from tests.support.cases import NAMED_F_DIVERGENCES
+from tests.support.parts import Chain
 
 DEFAULT_DTYPE = torch.float64
 
@@ -240,6 +241,16 @@ def test_a_parameter_may_decide_whether_there_is_a_dual():
         check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": Renyi(2.0)}))
 
 
+def test_what_breaks_no_rule_is_not_refused():
+    """A penalty that does not take each example's gradient may meet batch normalisation; no D needs no weight of D."""
+
+    class OfTheBatch(R1):
+        per_example = False
+
+    assert check(Choice(Affine, GAN(), Dual(), coupled(OfTheBatch()), **PLAIN)) == []
+    assert check(Choice(Affine, Absent(), Chain(), None, 0.0, 0.0)) == []
+
+
 def test_surrogates_are_flagged():
     (remark,) = check(Choice(Affine, Surrogate("hinge"), Dual(), mlp(), **PLAIN))
     assert remark.startswith("surrogate: Surrogate(hinge, a surrogate): each player has a loss of its own")
@@ -347,6 +358,9 @@ SEEN = {
     "theta reads a potential off a log-ratio": (GAN, "theta", Wasserstein1, "log-ratio under GAN, and"),
     "theta reads a log-ratio off a sign": (TotalVariation, "theta", KL, "sign under TotalVariation, and KL reads"),
     "theta reads a log-ratio off a potential": (Wasserstein1, "theta", KL, "potential under Wasserstein1, and"),
+    "theta reads a sign off a potential": (Wasserstein1, "theta", TotalVariation, "potential under Wasserstein1, and"),
+    "D reads a sign off a potential": (TotalVariation, "phi", Wasserstein1, "and TotalVariation reads a sign"),
+    "theta reads a potential off a sign": (TotalVariation, "theta", Wasserstein1, "sign under TotalVariation, and"),
     "phi learns v up to a constant": (KL, "phi", lambda: Renyi(0.5), "Renyi is no mean over examples and leaves v a"),
     "theta reads what is up to a constant": (lambda: Renyi(0.5), "theta", GAN, "Renyi is no mean over examples"),
 }  # fmt: skip

@@ -7,10 +7,11 @@ import torch
 
 from divergences import GAN, KL, MMD, Alpha, CrossEntropy, Pearson, SoftenedReverseKL
 from models import Affine, GroupSortCritic, MLPCritic, Particles
-from se_framework import Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState
+from se_framework import Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState, train
 from se_framework.training.draws import draw_step, step_stream
 from se_framework.training.objective import objective
 from se_framework.training.players import make_players
+from tests.support.parts import Shifted
 
 DEFAULT_DTYPE = torch.float64
 
@@ -39,6 +40,20 @@ def test_every_step_of_every_round_mixes_by_numbers_of_its_own():
     ]
     assert all(bool(((m >= 0) & (m < 1)).all()) for m in mixes)
     assert not any(torch.equal(a, b) for i, a in enumerate(mixes) for b in mixes[:i])
+
+
+def test_what_networks_draw_by_themselves_is_of_the_step_too():
+    """Dropout draws on torch's own generator: another number in every step, the same when it is played again."""
+
+    def drawn(round_index, name, k):
+        torch.manual_seed(int(torch.randint(99, ())))  # whatever was drawn before
+        draw_step(game(), (), x, step_stream(5, round_index, name, k, x.x))
+        return float(torch.rand(()))
+
+    x = Particles(torch.randn(8, 2))
+    steps = [(t, name, k) for t in (0, 1, 2) for name in ("phi", "theta") for k in (0, 1)]
+    once = [drawn(*step) for step in steps]
+    assert len(set(once)) == len(steps) and [drawn(*step) for step in steps] == once
 
 
 def test_each_player_reads_its_own_view():
@@ -96,6 +111,21 @@ def test_views_are_taken_where_the_optimal_critics_agree_and_only_there():
     penalised = Metric(MLPCritic((2,), width=8), GradientPenalty(1.0))
     assert isinstance(view(Dual(), free), GAN)
     assert view(Dual(normalised=True), free) is view(Dual(), narrow) is view(Dual(), penalised) is None
+
+
+def test_who_moves_the_parameters_of_d_looks_through_d():
+    """Another dual would not hold them: their gradient would be none, while phi may look through it."""
+
+    class Light(Shifted):
+        def view(self, role):
+            return None if role.moves_samples else GAN()
+
+    equation = game(Light())
+    seen = {role.name: equation.view(role) for role in equation.roles()}
+    assert isinstance(seen["phi"], GAN) and seen["D"] is seen["theta"] is None
+    state = TrainState(equation, make_players(equation, lambda p: torch.optim.SGD(p, lr=0.1)))
+    train(state, torch.randn(32, 2), rounds=1, batch_size=16, log_every=0, progress=False)
+    assert float(equation.divergence.c.detach()) != 0
 
 
 def test_a_declared_constant_above_one_is_no_1_lipschitz_class():

@@ -7,7 +7,18 @@ import torch
 
 from divergences import GAN, KL, Alpha, CrossEntropy, Neyman, Pearson, Surrogate, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Particles
-from se_framework import R1, Dual, Empirical, GradientPenalty, Metric, StandardEquation, TrainState, train
+from se_framework import (
+    R1,
+    Auxiliary,
+    Dual,
+    Empirical,
+    GradientPenalty,
+    Metric,
+    Solution,
+    StandardEquation,
+    TrainState,
+    train,
+)
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.data import TensorData
@@ -202,3 +213,78 @@ def test_a_heavy_summand_trains_where_it_trains_alone():
     state = TrainState(total, make_players(total, phi=adam, theta=still))
     train(state, torch.randn(256, 2) + 12, rounds=60, batch_size=64, log_every=0, progress=False)
     assert state.round == 60 and all(bool(p.isfinite().all()) for p in metric.parameters())
+
+
+# -- kinds of errors that were planted and went unnoticed --------------------------------------------------------------
+
+
+class Told(Auxiliary):
+    """What it was told: the mean of its own noise, times two to theta; and a sum of all noise that it has met."""
+
+    uses_metric = False
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("met", torch.zeros(()))
+
+    def draws(self, n, stream):
+        return {"kick": stream.normal("kick", (n,))}
+
+    def advance(self, problem, role):
+        self.met += (2.0 if role.moves_samples else 1.0) * problem.draws["kick"].sum()
+
+    def minimum(self, problem, role=None):
+        return (2.0 if role is not None and role.moves_samples else 1.0) * problem.draws["kick"].mean()
+
+    def solve(self, problem):
+        return Solution(self.minimum(problem), None, None, None)
+
+
+def told(*weights):
+    """Return a sum of as many equations of one model, its draws, and what each summand drew."""
+    model = Affine((2,))
+    plus = {f"more{i}": (w, StandardEquation(model=model, auxiliary=Told())) for i, w in enumerate(weights)}
+    total = StandardEquation(model=model, auxiliary=Told(), plus=plus)
+    draws = total.draws(6, Stream(0, 3, "theta/0", dtype=torch.float64))
+    return total, draws, [draws[f"auxiliary/{name}/kick"] for name, _ in total.equations()]
+
+
+def test_summands_are_given_their_own_draws_and_the_role_of_the_step():
+    total, draws, kicks = told(0.5, 3.0)
+    x, p, (theta,) = Particles(torch.randn(6, 2)), total.particles(draws), total.roles()
+    by_hand = float(sum(w * k.mean() for w, k in zip((1.0, 0.5, 3.0), kicks, strict=True)))
+    for role, factor in ((theta, 2.0), (None, 1.0)):
+        of_parts = sum(total.parts(x, p, role=role, draws=draws))
+        for found in (total.minimum(x, p, role=role, draws=draws), of_parts):
+            assert float(found.detach()) == pytest.approx(factor * by_hand, abs=1e-14)  # a dozen roundings
+    assert total.terms(x, p, draws).total == pytest.approx(by_hand, abs=1e-14)
+
+
+def test_what_summands_carry_moves_by_their_own_draws():
+    total, draws, kicks = told(0.5)
+    (theta,) = total.roles()
+    total.advance(Particles(torch.randn(6, 2)), total.particles(draws), theta, draws)
+    for (_, own), kick in zip(total.equations(), kicks, strict=True):
+        assert float(own.auxiliary.met) == pytest.approx(2 * float(kick.sum()), abs=1e-14)
+
+
+def test_an_equation_of_averages_is_the_same_sum():
+    """Weights, alpha, beta and parts of every summand, where the averages differ from the last weights."""
+    model, gan, likelihood, w1 = parts()
+    likelihood = StandardEquation(model=model, divergence=CrossEntropy(), auxiliary=Empirical(), alpha=0.5, beta=2.0)
+    total = StandardEquation(model=model, **gan, plus={"nll": (0.3, likelihood), "w1": (2.0, w1)}, beta=3.0)
+    state = TrainState(total, make_players(total, theta={"ema": 0.9}, phi={"ema": 0.5}))
+    train(state, torch.randn(64, 2), rounds=2, batch_size=16, log_every=0, progress=False)
+    found, x = state.trained(), Particles(torch.randn(9, 2))
+    p = found.sample(9, torch.Generator().manual_seed(1))
+    theta, phi = (state.player(name).average.module for name in ("theta", "phi"))
+    assert found.model is theta is not model
+    metrics = dict(phi.named_children())
+    assert all(own is metrics[name] for name, own in found.metrics().items())
+    v, v_data = metrics["own"](p.x), metrics["own"](x.x)
+    softplus = torch.nn.functional.softplus
+    gan_value = -3 * softplus(-v_data).mean() - 3 * softplus(v).mean()
+    w1_value = metrics["w1"](x.x).mean() - metrics["w1"](p.x).mean()
+    want = gan_value - 0.3 * 2 * theta().log_prob(x.x).mean() + 2 * w1_value
+    assert float(found.scalar(x, p).detach()) == pytest.approx(float(want.detach()), abs=1e-13)
+    assert (found.plus["nll"].alpha, found.plus["nll"].beta) == (0.5, 2.0)

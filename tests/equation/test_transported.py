@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -268,6 +270,26 @@ def test_ascent_keeps_the_best_point():
     short = float(in_space(Wasserstein1(), critic, Transported(0)).parts(x, y)[0].detach())
     wild = float(in_space(Wasserstein1(), critic, Transported(7, 50.0)).parts(x, y)[0].detach())
     assert wild <= short + 1e-14
+
+
+def test_the_ascent_goes_on_through_worse_places():
+    """v(y) - y^2 = y/10 + sin(pi y)/pi from 0: a valley after the first step, a higher hill after the second."""
+
+    class Hills(nn.Module):
+        a = torch.zeros(1)
+
+        def forward(self, x):
+            y = x[:, 0]
+            return 0.1 * y + torch.sin(math.pi * y) / math.pi + y.square()
+
+    size, x = 1.6 / 1.1, Particles(torch.zeros(1, 1))
+    first = size * (0.1 + math.cos(0.0))
+    second = first + size * (0.1 + math.cos(math.pi * first))
+    gains = [0.1 * y + math.sin(math.pi * y) / math.pi for y in (first, second)]
+    assert gains[0] < 0 < gains[1]
+    for steps, found in enumerate((0.0, 0.0, gains[1])):
+        minimum, _ = in_space(OptimalTransport(2.0), Hills(), Transported(steps, size)).parts(x, x)
+        assert float(minimum.detach()) == pytest.approx(-found, abs=1e-13)  # roundings of a step of two
 
 
 def test_float32_metrics_are_recorded_in_float64():

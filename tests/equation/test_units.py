@@ -1,11 +1,16 @@
 """Standardising a user's data is undone: samples, densities and costs come back in the user's units."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from se_framework import compose
+from divergences import KL, CrossEntropy, Wasserstein1
+from models import Affine, GroupSortCritic, MLPCritic
+from se_framework import Auxiliary, Dual, Metric, Solution, StandardEquation, Tilted, compose
+from se_framework.data import TensorData
+from se_framework.equation.units import cost_factor, in_user_units
 
 MEAN, STD = 1000.0, 5.0
 N = 4000
@@ -75,7 +80,6 @@ def test_entropy_of_an_unnormalised_q_shifts_by_its_mass(file):
             parameter.zero_()
         list(equation.metric.parameters())[-1].fill_(v)
     from models import Particles
-    from se_framework.equation.units import in_user_units
 
     p = equation.sample(20000, torch.Generator().manual_seed(0))
     row = in_user_units(equation.terms(Particles(p.x), p), equation, assembly.data)
@@ -103,3 +107,89 @@ def test_a_kernel_distance_says_its_unit_and_its_bias(file, unbiased):
     found = evaluate(mmd, n=200)["held_out_value"]
     assert found["unit"] == "squared kernel norm" and found["bound"].startswith("estimate of beta MMD(p_d, p_theta)")
     assert ("biased upward by sampling" in found["bound"]) is not unbiased
+
+
+# -- kinds of errors that were planted and went unnoticed --------------------------------------------------------------
+
+
+class FreeMass(Auxiliary):
+    r"""alpha > 0 over q of any mass, D = int q log(q/p) - q + p: q = exp((f + beta log p - alpha) / (alpha + beta))."""
+
+    needs_alpha = True
+    free_mass = True
+    works_through = "has_dual"
+
+    def needs_density(self, divergence):
+        return True
+
+    def minimum(self, problem, role=None):
+        return self.solve(problem).minimum
+
+    def solve(self, problem):
+        alpha, beta, log_p = problem.alpha, problem.beta, problem.p.log_prob
+        return Solution(*minimum_of(problem.v, log_p, alpha, beta), mass=masses(problem.v, log_p, alpha, beta).mean())
+
+
+def masses(f, log_p, alpha, beta):
+    """Return q/p at particles of p."""
+    return torch.exp((f + beta * log_p - alpha) / (alpha + beta) - log_p)
+
+
+def minimum_of(f, log_p, alpha, beta):
+    """Return the minimum over q of free mass, H(q), D and E_q f, from f and log p at particles of p."""
+    u = masses(f, log_p, alpha, beta)
+    log_q = u.log() + log_p
+    entropy, divergence, f_q = -(u * log_q).mean(), (u * u.log() - u + 1).mean(), (u * f).mean()
+    return -alpha * entropy + beta * divergence - f_q, entropy, divergence, f_q
+
+
+def on_scaled_data(divergence, auxiliary, alpha, beta):
+    """Return the row in user units on data times five, and f, f on data, and log p in user units at p's particles."""
+    torch.set_default_dtype(torch.float64)
+    data = TensorData(5 * torch.randn(100, 2) + 7, standardize=True)
+    equation = StandardEquation(
+        model=Affine((2,)), divergence=divergence, auxiliary=auxiliary, metric=Metric(MLPCritic((2,), width=8)),
+        alpha=alpha, beta=beta,
+    )  # fmt: skip
+    x = data.held_out(40)
+    p = equation.sample(50, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        row = in_user_units(equation.terms(x, p), equation, data)
+        return row, equation.metric(p.x), equation.metric(x.x), p.log_prob.detach() - data.log_scale, data.log_scale
+
+
+def test_terms_over_q_of_free_mass_are_those_of_the_densities_in_user_units():
+    """f gains -alpha log|s|, so that q in user units is the minimiser there; then the whole game is played there."""
+    row, f, f_data, log_p, log_scale = on_scaled_data(KL(), FreeMass(), 0.5, 2.0)
+    shift = -0.5 * log_scale
+    assert abs(shift) > 1 and abs(float(masses(f + shift, log_p, 0.5, 2.0).mean()) - 1) > 0.1
+    minimum, entropy, divergence, f_q = minimum_of(f + shift, log_p, 0.5, 2.0)
+    f_d = (f_data + shift).mean()
+    want = {"H_q": entropy, "D": divergence, "E_q_f": f_q, "E_pd_f": f_d, "total": minimum + f_d}
+    assert row == pytest.approx({k: float(t) for k, t in want.items()}, abs=1e-12)  # fifty terms of order ten
+
+
+@pytest.mark.parametrize(("divergence", "c"), [(CrossEntropy, 0), (KL, 1)])
+def test_terms_of_the_tilted_form_are_those_of_the_densities_in_user_units(divergence, c):
+    """Over probabilities f stays as it is; D = CE - c H and the total are those of p's density in user units."""
+    alpha, beta = 0.5, 2.0
+    row, f, f_data, log_p, _ = on_scaled_data(divergence(), Tilted(), alpha, beta)
+    tau = alpha + c * beta
+    tilt = ((beta - tau) * log_p + f) / tau  # of q/p, up to its normaliser
+    log_z = tilt.logsumexp(0) - math.log(len(tilt))
+    u = (tilt - log_z).exp()
+    entropy, cross = -(u * (tilt - log_z + log_p)).mean(), -(u * log_p).mean()
+    want = {
+        "H_q": entropy, "D": cross - c * entropy, "E_q_f": (u * f).mean(), "E_pd_f": f_data.mean(),
+        "total": -tau * log_z + f_data.mean(),
+    }  # fmt: skip
+    assert row == pytest.approx({k: float(t) for k, t in want.items()}, abs=1e-12)
+
+
+def test_a_scale_of_minus_five_multiplies_costs_by_five():
+    """Data that the user has turned over: distances do not change their sign."""
+    data = SimpleNamespace(scale=-5.0)
+    w1 = StandardEquation(
+        model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(GroupSortCritic((2,), width=8))
+    )
+    assert cost_factor(w1, data) == 5.0

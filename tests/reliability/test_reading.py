@@ -224,7 +224,7 @@ def put(path, value):
     """Return what puts a value into a state, under a path."""
 
     def change(state):
-        *parents, last = (int(name) if name.isdigit() else name for name in path.split("/"))
+        *parents, last = (int(name) if name.lstrip("-").isdigit() else name for name in path.split("/"))
         for name in parents:
             state = state[name]
         state[last] = value
@@ -251,6 +251,8 @@ SPOILT = {
     "no moment": (put(f"{MOMENT}/exp_avg", None), "cannot step from it"),
     "a number": (put(f"{MOMENT}/exp_avg_sq", 3), "exp_avg_sq is no tensor but 3"),
     "another parameter": (put("players/theta/optimizer/state/x", {}), "parameter 'x': there are"),
+    "a parameter before the first": (put("players/theta/optimizer/state/-1", {}), "parameter -1: there are"),
+    "one after the last": (put("players/theta/optimizer/state/99", {}), "parameter 99: there are"),
     "no average": (put("players/theta/average", None), "average is not a mapping"),
     "the average": (put("players/theta/average/n_averaged", torch.zeros(9)), "n_averaged has shape"),
     "weights": (put("equation", []), "equation is not a mapping"),

@@ -1,5 +1,6 @@
 """Early stopping: which state is kept, when a run ends, and that a resumed run does the same; tables under mle_flow."""
 
+import copy
 import json
 
 import numpy as np
@@ -11,7 +12,11 @@ from se_framework.data import TensorData
 from se_framework.data.toys import Ring8
 from se_framework.errors import ConfigError, DataError, IncompatibleError
 from se_framework.evaluation import densities
+from se_framework.evaluation import evaluate as evaluation
 from se_framework.evaluation.evaluate import warnings_of
+from se_framework.evaluation.validation import early_stop_of
+from se_framework.training.early_stop import Best, EarlyStop
+from se_framework.training.loop import train
 from tests.support.comparing import same
 from tests.support.composing import compose, composed
 
@@ -62,9 +67,6 @@ def test_the_best_state_is_kept_and_the_run_ends_after_the_patience(capsys):
         seen.append((state.round, weights(state.current())))
         return next(values)
 
-    from se_framework.training.early_stop import EarlyStop
-    from se_framework.training.loop import train
-
     assembly = compose("mle_flow", [*SMALL, "loop.early_stop=null"], data=table())
     state = train(
         assembly.state, assembly.data, rounds=50, batch_size=20, log_every=0, progress=False,
@@ -75,6 +77,23 @@ def test_the_best_state_is_kept_and_the_run_ends_after_the_patience(capsys):
     assert same(weights(state.trained()), seen[3][1]) and same(weights(state.current()), seen[7][1])
     said = capsys.readouterr().err
     assert "made up over validation points was least in round 3 (3), no less in 4 rounds: the weights of that" in said
+
+
+def test_fifty_looks_in_the_patience_and_one_at_the_end_keep_the_averages():
+    """Patience 200: every fourth round, and the last one, which no other look would see."""
+    seen = {}
+
+    def measure(state):
+        seen[state.round] = weights(state.current())
+        return -float(state.round)
+
+    assembly = compose("mle_flow", ["model=affine", "players.theta.ema=0.9", "loop.early_stop=null"], data=table())
+    state = train(
+        assembly.state, assembly.data, rounds=10, batch_size=20, log_every=0, progress=False,
+        early_stop=EarlyStop("made up", measure, 200),
+    )  # fmt: skip
+    assert list(seen) == [0, 4, 8, 10] and state.best.round == 10
+    assert same(weights(state.best.equation), seen[10]) and not same(seen[10], weights(state.equation))
 
 
 def test_a_resumed_run_stops_in_the_same_round_with_the_same_state(tmp_path):
@@ -138,6 +157,66 @@ def test_the_best_of_a_score_is_where_the_score_says(entry, least, monkeypatch):
     assert assembly.state.best.value == pytest.approx(least)
 
 
+def judged(early_stop):
+    """Return a flow with an average, trained on a table, that keeps a best state far from where it stands."""
+    settings = ["model=affine", "players.theta.ema=0.9", "optimizer.lr=0.1", f"loop.early_stop={early_stop}"]
+    assembly = compose("mle_flow", [*settings, "loop.log_every=0", "progress=false", "device=cpu"], data=table())
+    state = assembly.state
+    train(state, assembly.data, rounds=3, batch_size=20, log_every=0, progress=False)
+    far = copy.deepcopy(state.current())
+    with torch.no_grad():
+        for parameter in far.parameters():
+            parameter.add_(1.0)
+    state.best = Best(1, 0.0, far)
+    state.equation.train()
+    return assembly, state
+
+
+def test_likelihood_is_judged_on_validation_rows_by_the_averages_as_they_stand():
+    assembly, state = judged("nll")
+    assert assembly.data.validation_size > 0
+    theta, x = state.player("theta"), assembly.data.validation(99).x
+    with torch.no_grad():
+        averaged, last = (float(-part().log_prob(x).double().mean()) for part in (theta.averaged, theta.module))
+    found = early_stop_of(assembly).measure(state)
+    assert found == pytest.approx(averaged + assembly.data.log_scale, abs=1e-12) and abs(last - averaged) > 1e-3
+
+
+def test_likelihood_is_judged_in_evaluation_mode():
+    """Dropout draws on torch's generator: in training mode two looks differ, and move it."""
+    assembly, state = judged("nll")
+
+    class Drops(type(state.equation.model)):
+        def forward(self, context=None):
+            law = super().forward(context)
+            log_prob = law.log_prob
+            law.log_prob = lambda x: torch.nn.functional.dropout(log_prob(x), 0.5, self.training)
+            return law
+
+    for theta in (state.player("theta").module, state.player("theta").averaged):
+        theta.__class__ = Drops
+    before, look = torch.random.get_rng_state(), early_stop_of(assembly).measure
+    assert look(state) == look(state) and torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_any_other_score_is_judged_on_validation_rows_by_the_averages_as_they_stand(monkeypatch):
+    """Not on held-out rows, which are for the end, and not by the best state so far, which would never be beaten."""
+    assembly, state = judged("w2")
+    best, seen = state.best, []
+
+    def evaluate(of, n):
+        seen.append((weights(of.equation), of.data.held_out(99, 3).x, of.data.train_size))
+        return {"w2": {"value": 7.0}}
+
+    monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", evaluate)
+    assert early_stop_of(assembly).measure(state) == 7.0
+    ((equation, points, rows),) = seen
+    assert same(equation, weights(state.current())) and not same(equation, weights(best.equation))
+    assert not same(equation, weights(state.equation))
+    assert torch.equal(points, assembly.data.validation(99).x) and rows == assembly.data.train_size
+    assert state.best is best and not torch.equal(points, assembly.data.held_out(99, 3).x)
+
+
 def test_what_cannot_be_stopped_early_is_refused():
     with pytest.raises(ConfigError, match="loop.early_stop must be one of auto, nll"):
         composed("mle_flow", ["loop.early_stop=nl"])
@@ -194,6 +273,53 @@ def test_the_gaussian_beside_a_likelihood_is_that_of_the_training_rows():
     assert np.isfinite(found["mixture"])
     assert densities.of_rows(Ring8(), 100, 0) == {}
     assert densities.of_rows(TensorData(table(5, 4)), 100, 0) == {}  # no more rows than columns
+
+
+def clusters(n=150):
+    """Two clouds, three apart: a mixture of two is their law, one of twelve learns the rows by heart."""
+    draw = torch.Generator().manual_seed(3)
+    return 5 * torch.randn(n, 3, generator=draw, dtype=F64) + 15 * (torch.arange(n) % 2)[:, None]
+
+
+def test_the_mixture_beside_a_likelihood_is_the_one_that_is_best_on_rows_apart_fitted_to_all(monkeypatch):
+    """The value is scikit-learn's for the right choice, on the held-out rows in the user's units."""
+    from sklearn.mixture import GaussianMixture
+
+    grid = ((2, "full", 1e-3), (12, "full", 1e-3))
+    monkeypatch.setattr(densities, "MIXTURES", grid)
+    data = TensorData(clusters(), standardize=True).with_validation(0.2)
+    rows = torch.cat([data.rows("train", torch.arange(data.train_size)), data.validation(99).x]).double().numpy()
+    rest = data.held_out(99).x.double().numpy()
+    kept = [GaussianMixture(k, covariance_type=kind, reg_covar=r, random_state=0).fit(rows) for k, kind, r in grid]
+    by_heart, apart = ([own.score(x) for own in kept] for x in (rows, rest))
+    assert by_heart[1] > by_heart[0] and apart[0] > apart[1] and abs(data.log_scale) > 5
+    found = densities.of_rows(data, 10_000, 0)
+    assert found["mixture"] == pytest.approx(data.log_scale - apart[0], abs=1e-9)
+
+
+def test_of_a_long_table_densities_take_the_same_rows_in_every_process(monkeypatch):
+    """The figures are a function of data and seed, and leave torch's own generator alone."""
+    monkeypatch.setattr(densities, "MIXTURES", ((2, "diag", 1e-3),))
+    monkeypatch.setattr(densities, "MOST_ROWS", 40)
+    data, state = TensorData(clusters()), torch.random.get_rng_state()
+    once = densities.of_rows(data, 10_000, 0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(17)
+    assert densities.of_rows(data, 10_000, 0) == once
+    monkeypatch.setattr(densities, "MOST_ROWS", 150)
+    assert densities.of_rows(data, 10_000, 0) != once
+
+
+@pytest.mark.parametrize("known", [{}, {"references": {"entropy": 2.0}}])
+def test_densities_stand_beside_a_likelihood_only_where_nothing_better_is_known(known, monkeypatch):
+    """Data that knows its entropy, or digits with references of their own, keep those."""
+    nll = {"value": 3.0, "n": 9, "seed": 0}
+    monkeypatch.setattr(evaluation, "scores", lambda *rest, **more: {"nll": nll | known})
+    monkeypatch.setattr(evaluation, "held_out_value", lambda *rest: {"value": 0.0})
+    monkeypatch.setattr(densities, "of_rows", lambda *rest: {"gaussian": 4.0})
+    assembly = compose("mle_flow", ["model=affine", "progress=false", "device=cpu"], data=table())
+    found = evaluation.evaluate(assembly, n=20)["nll"]
+    assert found == nll | (known or {"references": {"gaussian": 4.0}})
 
 
 def test_a_density_that_is_worse_than_the_gaussian_is_warned_of():

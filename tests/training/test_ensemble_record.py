@@ -6,6 +6,7 @@ The oracle is the single run, as in ``test_ensemble.py``; of means and deviation
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from se_framework.commands import train
 from se_framework.config.composing import compose as compose_config
 from se_framework.ensemble.members import Ensemble
 from se_framework.errors import ConfigError, NonFiniteError
+from se_framework.evaluation import evaluate as evaluation
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.loop import train as play
 from se_framework.training.step import play_round
@@ -241,3 +243,23 @@ def test_a_member_is_sampled_and_scored_as_its_single_run(tmp_path, monkeypatch,
     assert scores[name]["value"] == pytest.approx(np.mean(values))
     assert scores[name]["sd"] == pytest.approx(np.std(values, ddof=1))
     assert {f.name for f in (run.path / "samples").iterdir()} == {"member_0.png", "member_1.png"}
+
+
+def test_scores_of_an_ensemble_are_of_the_members_that_have_them(monkeypatch):
+    """Mean and standard deviation (n - 1) by hand; what one member cannot compute does not take the others' with it."""
+    why = {"why": "not finite", "n": 9, "seed": 0}
+    of = {
+        0: {"nll": why, "w2": {"value": 1.0, "n": 9, "seed": 0, "se": 0.5}, "frechet": why},
+        2: {"nll": {"value": 3.0, "n": 9, "seed": 0, "unit": "nats"}, "w2": {"value": 4.0, "n": 9, "seed": 0}},
+        3: {"nll": {"value": 7.0, "n": 9, "seed": 0, "unit": "nats"}, "w2": {"value": 1.0, "n": 9, "seed": 0}},
+    }
+    monkeypatch.setattr(evaluation, "evaluate", of.get)
+    ensemble = SimpleNamespace(members={k: k for k in range(4)}, ensemble=SimpleNamespace(living=of))
+    found = evaluation.evaluate_members(ensemble)
+    assert found["w2"] == {
+        "value": 2.0, "sd": pytest.approx(3**0.5), "members": {"0": 1.0, "2": 4.0, "3": 1.0}, "n": 9, "seed": 0,
+    }  # fmt: skip
+    assert found["nll"] == {
+        "value": 5.0, "sd": pytest.approx(8**0.5), "members": {"2": 3.0, "3": 7.0}, "n": 9, "seed": 0, "unit": "nats",
+    }  # fmt: skip
+    assert found["frechet"] == why

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import se_framework as se
-from divergences import GAN, KL, ReverseKL, Wasserstein1
+from divergences import GAN, KL, ReverseKL, SoftenedReverseKL, Wasserstein1
 from models import GroupSortCritic, MLPCritic, MLPGenerator
 from models.laws import Particles
 from se_framework.api import restore
@@ -32,6 +32,7 @@ from se_framework.training.players import make_players
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
 from tests.support.comparing import same
+from tests.support.parts import Plain
 
 FROZEN, COLLAPSED, SATURATED = "frozen terms", "collapsed samples", "saturated critic"
 FIGHTS = "a penalty that fights the metric"
@@ -76,6 +77,25 @@ def test_a_frozen_critic_warns_once_after_five_rows(capsys):
     assert [bool(note) for note in notes] == [False] * 4 + [True] + [False] * 10
     said = capsys.readouterr().err
     assert said.count("WARNING, frozen terms in round 100") == 1 and said.count("WARNING") == 1
+
+
+def test_a_summand_is_frozen_where_its_metric_learns_and_only_there():
+    """A metric without parameters is a constant by choice; one with some, whose means stand still, is not."""
+    torch.manual_seed(0)
+    model = MLPGenerator((2,), latent_dim=3, width=4)
+
+    def summand(network):
+        return {"model": model, "divergence": KL(), "auxiliary": Dual(), "metric": Metric(network)}
+
+    plus = {
+        "plain": (1.0, StandardEquation(**summand(Plain((2,))))),
+        "dead": (1.0, StandardEquation(**summand(Constant()))),
+    }
+    state = TrainState(StandardEquation(**summand(MLPCritic((2,), width=4)), plus=plus))
+    rows = [{"round": float(t), "E_q_f": t, "phi_gradient": t, "plain/E_q_f": 1.0, "dead/D": 0.0} for t in range(5)]
+    assert not list(monitors.frozen(state, rows))
+    (found,) = monitors.frozen(state, [row | {"dead/E_q_f": 1.0} for row in rows])
+    assert found.text.startswith("dead/E_q_f = 1 to the last bit since round 0")
 
 
 def test_at_rest_nothing_is_frozen():
@@ -154,10 +174,43 @@ def test_a_slope_that_does_not_vanish_or_a_potential_is_not_saturated(d, network
 
 def test_theta_is_judged_through_its_own_view():
     """The view of the non-saturating game has slope one where v is low."""
-    from divergences import SoftenedReverseKL
-
     theta = {"optimizer": lambda p: torch.optim.SGD(p, lr=1e-9), "view": SoftenedReverseKL()}
     assert play(game(theta=theta), 400, far()) == []
+
+
+class Plane(nn.Module):
+    """v = w (x_1 - 10): far above zero on far data, far below on samples around zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, x):
+        return self.w * (x[:, 0] - 10)
+
+
+class Noised(Dual):
+    """The dual of scores with noise that it draws for itself; its loss is given to players by their roles alone."""
+
+    def draws(self, n, stream):
+        return {"kick": stream.normal("kick", (n,))}
+
+    def minimum(self, problem, role=None):
+        assert role is not None
+        return super().minimum(problem._replace(v=problem.v + 1e-3 * problem.draws["kick"]), role)
+
+
+@pytest.mark.parametrize("view", [None, SoftenedReverseKL()])
+def test_a_summand_that_draws_is_looked_at_with_its_own_draws_through_its_own_view(view):
+    """The GAN of a sum is as saturated as alone; the view that theta has of W1 is none of the GAN's."""
+    model = MLPGenerator((2,), latent_dim=3, width=16)
+    gan = StandardEquation(model=model, divergence=GAN(), auxiliary=Noised(), metric=Metric(Plane()))
+    w1 = {"divergence": Wasserstein1(), "auxiliary": Dual(), "metric": Metric(GroupSortCritic((2,), width=8))}
+    equation = StandardEquation(model=model, **w1, plus={"gan": (1.0, gan)})
+    state = TrainState(equation, make_players(equation, theta={"view": view}), round=START)
+    row = {"round": float(START)}
+    (text,) = watch(state, far(), row)
+    assert text.startswith(SATURATED) and "the metric of plus.gan reads -" in text
 
 
 def coupled():

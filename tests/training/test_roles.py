@@ -11,7 +11,7 @@ from torch import nn
 
 from divergences import GAN, KL, CrossEntropy, EnergyDistance
 from models import Affine, GaussianMixture, MLPCritic, MLPEmbedding, TabularCritic, TabularModel
-from se_framework import Metric, StandardEquation, TrainState
+from se_framework import R1, Metric, StandardEquation, TrainState
 from se_framework.data import Moons
 from se_framework.equation.auxiliary import Dual, Embedded, Empirical
 from se_framework.errors import ConfigError
@@ -135,6 +135,20 @@ def test_a_parameter_that_belongs_to_no_player_is_refused_by_its_name():
     assert len(make_players(equation)) == 4
     with pytest.raises(ConfigError, match="parameter phi's view.c belongs to no player"):
         make_players(everybody(), phi={"view": Shifted()})
+
+
+def test_a_parameter_of_a_summands_view_is_refused_too():
+    """Nobody asked for that view: the summand's divergence brings it, and a player that looks through it."""
+
+    class Viewed(KL):
+        def view(self, role):
+            return Shifted() if role.name == "phi" else None
+
+    model = Affine((2,))
+    more = StandardEquation(model=model, divergence=Viewed(), auxiliary=Dual(), metric=Metric(MLPCritic((2,), width=4)))
+    own = {"divergence": GAN(), "auxiliary": Dual(), "metric": Metric(MLPCritic((2,), width=4))}
+    with pytest.raises(ConfigError, match="parameter phi's view.c belongs to no player"):
+        make_players(StandardEquation(model=model, **own, plus={"more": (1.0, more)}))
 
 
 def test_a_penalty_with_a_parameter_moves_with_its_metric():
@@ -272,6 +286,19 @@ def test_every_player_is_recorded():
     # five batches a round: two of phi's, one of D's, one of q's; theta plays on q's
     assert state.samples == 2 * 4 * 16
     assert [player.steps_taken for player in state.players] == [4, 2, 2, 2]
+
+
+def test_the_recorded_penalty_is_that_of_the_metric_beside_a_divergence_that_moves():
+    """Half the mean squared slope at the examples of phi's step, by hand; D, which moves after phi, adds none."""
+    equation = everybody()
+    equation.metric.penalty = R1(1.0)
+    state = state_of(equation, sgd(0.0))
+    play(state, Moons(), 1, log_every=1)
+    x = Moons().batch(0, 16, 0).x.requires_grad_()
+    (slope,) = torch.autograd.grad(equation.metric(x).sum(), x)
+    assert state.history[-1]["penalty"] == pytest.approx(float(slope.square().sum(1).mean()) / 2, rel=1e-12)
+    plain = state_of(everybody(), sgd(0.0))
+    assert play(plain, Moons(), 1, log_every=1).history[-1]["penalty"] == 0
 
 
 def test_a_game_of_four_resumes_to_the_same_bits(tmp_path):
