@@ -11,19 +11,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.composing import compose
+from se_framework.config.files import config_dir
 from se_framework.config.schema import validate
 from se_framework.runs.sweeps import record_job
 
-EXPERIMENT = "vanilla_gan"
+
+@cache
+def base() -> DictConfig:
+    """Return the configuration of the experiment."""
+    return validate(compose("vanilla_gan", ["device=cpu", "loop.rounds=100"]))
 
 
 @cache
 def configuration(*words: str) -> str:
-    """Return the YAML that a run of these words keeps."""
-    return OmegaConf.to_yaml(validate(compose(EXPERIMENT, ["device=cpu", "loop.rounds=100", *words])))
+    """Return the YAML that a run of these words keeps: choices of groups, and values by dotted key."""
+    found = base().copy()
+    for word in words:
+        key, _, value = word.partition("=")
+        part = config_dir() / key / f"{value}.yaml"
+        node = OmegaConf.load(part) if part.is_file() else yaml.safe_load(value.replace(":[", ": ["))
+        OmegaConf.update(found, key, node, merge=False, force_add=True)
+    return OmegaConf.to_yaml(validate(found))
 
 
 def w2(value: float, **more: Any) -> dict[str, Any]:
