@@ -191,10 +191,10 @@ def test_one_configuration_is_nothing_to_compare(tmp_path):
 
 
 def test_the_verdict_is_the_test_that_is_simulated(tmp_path):
-    """A hundred draws, near the edge of the test: the sentence says what scipy's paired t says."""
+    """Forty draws, near the edge of the test: the sentence says what scipy's paired t says."""
     draw, verdicts = np.random.default_rng(0), set()
     runs = read_runs([fake_rows(tmp_path, {"kl": [0.0] * 4, "gan": [0.0] * 4})])
-    for _ in range(100):
+    for _ in range(40):
         values = draw.standard_normal((2, 4)) + [[0], [2.2]]
         for own, value in zip(
             sorted(runs, key=lambda r: (r.settings["divergence"] != "kl", r.seed)), values.flat, strict=True
