@@ -108,6 +108,14 @@ def test_runs_without_a_value_are_counted_and_named(tmp_path):
     assert "divergence=renyi has no value; 1 of its 3 runs has no value." in found.sentence
 
 
+def test_scores_of_a_run_that_has_not_finished_are_not_its_scores(tmp_path):
+    fake_rows(tmp_path, TIED)
+    fake_run(tmp_path / "short", ["divergence=kl"], 3, 0.0, rounds=50)
+    row = by_name(compared(tmp_path))["kl"]
+    assert row.n == 3 and row.counts == {"finished": 3, "stopped": 1}
+    assert row.points[-1].value is None and "of round 50 of 100" in row.points[-1].why
+
+
 def test_a_row_of_infinite_values_is_not_the_best(tmp_path):
     fake_rows(tmp_path, {"kl": [-math.inf, -math.inf], "gan": [0.5, 0.6]})
     found = compared(tmp_path)
