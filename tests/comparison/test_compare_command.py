@@ -109,6 +109,8 @@ def test_without_a_directory(command):
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_finished_run_tells_its_parameters_and_seconds(size, tmp_path, monkeypatch):
     small_scores(monkeypatch)
+    for picture in ("commands.train.curves", "assembly.Assembly.plot"):
+        monkeypatch.setattr(f"se_framework.{picture}", lambda *_, **__: None)
     words = [*SHORT, "loop.rounds=4", f"ensemble.size={size}"]
     outcome = train_run(validate(compose("vanilla_gan", words)), tmp_path / "run", words)
     found = read_runs([outcome.directory])
