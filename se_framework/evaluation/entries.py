@@ -30,7 +30,7 @@ WIDE = 1_024
 def w2(pair: Pair) -> Figure:
     """Return the exact W2 distance: of some points, of all on a line."""
     m = len(pair.x) if pair.x[0].numel() == 1 else min(len(pair.x), pair.assigned)
-    return Figure(*w2_and_error(pair.x[:m], pair.y[:m]), m)
+    return Figure(*w2_and_error(pair.x[:m], pair.y[:m], pair.errors), m)
 
 
 def sliced_w2(pair: Pair) -> Figure:
