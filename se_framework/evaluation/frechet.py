@@ -5,8 +5,8 @@ With Gaussians fitted to the features of two samples,
 .. math:: F = |\mu_1-\mu_2|^2 + \mathrm{tr}\,\bigl(S_1 + S_2 - 2 (S_1^{1/2} S_2 S_1^{1/2})^{1/2}\bigr),
 
 the squared 2-Wasserstein distance between those Gaussians (Dowson and Landau, 1982), used as in Heusel et al., "GANs
-Trained by a Two Time-Scale Update Rule" (2017). Features of the digits are those of a small classifier, so the figure is
-comparable between runs of this package, not with figures of other feature nets.
+Trained by a Two Time-Scale Update Rule" (2017). Features of the digits are those of a small classifier, so the figure
+is comparable between runs of this package, not with figures of other feature nets.
 
 Its standard error is that of the first order in both samples: a point x of the first moves F by
 :math:`2(\mu_1-\mu_2)\cdot(x-\mu_1)+(x-\mu_1)^\top(I-A)(x-\mu_1)` over n, with A the optimal map between the Gaussians,

@@ -5,8 +5,8 @@ r"""Scores of a model with a density: held-out log-likelihood, and divergences f
   a density; else ``nll`` less the law's entropy (given its labels where there are some).
 * ``reverse_kl``: :math:`KL(p_\theta\|p_d)`, the mean of :math:`\log p_\theta(x)-\log p_d(x)` over the model's samples.
 
-Means of independent terms, so the error is their spread over the root of n. The terms of one point are subtracted before
-they are averaged: where the densities are near each other, their difference hardly varies.
+Means of independent terms, so the error is their spread over the root of n. The terms of one point are subtracted
+before they are averaged: where the densities are near each other, their difference hardly varies.
 """
 
 from __future__ import annotations

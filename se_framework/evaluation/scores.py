@@ -2,9 +2,9 @@ r"""Scores: figures that judge samples against data, in user units, each with it
 
 A score is measured, never trained on. Each is returned as ``{"value", "unit", "n", "seed", "better"}`` and, where they
 exist, ``"se"`` (standard error) and ``"references"`` (the same figure for real data, known laws or a mixture of
-Gaussians, of as many points, to put the value in scale: :mod:`se_framework.evaluation.judged`; ``_sd`` is the spread of
-one over draws). ``better`` is ``"lower"``, ``"higher"``, or ``"nearer"`` to the reference ``perfect``, or ``real`` where
-there is none. What cannot be computed is ``{"why", "n", "seed"}``.
+Gaussians, of as many points, to put the value in scale: :mod:`se_framework.evaluation.judged`; ``_sd`` is the spread
+of one over draws). ``better`` is ``"lower"``, ``"higher"``, or ``"nearer"`` to the reference ``perfect``, or ``real``
+where there is none. What cannot be computed is ``{"why", "n", "seed"}``.
 
 =====================================================  ==============================================================
 ``modes``, ``high_quality``, ``mode_kl``               :mod:`~se_framework.evaluation.known_modes`
