@@ -10,7 +10,9 @@ has two orders (Hoeffding 1948): with :math:`w` the witness,
     +\tfrac4{n^2}\mathbb E\tilde k(x,y)^2
 
 where :math:`\tilde k` is k less its means given either point. The first vanishes where q = p; there the second is the
-whole. The witness is itself a mean over the sample, whose noise counts the second order twice: it is taken off once.
+whole. The witness is itself a mean over the sample, whose noise counts the second order twice: it is taken off once. The
+error is never less than the second order, so at q = p it is on the safe side: 1.0 of the spread of repeats in the median,
+1.2 in the root mean square.
 """
 
 from __future__ import annotations

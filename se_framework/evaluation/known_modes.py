@@ -4,9 +4,10 @@ r"""Scores where the modes of the law are known: which are met, how often, and h
   mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
 * ``mode_kl``: :math:`\sum_k\hat w_k\log(\hat w_k/w_k)` of the shares of samples by their nearest centre against the
   modes' own, in nats: the reverse Kullback-Leibler divergence of mode counts. A perfect sample of n has
-  :math:`\sum_k\mathbb E\frac{c}{n}\log\frac{c}{nw_k}`, c binomial, about (K - 1)/2n. Its error adds both orders,
-  :math:`\frac1n(\sum_k\hat w_k\log^2(\hat w_k/w_k)-\mathrm{KL}^2)+\frac{K-1}{2n^2}` (delta method; the second is the
-  variance of chi-square with K - 1 degrees of freedom over 2n, the whole where shares are true).
+  :math:`\sum_k\mathbb E\frac{c}{n}\log\frac{c}{nw_k}`, c binomial, about (K - 1)/2n. Its variance has two orders,
+  :math:`\frac1n(\sum_kw'_k\log^2(w'_k/w_k)-\mathrm{KL}^2)` (delta method) and :math:`\frac{K-1}{2n^2}` (chi-square with
+  K - 1 degrees of freedom over 2n), the whole where shares are true. The first, of empirical shares, counts the second
+  twice, which is taken off once.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def mode_kl(found: Tensor, weights: Tensor) -> tuple[float, float]:
     value = (share * log_ratio).sum()
     first = (share * log_ratio.square()).sum() - value.square()
     second = (int((weights > 0).sum()) - 1) / (2 * n)
-    return float(value), float(((first + second) / n).sqrt())
+    return float(value), float(((first - second).clamp(min=second) / n).sqrt())
 
 
 def perfect_mode_kl(n: int, weights: Tensor) -> float:

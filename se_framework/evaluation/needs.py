@@ -27,7 +27,7 @@ def comparable(data: Data, density: bool) -> str:
     """Distances between points, or their features, must say something."""
     if not data.dtype.is_floating_point:
         return f"{data.name} holds whole numbers, between which a distance may mean nothing"
-    if data.features is None and size(data) > TOO_WIDE:
+    if size(data) > TOO_WIDE and data.features is None:  # features may have to be learnt first
         return f"points of {size(data)} numbers are compared in features alone: declare Data.features"
     return ""
 

@@ -5,6 +5,7 @@ Sampling tests compare within 4.9 standard errors (false alarm: once in a millio
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from se_framework.data import GaussianMixture, GaussianMixture1d, Ring8
 from se_framework.evaluation.evaluate import loss_of, score_lines
-from se_framework.evaluation.known_modes import modes
+from se_framework.evaluation.known_modes import counts, mode_kl, modes, perfect_mode_kl
 from se_framework.evaluation.scores import scores
 
 Z = 4.9
@@ -65,3 +66,59 @@ def test_the_share_of_high_quality_is_best_where_a_perfect_sample_is():
     assert loss_of({"value": 3.0, "better": "higher"}) == -3 and loss_of({"value": 3.0, "better": "lower"}) == 3
     (line,) = score_lines({"w2": {"value": 1.5, "se": 0.25, "n": 7, "seed": 0, "better": "lower", "unit": "unit of x"}})
     assert line.split(None, 1)[1] == "1.5 +- 0.25 [unit of x]  (n 7, seed 0)"
+
+
+# -- divergence of mode counts ----------------------------------------------------------------------------------------
+
+
+def enumerated(n: int, weights: list[float]):
+    """Yield the probability of every table of counts of n samples, and its divergence."""
+    for count in itertools.product(range(n + 1), repeat=len(weights)):
+        if sum(count) == n:
+            ways = math.factorial(n) / math.prod(math.factorial(c) for c in count)
+            chance = ways * math.prod(w**c for w, c in zip(weights, count, strict=True))
+            kl = sum(c / n * math.log(c / n / w) for c, w in zip(count, weights, strict=True) if c)
+            yield chance, kl, count
+
+
+def test_the_divergence_of_mode_counts_and_its_mean_by_enumeration():
+    weights = [0.5, 0.3, 0.2]
+    tables = list(enumerated(6, weights))
+    for _, kl, count in tables:
+        found = mode_kl(torch.tensor(count), torch.tensor(weights, dtype=F64))[0]
+        assert found == pytest.approx(kl, abs=1e-14)
+    mean = sum(chance * kl for chance, kl, _ in tables)
+    assert perfect_mode_kl(6, torch.tensor(weights, dtype=F64)) == pytest.approx(mean, abs=1e-13)
+    assert perfect_mode_kl(20_000, torch.full((8,), 1 / 8)) == pytest.approx(7 / 40_000, rel=1e-3)  # (K - 1) / 2n
+
+
+def test_a_mode_that_should_not_be_there_is_infinitely_far():
+    found, se = mode_kl(torch.tensor([5, 5]), torch.tensor([1.0, 0.0]))
+    assert found == math.inf and not se == 0
+    assert mode_kl(torch.tensor([7, 0]), torch.tensor([1.0, 0.0]))[0] == 0
+
+
+@pytest.mark.parametrize("shares", [[0.125] * 8, [0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05]])
+def test_the_error_of_the_divergence_is_the_spread_of_repeats(shares):
+    """2,000 repeats know a deviation to 1.6 % (2.4 % of a chi-square of 7): 20 % and 3.3 of these."""
+    weights = torch.full((8,), 0.125, dtype=F64)
+    drawn = torch.multinomial(torch.tensor(shares), 2_000 * 200, replacement=True, generator=draw(0)).view(2_000, 200)
+    found = torch.tensor([mode_kl(torch.bincount(row, minlength=8), weights) for row in drawn], dtype=F64)
+    assert float(found[:, 1].square().mean().sqrt() / found[:, 0].std()) == pytest.approx(1, abs=0.2 + 3.3 * 0.024)
+
+
+def test_modes_that_are_lost_are_told():
+    """Half of the ring, evenly: log 2."""
+    law = Ring8()
+    entry = scores(law, law.modes[:4].repeat(50, 1), seed=0, names=("mode_kl",))["mode_kl"]
+    assert entry["value"] == pytest.approx(math.log(2), abs=1e-12) and entry["n"] == 200
+    assert entry["references"]["perfect"] == pytest.approx(perfect_mode_kl(200, law.mode_weights), abs=1e-15)
+    assert 0 < entry["references"]["mixture"] < 0.1
+    assert counts(law.modes[[0, 0, 3]] + 0.1, law.modes).tolist() == [2, 0, 0, 1, 0, 0, 0, 0]
+    uneven = GaussianMixture([[0.0, 0.0], [9.0, 0.0]], 0.5, [0.9, 0.1])
+    entry = scores(uneven, uneven.batch(0, 4_000, 1).x, seed=0, names=("mode_kl",))["mode_kl"]
+    assert entry["value"] < 4.9 * 0.5 / 4_000  # its shares are the law's: half a chi-square of one degree over n
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
