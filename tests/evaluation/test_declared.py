@@ -11,13 +11,15 @@ import pytest
 import torch
 
 import se_framework.evaluation
+from se_framework.commands.evaluate import _evaluate
 from se_framework.config import schema
 from se_framework.data import Digits, GaussianMixture1d, Moons, Ring8, Sampler, TensorData
 from se_framework.data.features import Features
 from se_framework.errors import ConfigError
 from se_framework.evaluation.evaluate import SCORES, evaluate, refuse_absent, refuse_unknown, score_lines
 from se_framework.evaluation.scores import ALL, NAMES, SHOWN, lacks, scores
-from tests.support.commands import EVALUATE, SHORT, SMALL_SCORES, TRAIN, call, small_scores
+from se_framework.runs.directory import RunDirectory
+from tests.support.commands import small_scores
 from tests.support.composing import compose
 
 GENERAL = {"w2", "sliced_w2", "mmd", "energy", "c2st", "precision", "recall", "density", "coverage"}
@@ -142,24 +144,19 @@ def test_early_stopping_by_another_score_computes_that_one_alone(monkeypatch):
         compose("vanilla_gan", [*SMALL, "loop.early_stop=frechet"]).train()
 
 
-def test_rows_of_scores_take_the_new_names(tmp_path):
-    from se_framework.runs.directory import RunDirectory
-
+def test_rows_of_scores_take_the_new_names_and_se_eval_takes_some_or_all(tmp_path, capsys):
     run = RunDirectory(tmp_path / "run")
-    compose("vanilla_gan", [*SMALL, "loop.evaluate_every=1", "score=recall"]).train(run)
+    compose("vanilla_gan", [*SMALL, "data=ring8", "loop.evaluate_every=1", "score=recall"]).train(run)
     rows = run.score_rows()
     assert len(rows) == 2 and {"mmd", "c2st", "coverage", "recall", "to_minimise"} <= set(rows[0])
     assert float(rows[1]["to_minimise"]) == -float(rows[1]["recall"])
-
-
-def test_se_eval_takes_names_or_all(tmp_path):
-    trained = call([*TRAIN, *SHORT, "hydra.run.dir=run"], tmp_path, SMALL_SCORES)
-    assert trained.returncode == 0, trained.stderr
     for words, want in (("energy, recall", {"energy", "recall"}), ("all", GENERAL | MODES | {"held_out_value"})):
-        done = call([*EVALUATE, "run", f"scores={words}", "n=60"], tmp_path, SMALL_SCORES)
-        assert done.returncode == 0, done.stderr
-        assert set(json.loads((tmp_path / "run" / "eval.json").read_text())["scores"]) == want
-        assert len(done.stdout.splitlines()) == len(want) + 1
-    for words, said in (("recal", "scores=recal: no such score; did you mean"), ("frechet", "declares no features")):
-        done = call([*EVALUATE, "run", f"scores={words}"], tmp_path)
-        assert done.returncode != 0 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        _evaluate([str(run.path), f"scores={words}", "n=60"])
+        assert set(json.loads((run.path / "eval.json").read_text())["scores"]) == want
+        assert len(capsys.readouterr().out.splitlines()) == len(want) + 1
+    with pytest.raises(ConfigError, match="scores=recal: no such score; did you mean 'recall'"):
+        _evaluate([str(run.path), "scores=recal"])
+    with pytest.raises(
+        ConfigError, match=r"scores=frechet: this data and model have no such score \(ring8 declares no"
+    ):
+        _evaluate([str(run.path), "scores=frechet"])
