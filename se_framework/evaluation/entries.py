@@ -89,9 +89,11 @@ def _modes(data: Data) -> tuple[Tensor, float]:
     return data.modes, data.mode_sigma
 
 
-def _of_mixture(judged: Judged, name: str, measure: Callable[[Tensor], float]) -> dict[str, float]:
-    """Return the score of samples of the mixture, as many as there are of the model."""
-    law, n = judged.mixture, len(judged.samples)
+def _of_mixture(
+    judged: Judged, name: str, measure: Callable[[Tensor], float], most: int | None = None
+) -> dict[str, float]:
+    """Return the score of samples of the mixture, as many as there are of the model, or are looked at."""
+    law, n = judged.mixture, len(judged.samples) if most is None else most
     return {} if law is None else judged.reference(name, n, lambda: {"mixture": measure(law.sample(n))})
 
 
@@ -109,7 +111,7 @@ def memorised(judged: Judged) -> Entry:
 
     value, se = share(judged.samples)
     references = {"perfect": len(train) / (len(train) + len(apart))}
-    references |= _of_mixture(judged, "memorised", lambda x: share(x)[0])
+    references |= _of_mixture(judged, "memorised", lambda x: share(x)[0], n)
     return {"value": value, "se": se, "n": n, "rows": len(train), "references": references}
 
 
@@ -126,7 +128,7 @@ def nearest_train(judged: Judged) -> Entry:
     # Below the figure of real rows the samples are copies, not better.
     real = judged.data.to_user(judged.data.held_out(n, judged.seed).x.double()).cpu()
     references = {"real": float(distance(real).mean())}
-    references |= _of_mixture(judged, "nearest_train", lambda x: float(distance(x).mean()))
+    references |= _of_mixture(judged, "nearest_train", lambda x: float(distance(x).mean()), n)
     return {"value": float(found.mean()), "se": se, "n": n, "rows": len(train), "references": references}
 
 
