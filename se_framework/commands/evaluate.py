@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
 
 DOES = """Print the run's scores and write them to RUN_DIR/eval.json: distances to held-out data (W2, sliced W2, MMD), a
@@ -17,7 +19,10 @@ def main() -> None:
 
 def names(text: str) -> tuple[str, ...]:
     """Return names from a list with commas."""
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise ArgumentTypeError(f"must be names of scores with commas between, or all, got {text!r}")
+    return found
 
 
 def _evaluate(words: list[str]) -> None:

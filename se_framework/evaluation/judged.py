@@ -30,7 +30,6 @@ DRAWS = 5
 """With few modes one pair of real samples can differ by twice as much as another: a reference is a mean over pairs."""
 KEPT = 32
 """Sets of references that a process keeps."""
-BANDWIDTH_ROWS = 1_000
 
 Measure = Callable[[Pair], Figure]
 _references: OrderedDict[tuple[Any, ...], dict[str, Any]] = OrderedDict()
@@ -148,7 +147,7 @@ class Judged:
     @cached_property
     def _bandwidth(self) -> float:
         """Median distance between training rows: no model and no seed moves it."""
-        rows = self.rows.x[:BANDWIDTH_ROWS].double()
+        rows = self.rows.x[: self.sizes.pairs].double()
         return median_distance(view(self.data, self.data.to_user(rows).cpu()))
 
     @cached_property

@@ -154,6 +154,8 @@ def test_rows_of_scores_take_the_new_names_and_se_eval_takes_some_or_all(tmp_pat
         _evaluate([str(run.path), f"scores={words}", "n=60"])
         assert set(json.loads((run.path / "eval.json").read_text())["scores"]) == want
         assert len(capsys.readouterr().out.splitlines()) == len(want) + 1
+    with pytest.raises(ConfigError, match="scores must be names of scores with commas between, or all, got ','"):
+        _evaluate([str(run.path), "scores=,"])
     with pytest.raises(ConfigError, match="scores=recal: no such score; did you mean 'recall'"):
         _evaluate([str(run.path), "scores=recal"])
     with pytest.raises(

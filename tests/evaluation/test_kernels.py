@@ -101,7 +101,7 @@ def test_means_and_errors_over_repeats(shift):
 def test_the_bandwidth_is_of_training_rows_alone():
     """Neither samples, held-out rows nor the seed move it, so one kernel judges every model."""
     data = TensorData(5 + 3 * torch.randn((400, 2), generator=draw(3), dtype=F64), standardize=True)
-    sizes = Sizes(100, 50, 30, 5)
+    sizes = Sizes(100, 50, 400, 5)
     found = {
         Judged(data, scale * torch.randn((50, 2), generator=draw(4), dtype=F64), seed, None, sizes).pair.bandwidth
         for scale, seed in ((1.0, 0), (100.0, 0), (1.0, 9))

@@ -22,6 +22,22 @@ def of(data):
     return best(data, data.reference_rows(mixture.ROWS))
 
 
+@pytest.mark.parametrize("more", [{}, {"dequantise": True}], ids=["plain", "dequantised"])
+def test_rows_that_laws_are_fitted_to_are_no_held_out_ones(more):
+    rows = torch.arange(400.0)[:, None].expand(400, 2).clone()
+    rows[:, 1] = rows[:, 0] % 4
+    data = TensorData(rows, labels=torch.arange(400) % 3, **more).with_validation(0.25)
+    every, few = data.reference_rows(10_000), data.reference_rows(50)
+    numbers = every.x[:, 0].round().long()
+    assert sorted(numbers.tolist()) == sorted(set(range(400)) - set(data.rest[:, 0].round().long().tolist()))
+    assert torch.equal(every.context, numbers % 3) and torch.equal(few.context, few.x[:, 0].round().long() % 3)
+    assert len(few.x) == 50 and torch.equal(few.x, data.reference_rows(50).x)
+    noise = every.x[:, 1] % 1
+    assert bool((noise > 0).any()) == bool(more)
+    law = Ring8()
+    assert torch.equal(law.reference_rows(30).x, law.batch(0, 30, 0).x)
+
+
 def test_a_mixture_of_two_is_found_again():
     """Its divergence from the law is about its free numbers over 2n: 11 / 4,000 for two components, 23 for four.
 
