@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+
 from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
 
-DOES = """Print the run's scores and write them to RUN_DIR/eval.json: modes and high-quality share where they are
-known, held-out NLL where there is a density, W2 to held-out data, the Frechet distance on digits, and the
-equation's value T on held-out data with its standard error and the direction of the bound."""
+DOES = """Print the run's scores and write them to RUN_DIR/eval.json: distances to held-out data (W2, sliced W2, MMD), a
+classifier two-sample test, density and coverage, copies of training rows, modes where they are known, likelihood and KL
+where there is a density, the Frechet distance where there are features, each with its references; and the equation's
+value T on held-out data with its standard error and the direction of the bound."""
 
 
 def main() -> None:
@@ -14,16 +17,38 @@ def main() -> None:
     run_command("se-eval", _evaluate)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Return names from a list with commas."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise ArgumentTypeError(f"must be names of scores with commas between, or all, got {text!r}")
+    return found
+
+
 def _evaluate(words: list[str]) -> None:
     parser = Parser("se-eval", DOES)
     parser.add("n", None, "samples (default: 10000, fewer of large examples)", count)
     parser.add("seed", 0, "of the draw", whole)
+    parser.add("scores", None, "their names with commas between, or all (default: those that a run shows)", names)
     arguments = parser.read(words)
-    from se_framework.evaluation.evaluate import evaluate, score_lines, warnings_of
+    from se_framework.evaluation.evaluate import (
+        SCORES,
+        evaluate,
+        refuse_absent,
+        refuse_unknown,
+        score_lines,
+        warnings_of,
+    )
     from se_framework.runs.directory import RunDirectory
 
+    chosen = SCORES if arguments.scores == ("all",) else arguments.scores
+    for name in chosen or ():
+        refuse_unknown(name, "scores")
     assembly = load_run(arguments)
-    found = evaluate(assembly, arguments.n, arguments.seed)
+    if chosen is not SCORES:
+        for name in chosen or ():
+            refuse_absent(assembly, name, "scores")
+    found = evaluate(assembly, arguments.n, arguments.seed, chosen)
     content = {"round": assembly.state.round, "scores": found}
     written = RunDirectory(arguments.run_dir).write_json("eval.json", content)  # first: the reader may leave
     for line in (*score_lines(found), *(f"se-eval: WARNING, {warning}" for warning in warnings_of(found))):

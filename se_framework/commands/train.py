@@ -22,13 +22,14 @@ from se_framework.config.saved import saved_config
 from se_framework.config.trust import Trust, packages, strings
 from se_framework.data import columns
 from se_framework.describe import describe
-from se_framework.errors import ConfigError, nearest, printable
+from se_framework.errors import printable
 from se_framework.evaluation.evaluate import (
-    SCORES,
     attempt,
     chosen_name,
     evaluate,
     evaluate_members,
+    refuse_absent,
+    refuse_unknown,
     score_lines,
     warnings_of,
 )
@@ -70,8 +71,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         SEError: whatever was wrong, in one sentence.
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
-    if config.score is not None and config.score not in SCORES:
-        raise ConfigError(f"score={config.score}: no such score; {nearest(config.score, SCORES)}")
+    refuse_unknown(config.score)
     if job is not None and config.device == "auto" and torch.cuda.device_count() > 1:
         config.device = f"cuda:{job % torch.cuda.device_count()}"
     run, resumed = which_run(config, directory, in_sweep=job is not None)
@@ -88,6 +88,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     be_deterministic(config.deterministic)
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
+    refuse_absent(assembly, config.score)
     if config.dry_run:
         print(printable(describe(assembly), longest=None))
         return Outcome("dry run", None, run.path)

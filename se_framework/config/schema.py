@@ -18,7 +18,13 @@ from se_framework.errors import ConfigError, nearest
 
 Decay = Literal["constant", "linear", "cosine"]
 Use = Literal["auto", "always", "never"]
-EarlyStopping = Literal["auto", "nll", "w2", "sliced_w2", "modes", "high_quality", "held_out_value"] | None
+EarlyStopping = (
+    Literal[
+        "auto", "nll", "w2", "sliced_w2", "modes", "high_quality", "mode_kl", "mmd", "energy", "c2st", "precision",
+        "recall", "density", "coverage", "memorised", "frechet", "nearest_train", "kl", "reverse_kl", "held_out_value",
+    ]
+    | None
+)  # fmt: skip
 AtLeast0 = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.laws import Particles, Source
 from se_framework.data import fingerprint
+from se_framework.data.features import Features
 from se_framework.errors import DataError
 
 RESOLUTION = 1e-3
@@ -38,12 +39,16 @@ class Data(ABC):
         has_log_prob: whether :meth:`log_prob` is known.
         modes: centres of a mixture, shape (K, \*E), in user units; None where there are none.
         mode_sigma: standard deviation common to all components, in user units; None where it is not common.
+        mode_weights: shares of the modes, shape (K,), which add up to one; None where they are not known.
         loc: shift from model space to user units, broadcastable to E.
         scale: factor from model space to user units, broadcastable to E.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
         resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
         reference: the points of a second law in model space, for :class:`models.Given`; None where there is none.
+        support: least and largest value that any feature can take, in model space; None where there is no such bound.
+        features: what scores look at in the place of raw points; None for the points themselves.
+        scores: names of the scores that say something about such points; None for all whose needs the data meets.
     """
 
     name: str = "data"
@@ -52,12 +57,16 @@ class Data(ABC):
     has_log_prob: bool = False
     modes: Tensor | None = None
     mode_sigma: float | None = None
+    mode_weights: Tensor | None = None
     loc: Tensor | float = 0.0
     scale: Tensor | float = 1.0
     image_shape: tuple[int, ...] | None = None
     resident: bool = True
     classes: int = 0
     reference: Source | None = None
+    support: tuple[float, float] | None = None
+    features: Features | None = None
+    scores: Sequence[str] | None = None
 
     @property
     def kind(self) -> Kind:
@@ -168,6 +177,13 @@ class Data(ABC):
             DataError: it has none, see :meth:`with_validation`.
         """
         raise DataError(f"{self.name} has no validation rows: take those of data.with_validation(0.2)")
+
+    def reference_rows(self, n: int) -> Particles:
+        r"""Return rows that simple laws are fitted to, beside whose scores a model's stand: at most n, always the same.
+
+        None of them is held out. ``context`` holds their labels where they are known.
+        """
+        return self.batch(0, n if self.train_size is None else min(n, self.train_size), 0)
 
     def prefetch(
         self, start: int, n: int, seed: int, device: torch.device | str = "cpu"

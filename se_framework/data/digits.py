@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from se_framework.data.features import Features, of_digits
 from se_framework.data.rows import SPLIT_SEED
 from se_framework.data.tensors import TensorData
 
@@ -32,6 +33,11 @@ class Digits(TensorData):
         self.classes = 10 if labels else 0
         self._set(train, rest, 8.0, 8.0, "digits", (8, 8))
 
+    @property
+    def features(self) -> Features:  # type: ignore[override]
+        """Units of a small digit classifier."""
+        return of_digits()
+
 
 class DequantizedDigits(TensorData):
     r"""The digits as a law with a density: :math:`(x+u)/17`, x in 0..16 a pixel, :math:`u\sim U[0,1)` fresh per epoch.
@@ -52,6 +58,7 @@ class DequantizedDigits(TensorData):
 
     train_labels: Tensor
     rest_labels: Tensor
+    support = (0.0, 1.0)
 
     def __init__(self, labels: bool = False) -> None:
         train, rest, self.train_labels, self.rest_labels = _split_digits()

@@ -107,6 +107,18 @@ class RowData(Data):
             return super().validation(n, device)
         return self.points("train", self.train_size + torch.arange(min(n, self.validation_size)), device)
 
+    def reference_rows(self, n: int) -> Particles:
+        r"""Return training and validation rows as they are stored, n of them by one fixed draw where there are more."""
+        count = self.train_size + self.validation_size
+        chosen = torch.arange(count)
+        if count > n:
+            chosen = torch.randperm(count, generator=generator(SPLIT_SEED, 0, "reference"))[:n].sort().values
+        noise, labels = self._noise(0, len(chosen), SPLIT_SEED), self.train_labels
+        rows = self.rows("train", chosen)
+        return Particles(
+            rows if noise is None else rows + noise.to(rows), context=None if labels is None else labels[chosen]
+        )
+
     def _noise(self, start: int, n: int, seed: int) -> Tensor | None:
         r"""Return what is added to the rows of a batch in model space, shape (n, \*E); None for nothing."""
         return None

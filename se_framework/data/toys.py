@@ -72,7 +72,7 @@ class GaussianMixture(Sampler):
         self.name, self.classes = name, count if labels else 0
         self.means, self.sigmas, self.weights = centres, widths.expand(count).clone(), shares / shares.sum()
         self.event_shape = tuple(centres.shape[1:])
-        self.modes = centres
+        self.modes, self.mode_weights = centres, self.weights
         self.mode_sigma = float(widths.flatten()[0]) if len(set(self.sigmas.tolist())) == 1 else None
 
     def draw(self, n: int, generator: torch.Generator) -> Particles:

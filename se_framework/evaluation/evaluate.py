@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,10 +12,9 @@ from torch import Tensor
 from se_framework.assembly import Assembly, EnsembleAssembly
 from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, SEError, nearest
-from se_framework.evaluation import densities
 from se_framework.evaluation.held_out import held_out_value
 from se_framework.evaluation.losses import loss_of as loss_of
-from se_framework.evaluation.scores import POINTS, scores
+from se_framework.evaluation.scores import NAMES, POINTS, SHOWN, lacks, scores
 from se_framework.runs.directory import LOSS
 from se_framework.training.draws import like
 from se_framework.training.sampling import fitting, widest
@@ -24,12 +23,15 @@ from se_framework.training.state import TrainState
 Result = TypeVar("Result")
 KEPT = 2**25
 """Numbers of all examples that are in memory at once, and of the widest activation: 128 MiB in float32."""
-SCORES = ("modes", "high_quality", "w2", "sliced_w2", "nll", "frechet", "nearest_train", "held_out_value")
+HELD_OUT = "held_out_value"
+SCORES = (*NAMES, HELD_OUT)
 """Every score there is; which of them a run has depends on its data and model."""
 
 
-def evaluate(assembly: Assembly, n: int | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Return every score of the trained model, and the held-out value of T.
+def evaluate(
+    assembly: Assembly, n: int | None = None, seed: int = 0, names: Sequence[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return scores of the trained model, and the held-out value of T.
 
     What a part cannot compute is an entry without a value that says why; the others stand.
 
@@ -37,7 +39,10 @@ def evaluate(assembly: Assembly, n: int | None = None, seed: int = 0) -> dict[st
         assembly: trained objects.
         n: model samples, and held-out examples at most; None for as many of 10,000 as keep memory flat.
         seed: of the evaluation, independent of training.
+        names: of the scores; None for those that are shown, and the one that stands for the run. Those that this data
+            and model do not have are left out.
     """
+    wanted = shown(assembly) if names is None else tuple(names)
     at_once = n
     if n is None:
         equation = assembly.equation
@@ -45,22 +50,63 @@ def evaluate(assembly: Assembly, n: int | None = None, seed: int = 0) -> dict[st
         network = None if equation.metric is None else equation.metric.network
         at_once = fitting(KEPT, widest(equation.model, network), n)
     found: dict[str, dict[str, Any]] = {}
+    if wanted != (HELD_OUT,):
+        found = _of_samples(assembly, n, seed, wanted)
+    if HELD_OUT in wanted:
+        value, why = attempt(lambda: held_out_value(assembly, at_once or n, seed))
+        found[HELD_OUT] = {"why": why, "n": n, "seed": seed} if value is None else value
+    return found
+
+
+def _of_samples(assembly: Assembly, n: int, seed: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return scores of samples and of the density; where the density raises, why, and the scores of samples."""
+    found: dict[str, dict[str, Any]] = {}
     samples, why = attempt(lambda: assembly.sample(n, seed))
     if samples is not None:
-        log_prob = partial(log_density, assembly) if assembly.state.equation.model.has_log_prob else None
-        of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed, model_log_prob=log_prob))
-        if of_samples is None and log_prob is not None:
-            found["nll"] = {"why": why, "n": n, "seed": seed}
-            of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed))
+        of_samples, why = None, ""
+        if has_density(assembly):
+            log_prob = partial(log_density, assembly)
+            of_samples, why = attempt(
+                lambda: scores(assembly.data, samples, seed=seed, model_log_prob=log_prob, names=names)
+            )
+            if of_samples is None:
+                found["nll"] = {"why": why, "n": n, "seed": seed}
+        if of_samples is None:
+            of_samples, why = attempt(lambda: scores(assembly.data, samples, seed=seed, names=names))
         found |= of_samples or {}
-        if "value" in found.get("nll", {}) and "references" not in found["nll"]:
-            beside = densities.of_rows(assembly.data, POINTS, seed)
-            found["nll"] |= {"references": beside} if beside else {}
+    return found | ({"samples": {"why": why, "n": n, "seed": seed}} if why else {})
+
+
+def has_density(assembly: Assembly) -> bool:
+    """Return whether the trained model says that it has a density."""
+    return bool(assembly.state.equation.model.has_log_prob)
+
+
+def shown(assembly: Assembly) -> tuple[str, ...]:
+    """Return the names of the scores that are computed at the end of a run, or while it is trained."""
+    chosen = assembly.config.score
+    return (*SHOWN, HELD_OUT) if chosen is None else tuple(dict.fromkeys((*SHOWN, chosen, HELD_OUT)))
+
+
+def refuse_unknown(name: str | None, option: str = "score") -> None:
+    """Refuse a name that no score has.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if name is not None and name not in SCORES:
+        raise ConfigError(f"{option}={name}: no such score; {nearest(name, SCORES)}")
+
+
+def refuse_absent(assembly: Assembly, name: str | None, option: str = "score") -> None:
+    """Refuse a score that this data and model do not have, before anything is trained.
+
+    Raises:
+        ConfigError: it says why.
+    """
+    why = "" if name in (None, HELD_OUT) else lacks(assembly.data, has_density(assembly), str(name))
     if why:
-        found["samples"] = {"why": why, "n": n, "seed": seed}
-    value, why = attempt(lambda: held_out_value(assembly, at_once or n, seed))
-    found["held_out_value"] = {"why": why, "n": n, "seed": seed} if value is None else value
-    return found
+        raise ConfigError(f"{option}={name}: this data and model have no such score ({why}): choose another")
 
 
 def attempt(compute: Callable[[], Result]) -> tuple[Result | None, str]:
@@ -151,6 +197,17 @@ def warnings_of(found: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+BESIDE = {
+    "accuracy": "feature classifier's held-out accuracy {:.4f}",
+    "p_value": "p {:.2g}",
+    "classifier": "{}",
+    "kernel": "{}",
+    "neighbours": "k {}",
+    "rows": "{} training rows",
+}
+"""What else a line says, by the key of its entry."""
+
+
 def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
     """Return one line per score, with standard error, references, n and seed beside it."""
     lines = []
@@ -161,7 +218,7 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
         error = f" +- {entry['se']:.2g}" if "se" in entry else ""
         error = f" +- {entry['sd']:.2g} (sd of {len(entry['members'])} members)" if "sd" in entry else error
         rest = [f"{k} {v:.4g}" for k, v in entry.get("references", {}).items()]
-        rest += [f"feature classifier's held-out accuracy {entry['accuracy']:.4f}"] if "accuracy" in entry else []
+        rest += [text.format(entry[key]) for key, text in BESIDE.items() if key in entry]
         if "interval" in entry:
             rest.append(f"two standard errors: anything up to {entry['interval'][1]:.5g}")
         rest += [entry["bound"]] if "bound" in entry else []

@@ -1,51 +1,109 @@
 r"""Scores: figures that judge samples against data, in user units, each with its size, its seed and its references.
 
 A score is measured, never trained on. Each is returned as ``{"value", "unit", "n", "seed", "better"}`` and, where they
-exist, ``"se"`` (standard error) and ``"references"`` (the same figure for real data or known laws of as many points, to
-put the value in scale; ``_sd`` is the spread of one over draws). ``better`` is ``"lower"``, ``"higher"``, or
-``"nearer"`` to the reference ``perfect``, or ``real`` where there is none:
+exist, ``"se"`` (standard error) and ``"references"`` (the same figure for real data, known laws or a mixture of
+Gaussians, of as many points, to put the value in scale: :mod:`se_framework.evaluation.judged`; ``_sd`` is the spread
+of one over draws). ``better`` is ``"lower"``, ``"higher"``, or ``"nearer"`` to the reference ``perfect``, or ``real``
+where there is none. What cannot be computed is ``{"why", "n", "seed"}``.
 
-* ``modes``, ``high_quality``: a sample is of high quality within three standard deviations of its nearest centre; a
-  mode is captured if it is the nearest centre of a sample of high quality (Metz et al., "Unrolled GANs", 2017).
-* ``w2``: the 2-Wasserstein distance :math:`\min_\pi \sqrt{\tfrac1n\sum_i|x_i-y_{\pi(i)}|^2}` to held-out data, exact.
-* ``sliced_w2``: :math:`\sqrt{E_\theta W_2^2(\theta\cdot x, \theta\cdot y)}` over directions (Rabin et al., 2012).
-* ``nll``: :math:`-\frac1n\sum_i\log p_\theta(x_i)` over held-out data, in nats, given the labels where there are some
-  (its reference is then H(x | y)); for the dequantised digits beside Gaussians and mixtures, see
-  :mod:`se_framework.evaluation.densities`.
-* ``frechet``, ``nearest_train``: for the digits only, see :mod:`se_framework.evaluation.frechet`.
+=====================================================  ==============================================================
+``modes``, ``high_quality``, ``mode_kl``               :mod:`~se_framework.evaluation.known_modes`
+``w2``, ``sliced_w2``                                  :mod:`~se_framework.evaluation.transport`, to held-out data
+``mmd``, ``energy``                                    :mod:`~se_framework.evaluation.kernels`
+``c2st``                                               :mod:`~se_framework.evaluation.classifier`
+``precision``, ``recall``, ``density``, ``coverage``   :mod:`~se_framework.evaluation.neighbours`
+``memorised``, ``nearest_train``                       :mod:`~se_framework.evaluation.copies`
+``frechet``                                            :mod:`~se_framework.evaluation.frechet`
+``nll``, ``kl``, ``reverse_kl``                        :mod:`~se_framework.evaluation.likelihood`
+=====================================================  ==============================================================
+
+Which of them a model has follows from what its data declares (``modes``, ``features``, rows that end, a density) and
+whether it has a density itself; ``Data.scores`` names fewer. Of scores that ask the same, one is shown unless all are
+asked for: mmd stands for energy, density and coverage for precision and recall, which one far point moves, kl for
+reverse_kl.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from se_framework.data.base import Data
-from se_framework.data.digits import DequantizedDigits, Digits
 from se_framework.errors import DataError, NonFiniteError
-from se_framework.evaluation.transport import EXACT, sliced_w2_and_error, unit_directions, w2_and_error
-from se_framework.randomness import generator
+from se_framework.evaluation import classifier, entries, kernels, needs, neighbours
+from se_framework.evaluation.entries import Entry
+from se_framework.evaluation.judged import Judged, Measure, Sizes
+from se_framework.evaluation.likelihood import LogProb
+from se_framework.evaluation.pair import Figure, TooFewError
 
-# The cost of an exact assignment grows with the cube of the number of points.
 ASSIGNMENT_POINTS = 1_000
+"""The cost of an exact assignment grows with the cube of the number of points."""
 POINTS = 10_000
+PAIRS = 1_000
+"""Points of each sample of which every pair is compared; fewer where the numbers in all pairs exceed :data:`PRICE`."""
+PRICE = 2**30
 DIRECTIONS = 500
-NUMBERS = 2**20
-"""Numbers of examples whose densities are computed together."""
-# With few modes one pair of real samples can differ by twice as much as another: the reference is a mean over pairs.
-REFERENCE_DRAWS = 5
-QUALITY_SIGMAS = 3.0
-# Beyond this many standard deviations between centres, other components add less than 1e-10 to a ball of three.
-_SEPARATED_SIGMAS = 10.0
 
-LogProb = Callable[..., Tensor]
+
+class Score(NamedTuple):
+    """A score.
+
+    Attributes:
+        name: as in tables and ``score=NAME``.
+        unit: of the value.
+        better: lower, higher, or nearer (to what a perfect sample has).
+        shown: whether it is computed where none is asked for by name.
+        lacks: why data, and a model with or without a density, do not have it; nothing where they do.
+        measure: of two samples: its references are two samples of the same code. None for others.
+        own: the entry of others.
+    """
+
+    name: str
+    unit: str
+    better: str
+    shown: bool
+    lacks: Callable[[Data, bool], str]
+    measure: Measure | None = None
+    own: Callable[[Judged], Entry] | None = None
+
+
+UNIT = "unit of the data"
+ALL = (
+    Score("modes", "modes", "higher", True, needs.known_modes, own=entries.captured),
+    Score("high_quality", "share", "nearer", True, needs.known_modes, own=entries.high_quality),
+    Score("mode_kl", "nats", "lower", True, needs.separate_modes, own=entries.mode_kl),
+    Score("w2", UNIT, "lower", True, needs.nothing, entries.w2),
+    Score("sliced_w2", UNIT, "lower", True, needs.width, entries.sliced_w2),
+    Score("mmd", "squared kernel norm", "lower", True, needs.comparable, kernels.mmd),
+    Score("energy", UNIT, "lower", False, needs.comparable, kernels.energy),
+    Score("c2st", "accuracy", "nearer", True, needs.comparable, classifier.c2st),
+    Score("precision", "share", "higher", False, needs.comparable, neighbours.precision),
+    Score("recall", "share", "higher", False, needs.comparable, neighbours.recall),
+    Score("density", "balls over k", "nearer", True, needs.comparable, neighbours.density),
+    Score("coverage", "share", "nearer", True, needs.comparable, neighbours.coverage),
+    Score("memorised", "share", "nearer", True, needs.finite_rows, own=entries.memorised),
+    Score("frechet", "squared unit of the features", "lower", True, needs.features, own=entries.frechet),
+    Score("nearest_train", UNIT, "lower", True, needs.finite_rows, own=entries.nearest_train),
+    Score("nll", "nats", "lower", True, needs.model_density, own=entries.nll),
+    Score("kl", "nats", "lower", True, needs.known_density, own=entries.kl),
+    Score("reverse_kl", "nats", "lower", False, needs.both_densities, own=entries.reverse_kl),
+)
+"""Every score of samples or a density, in the order in which they are told."""
+NAMES = tuple(score.name for score in ALL)
+SHOWN = tuple(score.name for score in ALL if score.shown)
+"""Those that are computed unless others are asked for."""
 
 
 def scores(
-    data: Data, samples_user: Tensor, *, seed: int, model_log_prob: LogProb | None = None
+    data: Data,
+    samples_user: Tensor,
+    *,
+    seed: int,
+    model_log_prob: LogProb | None = None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     r"""Judge samples against data.
 
@@ -56,6 +114,8 @@ def scores(
         model_log_prob: log-density of the model *in model space* at points of model space, (n, \*E) to (n,), in
             torch's default type, with their labels as second argument where the data
             has some; None for an implicit model.
+        names: of the scores; None for those that are shown (:data:`SHOWN`). Those that this data and model do not
+            have are left out.
 
     Returns:
         One entry per score, as described above.
@@ -65,138 +125,38 @@ def scores(
         NonFiniteError: samples hold NaN or infinite values.
     """
     samples = _checked(data, samples_user)
+    wanted = SHOWN if names is None else names
+    chosen = [s for s in ALL if s.name in wanted and not lacks(data, model_log_prob is not None, s.name)]
+    few = max(2, min(PAIRS, int((PRICE / samples[0].numel()) ** 0.5)))
+    judged = Judged(data, samples, seed, model_log_prob, Sizes(POINTS, ASSIGNMENT_POINTS, few, DIRECTIONS))
     found: dict[str, dict[str, Any]] = {}
-    if data.modes is not None and data.mode_sigma is not None:
-        found |= _mode_scores(data, samples, seed)
-    found |= _transport_scores(data, samples, seed)
-    if model_log_prob is not None:
-        found["nll"] = _nll(data, model_log_prob, seed)
-    if isinstance(data, Digits):
-        found |= _digit_scores(data, samples, seed)
-    return found
+    figures: dict[str, Figure] = {}
+    for score in chosen:
+        try:
+            if score.measure is not None:
+                figures[score.name] = score.measure(judged.pair)
+            elif score.own is not None:
+                found[score.name] = score.own(judged)
+        except TooFewError as error:
+            found[score.name] = {"why": str(error)}
+    known = judged.references({s.name: s.measure for s in chosen if s.measure is not None and s.name in figures})
+    found |= {name: entries.of_figure(figure, known[name]) for name, figure in figures.items()}
+    return {s.name: _entry(s, found[s.name], {"n": len(samples), "seed": seed}) for s in chosen}
 
 
-def modes(samples: Tensor, centres: Tensor, sigma: float) -> tuple[int, float]:
-    r"""Count captured modes and the share of samples of high quality.
-
-    Args:
-        samples: shape (n, \*E).
-        centres: shape (K, \*E).
-        sigma: standard deviation common to the components.
-
-    Returns:
-        The number of captured modes, and the share in [0, 1].
-    """
-    nearest = torch.cdist(samples.double().flatten(1), centres.double().flatten(1), compute_mode=EXACT).min(1)
-    good = nearest.values <= QUALITY_SIGMAS * sigma
-    return len(nearest.indices[good].unique()), float(good.double().mean())
+def lacks(data: Data, density: bool, name: str) -> str:
+    """Return why this data, and a model with or without a density, have no such score; nothing where they have it."""
+    if data.scores is not None and name not in data.scores:
+        return f"{data.name} declares other scores: {', '.join(data.scores)}"
+    return next(score.lacks(data, density) for score in ALL if score.name == name)
 
 
-def _mode_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
-    assert data.modes is not None and data.mode_sigma is not None
-    count, share = modes(samples, data.modes, data.mode_sigma)
-    real = data.to_user(data.held_out(POINTS, seed).x.double())
-    references = {"real": modes(real, data.modes, data.mode_sigma)[1]}
-    flat = data.modes.double().flatten(1)
-    if len(flat) < 2 or float(torch.pdist(flat).min()) >= _SEPARATED_SIGMAS * data.mode_sigma:
-        # The chi-square law with d degrees of freedom at 3^2; 0.98889 in the plane.
-        half = torch.tensor([flat.shape[1] / 2, QUALITY_SIGMAS**2 / 2], dtype=torch.float64)
-        references["perfect"] = float(torch.special.gammainc(half[0], half[1]))
-    entry = {"n": len(samples), "seed": seed}
-    se = (share * (1 - share) / len(samples)) ** 0.5
-    known = {"all": float(len(flat))}
-    return {
-        "modes": {"value": float(count), "unit": "modes", "better": "higher", **entry, "references": known},
-        "high_quality": {
-            "value": share,
-            "se": se,
-            "unit": "share",
-            "better": "nearer",
-            **entry,
-            "references": references,
-        },
-    }
-
-
-def _transport_scores(data: Data, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
-    dim = torch.Size(data.event_shape).numel()
-    available = POINTS if data.train_size is None else min(POINTS, data.train_size)
-    held_out = data.to_user(data.held_out(min(available, len(samples)), seed).x.double())
-    n = len(held_out)
-    samples = samples[torch.randperm(len(samples), generator=generator(seed, 0, "scores/subset"))[:n]]
-    m = n if dim == 1 else min(n, ASSIGNMENT_POINTS)
-    directions = unit_directions(DIRECTIONS, dim, generator(seed, 0, "scores/directions"))
-    few = directions[: DIRECTIONS // REFERENCE_DRAWS]
-    real_w2, real_sliced = [], []
-    for i in range(REFERENCE_DRAWS):
-        # Training points are real points disjoint from the held-out ones.
-        real = data.to_user(data.batch(i * n, n, seed).x.double())
-        other = data.to_user(data.held_out(n, seed + i).x.double())
-        real_w2.append(w2_and_error(real[:m], other[:m])[0])
-        if dim > 1:
-            real_sliced.append(sliced_w2_and_error(real, other, few)[0])
-
-    def entry(found: tuple[float, float], size: int, real: list[float]) -> dict[str, Any]:
-        spread = torch.tensor(real, dtype=torch.float64)
-        references = {"real_vs_real": float(spread.mean()), "real_vs_real_sd": float(spread.std())}
-        (value, se), settings = found, {"n": size, "seed": seed, "better": "lower", "unit": "unit of the data"}
-        return {"value": value, "se": se, **settings, "references": references}
-
-    found = {"w2": entry(w2_and_error(samples[:m], held_out[:m]), m, real_w2)}
-    if dim > 1:
-        found["sliced_w2"] = entry(sliced_w2_and_error(samples, held_out, directions), n, real_sliced)
-    return found
-
-
-def _nll(data: Data, model_log_prob: LogProb, seed: int) -> dict[str, Any]:
-    held_out = data.held_out(min(POINTS, 32 * max(1, NUMBERS // torch.Size(data.event_shape).numel())), seed)
-    x, labels = held_out.x, held_out.context
-    part = max(1, min(2_000, NUMBERS // x[0].numel()))
-    pieces = [x.split(part)] if labels is None else [x.split(part), labels.split(part)]
-    log_prob = (
-        torch.cat([model_log_prob(*piece).detach().cpu().double() for piece in zip(*pieces, strict=True)])
-        - data.log_scale
-    )
-    if log_prob.shape != (len(x),):
-        raise ValueError(f"model_log_prob must return one number per point: ({len(x)},), got {tuple(log_prob.shape)}")
-    # A density that vanishes on held-out data gives an infinite likelihood: a finding, not a failure.
-    entry: dict[str, Any] = {"value": -float(log_prob.mean()), "n": len(x), "seed": seed, "better": "lower"}
-    entry["unit"] = "nats"
-    entry["se"] = float(log_prob.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
-    entropy = data.entropy if labels is None else data.conditional_entropy
-    if entropy is not None:
-        entry["references"] = {"entropy": entropy}
-    if isinstance(data, DequantizedDigits) and labels is None:
-        from se_framework.evaluation import densities
-
-        entry["references"] = dict(densities.references())
-    return entry
-
-
-def _digit_scores(data: Digits, samples: Tensor, seed: int) -> dict[str, dict[str, Any]]:
-    from se_framework.evaluation import frechet
-
-    samples = samples[: frechet.SAMPLES]
-    distance = frechet.nearest_train(samples)[0]
-    real = frechet.nearest_train(data.to_user(data.rest))[0]
-    entry = {"n": len(samples), "seed": seed, "better": "lower"}
-    return {
-        "frechet": {
-            "value": frechet.frechet(samples),
-            **entry,
-            "unit": "squared unit of the features",
-            "references": dict(frechet.references(len(samples))),
-            "accuracy": frechet.classifier().accuracy,
-        },
-        "nearest_train": {
-            "value": float(distance.mean()),
-            "se": float(distance.std() / len(distance) ** 0.5),
-            **entry,
-            "unit": "unit of the data",
-            # Below the figure of real digits the samples are copies, not better.
-            "references": {"real": float(real.mean())},
-        },
-    }
+def _entry(score: Score, found: Entry, settings: Entry) -> Entry:
+    """Return an entry with what all have, the value first."""
+    if "why" in found:
+        return found | settings
+    value = {"value": found["value"]} | ({"se": found["se"]} if "se" in found else {})
+    return value | settings | {"better": score.better, "unit": score.unit} | found
 
 
 def _checked(data: Data, samples: Tensor) -> Tensor:

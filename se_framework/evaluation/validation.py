@@ -40,14 +40,15 @@ def _nll(data: Data, state: TrainState) -> float:
 
 def _score(assembly: Assembly, name: str, state: TrainState) -> float:
     """Return what ranks any other score, least first, by validation points in the place of held-out ones."""
-    from se_framework.evaluation.evaluate import evaluate, loss_of
+    from se_framework.evaluation.evaluate import evaluate, loss_of, refuse_absent
 
     seen = copy.copy(state)
     seen.best = None
-    found = evaluate(replace(assembly, state=seen, data=_judged_by_validation(assembly.data)), POINTS)
+    found = evaluate(replace(assembly, state=seen, data=_judged_by_validation(assembly.data)), POINTS, 0, (name,))
     if "value" not in found.get(name, {}):
-        known = ", ".join(key for key, entry in found.items() if "value" in entry)
-        raise ConfigError(f"loop.early_stop={name}: this data and model have no such score: choose one of {known}")
+        refuse_absent(assembly, name, "loop.early_stop")
+        why = "; ".join(dict.fromkeys(entry["why"] for entry in found.values() if "why" in entry))
+        raise ConfigError(f"loop.early_stop={name}: it cannot be computed here ({why}): choose another score")
     return loss_of(found[name])
 
 

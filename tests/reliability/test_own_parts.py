@@ -88,7 +88,7 @@ def test_what_a_part_does_not_have_says_why_and_the_rest_stands(tmp_path, capsys
 
 
 def test_a_score_that_could_not_be_computed_is_refused_by_its_reason(tmp_path):
-    with pytest.raises(ConfigError, match=r"score=nll: .*\(this density is not known after all\).* known: held"):
+    with pytest.raises(ConfigError, match=r"score=nll: .*\(this density is not known after all\).* known: c2st,"):
         run_of(tmp_path, "score=nll", model="Silent")
     assert (tmp_path / "run" / "summary.json").exists()
 

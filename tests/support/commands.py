@@ -72,7 +72,7 @@ def small_scores(patch: pytest.MonkeyPatch, drawn: bool = False) -> None:
 
     columns = plots._columns
     patch.setattr(plots, "_columns", lambda file: dict(list(columns(file).items())[:2]))
-    for name, size in {"ASSIGNMENT_POINTS": 50, "POINTS": 1_000, "DIRECTIONS": 20}.items():
+    for name, size in {"ASSIGNMENT_POINTS": 50, "POINTS": 1_000, "PAIRS": 50, "DIRECTIONS": 20}.items():
         patch.setattr(f"se_framework.evaluation.scores.{name}", size)
 
 
