@@ -156,7 +156,7 @@ def test_intervals_cover(record):
             covered, exact = rate((found.low <= mean) & (mean <= found.high), 0.95, len(SEEDS))
             figures[f"{name}, {n} seeds"] = covered
             assert exact if name == "gaussian" else 0.5 < covered < 0.95
-    record("coverage", figures)
+    record("comparison_coverage", figures)
 
 
 @pytest.mark.soak
@@ -172,7 +172,7 @@ def test_a_planted_winner_is_found_as_often_as_the_noncentral_t_says(record):
             found, exact = rate(corrected(pairs(values).p)[:, 0, 1] <= 0.05, power, 3 * len(SEEDS))
             figures[f"{n} seeds, {errors} standard errors"] = {"found": found, "noncentral t": float(power)}
             assert exact and abs(found - power) < 0.02
-    record("power", figures)
+    record("comparison_power", figures)
 
 
 def told_apart(values, correct):
@@ -191,11 +191,11 @@ def told_apart(values, correct):
 def test_a_planted_tie_is_called_one(unequal, soak, record):
     """Of k equal objectives the best by the data is told from another at the level at most: exactly, if k = 2."""
     draw, figures = np.random.default_rng(3), {}
-    for k, n in itertools.product((2, 3, 5, 8) if soak else (2, 4), SEEDS):
+    for k, n in itertools.product((2, 3, 5, 8) if soak else (2, 3), SEEDS):
         values = draw.standard_normal((MANY, k, n)) * (4.0 ** np.arange(k)[:, None] if unequal else 1.0)
         figures[f"{k} objectives, {n} seeds"], exact = rate(told_apart(values, "all pairs"), 0.05, 4 * len(SEEDS))
         assert exact if k == 2 else figures[f"{k} objectives, {n} seeds"] < 0.05
-    record(f"ties{'_of_other_spreads' * unequal}", figures)
+    record(f"comparison_ties{'_of_other_spreads' * unequal}", figures)
 
 
 @pytest.mark.soak
@@ -209,7 +209,7 @@ def test_a_tie_among_worse_ones_is_called_one():
 
 def test_correcting_for_comparisons_with_the_best_alone_would_not_do():
     """Why all pairs: the best was chosen by the same data."""
-    values = np.random.default_rng(5).standard_normal((MANY, 8, 5))
+    values = np.random.default_rng(5).standard_normal((2000, 8, 5))
     assert np.mean(told_apart(values, "best alone")) > 0.08
 
 
