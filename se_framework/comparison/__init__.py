@@ -1,0 +1,1 @@
+"""Runs beside each other: compared in a table, shown on a page."""

@@ -1,0 +1,186 @@
+"""Charts as Vega-Lite, compiled to Vega when the page is made; the page holds Vega itself and needs no network.
+
+Colours are variables of the page's style sheet, so that one drawing serves light, dark and paper. Data carry fixed field
+names: no text of a run becomes part of an expression.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from se_framework.errors import ConfigError
+
+VERSION = "6.4"
+"""Of Vega-Lite, among those that the extra ``report`` holds."""
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+PALETTE = [f"var(--series-{k})" for k in range(1, 9)]
+INK, QUIET, LINE, ACCENT = "var(--ink)", "var(--quiet)", "var(--line)", "var(--accent)"
+SNIPPET = "window.seEmbed = vegaEmbed;"
+
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": QUIET, "titleColor": QUIET, "gridColor": LINE, "domainColor": LINE, "tickColor": LINE,
+        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelFontWeight": "normal",
+    },
+    "legend": {"labelColor": INK, "labelFontSize": 11, "title": None, "orient": "bottom", "columns": 2,
+               "labelLimit": 260, "symbolStrokeWidth": 2.5, "symbolType": "stroke"},
+    "range": {"category": PALETTE},
+}  # fmt: skip
+
+
+def _vl_convert() -> Any:
+    try:
+        import vl_convert
+    except ImportError:
+        raise ConfigError(
+            "a report needs the package vl-convert-python, which holds its charts: pip install 'se-framework[report]'"
+        ) from None
+    return vl_convert
+
+
+@cache
+def runtime() -> str:
+    """Return Vega and Vega-Embed as JavaScript, some 900 kB, which set ``window.seEmbed``.
+
+    Raises:
+        ConfigError: the extra ``report`` is missing.
+    """
+    return str(_vl_convert().javascript_bundle(SNIPPET, vl_version=VERSION))
+
+
+@cache
+def _compiled(spec: str) -> str:
+    return json.dumps(_vl_convert().vegalite_to_vega(spec, vl_version=VERSION))
+
+
+def compiled(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the Vega of a Vega-Lite specification.
+
+    Raises:
+        ConfigError: the extra ``report`` is missing.
+    """
+    found: dict[str, Any] = json.loads(_compiled(json.dumps(spec)))
+    return found
+
+
+def _base(height: int) -> dict[str, Any]:
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": CONFIG,
+        "padding": {"left": 2, "right": 8, "top": 6, "bottom": 2},
+    }
+
+
+def lines(x_title: str, log: bool = False, several: bool = False, zoomed: bool = True, height: int = 190) -> dict[str, Any]:
+    """Return lines over x, each with a band around it where there is one.
+
+    The page hands in ``line`` (x, y, s), ``band`` (x, low, high, s) and the ends of what is shown, ``from`` and ``to``.
+    """
+    x: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x_title, "scale": {"zero": False, "nice": False}}
+    x["axis"] = {"grid": False, "tickCount": 5, "labelOverlap": True}
+    scale: dict[str, Any] = {"type": "log"} if log else {"zero": False}
+    y_axis: dict[str, Any] = {"tickCount": 5, "domain": False, "ticks": False}
+    y_axis |= {"format": ".0e" if log else "~g"}
+    y = {"type": "quantitative", "title": None, "scale": scale, "axis": y_axis}
+    colour: dict[str, Any] = (
+        {"field": "s", "type": "nominal", "sort": None, "legend": {}} if several else {"value": ACCENT}
+    )
+    within = [{"filter": "(from == null || datum.x >= from) && (to == null || datum.x <= to)"}]
+    layers = [
+        {
+            "data": {"name": "band"},
+            "transform": within if zoomed else [],
+            "mark": {"type": "area", "opacity": 0.22},
+            "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
+        },
+        {
+            "data": {"name": "line"},
+            "transform": within if zoomed else [],
+            "mark": {"type": "line", "strokeWidth": 1.6, "strokeJoin": "round"},
+            "encoding": {"x": x, "y": y | {"field": "y"}, "color": colour},
+        },
+        {
+            "data": {"name": "dots"},
+            "transform": within if zoomed else [],
+            "mark": {"type": "point", "filled": True, "size": 18, "opacity": 1},
+            "encoding": {"x": x, "y": y | {"field": "y"}, "color": colour},
+        },
+        {
+            "data": {"name": "marks"},
+            "mark": {"type": "rule", "strokeDash": [3, 3], "color": QUIET},
+            "encoding": {"y": y | {"field": "y"}},
+        },
+    ]
+    params = [{"name": "from", "value": None}, {"name": "to", "value": None}] if zoomed else []
+    return _base(height) | {"params": params, "layer": layers}
+
+
+def bars(x_title: str, height: int = 190) -> dict[str, Any]:
+    """Return a histogram: ``bars`` (x, x2, y)."""
+    x = {"field": "x", "type": "quantitative", "title": x_title, "scale": {"nice": False, "zero": False}}
+    encoding = {
+        "x": x | {"axis": {"grid": False, "tickCount": 6}}, "x2": {"field": "x2"},
+        "y": {"field": "y", "type": "quantitative", "title": "share of samples",
+              "axis": {"tickCount": 4, "domain": False, "ticks": False, "format": "~%"}},
+    }  # fmt: skip
+    mark = {"type": "bar", "color": ACCENT, "opacity": 0.75, "binSpacing": 0}
+    return _base(height) | {"data": {"name": "bars"}, "mark": mark, "encoding": encoding}
+
+
+def plane(diverging: bool, height: int = 340) -> dict[str, Any]:
+    """Return a landscape over the plane: ``cells`` (x, x2, y, y2, v), ``points`` (x, y), ``arrows`` (x, y, x2, y2, a).
+
+    Its own colours are those of a print, in light and dark: a landscape has no background.
+    """
+    span = {"scale": {"zero": False, "nice": False}, "axis": {"grid": False, "tickCount": 5}, "type": "quantitative"}
+    x, y = span | {"field": "x", "title": "x1"}, span | {"field": "y", "title": "x2"}
+    scheme = {"scheme": "blueorange", "domainMid": 0} if diverging else {"scheme": "viridis"}
+    legend = {"orient": "right", "gradientLength": 180, "gradientThickness": 10, "format": "~g", "labelColor": QUIET}
+    colour = {"field": "v", "type": "quantitative", "scale": scheme, "legend": legend}
+    stroke = "#101418"
+    layers = [
+        {
+            "data": {"name": "cells"},
+            "mark": {"type": "rect", "clip": True},
+            "encoding": {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}, "color": colour},
+        },
+        {
+            "data": {"name": "points"},
+            "mark": {"type": "circle", "size": 8, "color": stroke, "opacity": 0.45, "clip": True},
+            "encoding": {"x": x, "y": y},
+        },
+        {
+            "data": {"name": "arrows"},
+            "mark": {"type": "rule", "color": stroke, "strokeWidth": 1, "clip": True},
+            "encoding": {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}},
+        },
+        {
+            "data": {"name": "arrows"},
+            "mark": {"type": "point", "shape": "triangle-up", "filled": True, "size": 22, "color": stroke, "clip": True,
+                     "opacity": 1},
+            "encoding": {"x": x | {"field": "x2"}, "y": y | {"field": "y2"},
+                         "angle": {"field": "a", "type": "quantitative", "scale": None}},
+        },
+    ]  # fmt: skip
+    return _base(height) | {"layer": layers}
+
+
+SPECS: dict[str, Any] = {
+    "rounds": lines("round"),
+    "rounds-log": lines("round", log=True),
+    "many": lines("round", several=True, height=230),
+    "many-log": lines("round", log=True, several=True, height=230),
+    "profile": lines("x", several=True, zoomed=False, height=240),
+    "bars": bars("weight of a sample, dq/dp"),
+    "plane": plane(diverging=False),
+    "plane-signed": plane(diverging=True),
+}
+"""Every kind of chart by the name under which a page asks for it."""

@@ -1,0 +1,64 @@
+"""Pictures of a run inside the page: PNG files of anybody, decoded by one decoder, reduced to a budget of bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from se_framework.pictures.frames import LARGEST, PIXELS
+from se_framework.reading import UnreadableError, read_bytes
+
+COLOURS = (256, 64, 32)
+"""Palettes that are tried until a picture fits."""
+SMALLEST = 160
+"""Pixels of width below which a picture shows nothing."""
+
+
+def data_uri(file: Path, budget: int, width: int) -> str:
+    """Return a picture as an address that holds it.
+
+    Args:
+        file: a PNG.
+        budget: bytes of the result, about: fewer colours, then half the width, until it fits.
+        width: pixels at most.
+
+    Raises:
+        UnreadableError: it is no PNG, or too large to be one of ours.
+    """
+    from PIL import Image
+
+    try:
+        content = read_bytes(file, LARGEST)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.width * image.height > PIXELS:
+                raise UnreadableError(f"it has {image.width} x {image.height} pixels")
+            picture = image.convert("RGB")
+    except UnreadableError:
+        raise
+    except Exception as error:  # noqa: BLE001  the file may be anybody's
+        raise UnreadableError(f"it is no picture ({' '.join(str(error).split())[:80]})") from error
+    if picture.width > width:
+        picture = picture.resize((width, max(1, round(picture.height * width / picture.width))), Image.Resampling.BOX)
+    while True:
+        for colours in COLOURS:
+            buffer = io.BytesIO()
+            small = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            small.save(buffer, format="PNG", optimize=True)
+            if len(buffer.getvalue()) * 4 // 3 <= budget:
+                break
+        else:
+            if picture.width // 2 >= SMALLEST:
+                picture = picture.resize((picture.width // 2, max(1, picture.height // 2)), Image.Resampling.BOX)
+                continue
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def spread(items: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:
+    """Return at most ``most`` of them, the first and the last among these, evenly between."""
+    if len(items) <= most:
+        return list(items)
+    if most < 2:
+        return [items[-1]]
+    return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
