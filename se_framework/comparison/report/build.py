@@ -7,6 +7,7 @@ from pathlib import Path
 
 from se_framework.comparison.report import single
 from se_framework.comparison.report.content import Content
+from se_framework.comparison.report.critic import critic_of
 from se_framework.comparison.report.page import page
 from se_framework.comparison.report.reading import Shown, read_run
 from se_framework.errors import ConfigError, RunDirectoryError
@@ -44,10 +45,11 @@ def content_of(paths: Sequence[Path], critic: bool = True) -> Content:
     return one(runs[0])
 
 
-def one(path: Path) -> Content:
+def one(path: Path, critic: bool = True) -> Content:
     run = read_run(path)
     content = Content(run.name)
-    single.fill(content, run)
+    looked = critic_of(content, path, member=0 if run.members > 1 else None) if critic else ""
+    single.fill(content, run, looked)
     return content
 
 

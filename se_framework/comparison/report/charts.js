@@ -21,7 +21,7 @@ const shown = v => v === null || v === undefined ? "not finite"
   : String(Number(v.toPrecision(5))).replace("-", "\u2212");
 
 class Chart {
-  constructor(figure, spec, kind, data) {
+  constructor(figure, spec, kind, data, signals) {
     this.figure = figure; this.plot = figure.querySelector(".plot");
     this.readout = figure.querySelector(".readout"); this.kind = kind;
     this.zoomed = /^(rounds|many)/.test(kind); this.readable = this.zoomed || kind === "profile";
@@ -29,7 +29,10 @@ class Chart {
     this.follow = () => this.rezoom();
     const own = structuredClone(spec);
     for (const set of own.data) if (set.name in data) set.values = unfold(data[set.name]);
-    for (const signal of own.signals || []) if (signal.name in zoom) signal.value = zoom[signal.name];
+    for (const signal of own.signals || []) {
+      if (signal.name in zoom) signal.value = zoom[signal.name];
+      if (signals && signal.name in signals) signal.value = signals[signal.name];
+    }
     const plain = {mode: "vega", renderer: "svg", actions: false, ast: true, tooltip: false, hover: false, defaultStyle: false, logLevel: 1};
     this.ready = window.seEmbed(this.plot, own, plain).then(made => {
       this.view = made.view;

@@ -130,20 +130,24 @@ def bars(x_title: str, height: int = 190) -> dict[str, Any]:
         "x": x | {"axis": {"grid": False, "tickCount": 6}}, "x2": {"field": "x2"},
         "y": {"field": "y", "type": "quantitative", "title": "share of samples",
               "axis": {"tickCount": 4, "domain": False, "ticks": False, "format": "~%"}},
+        "y2": {"datum": 0},
     }  # fmt: skip
     mark = {"type": "bar", "color": ACCENT, "opacity": 0.75, "binSpacing": 0}
     return _base(height) | {"data": {"name": "bars"}, "mark": mark, "encoding": encoding}
 
 
-def plane(diverging: bool, height: int = 340) -> dict[str, Any]:
-    """Return a landscape over the plane: ``cells`` (x, x2, y, y2, v), ``points`` (x, y), ``arrows`` (x, y, x2, y2, a).
+def plane(diverging: bool, side: int = 300) -> dict[str, Any]:
+    """Return a landscape over the plane: ``cells`` (x, x2, y, y2, v), ``points`` (x, y), ``arrows`` (x, y, x2, y2).
+
+    Where values have a sign, ``reach`` is the greatest of either.
 
     Its own colours are those of a print, in light and dark: a landscape has no background.
     """
     span = {"scale": {"zero": False, "nice": False}, "axis": {"grid": False, "tickCount": 5}, "type": "quantitative"}
     x, y = span | {"field": "x", "title": "x1"}, span | {"field": "y", "title": "x2"}
-    scheme = {"scheme": "blueorange", "domainMid": 0} if diverging else {"scheme": "viridis"}
-    legend = {"orient": "right", "gradientLength": 180, "gradientThickness": 10, "format": "~g", "labelColor": QUIET}
+    signed = {"scheme": "blueorange", "domain": [{"expr": "-reach"}, {"expr": "reach"}]}
+    scheme = signed if diverging else {"scheme": "viridis"}
+    legend = {"orient": "bottom", "gradientLength": 260, "gradientThickness": 10, "format": "~g", "labelColor": QUIET}
     colour = {"field": "v", "type": "quantitative", "scale": scheme, "legend": legend}
     stroke = "#101418"
     layers = [
@@ -154,7 +158,8 @@ def plane(diverging: bool, height: int = 340) -> dict[str, Any]:
         },
         {
             "data": {"name": "points"},
-            "mark": {"type": "circle", "size": 8, "color": stroke, "opacity": 0.45, "clip": True},
+            "mark": {"type": "circle", "size": 10, "color": stroke, "stroke": "#fff", "strokeWidth": 0.5,
+                     "opacity": 0.75, "clip": True},
             "encoding": {"x": x, "y": y},
         },
         {
@@ -162,15 +167,10 @@ def plane(diverging: bool, height: int = 340) -> dict[str, Any]:
             "mark": {"type": "rule", "color": stroke, "strokeWidth": 1, "clip": True},
             "encoding": {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}},
         },
-        {
-            "data": {"name": "arrows"},
-            "mark": {"type": "point", "shape": "triangle-up", "filled": True, "size": 22, "color": stroke, "clip": True,
-                     "opacity": 1},
-            "encoding": {"x": x | {"field": "x2"}, "y": y | {"field": "y2"},
-                         "angle": {"field": "a", "type": "quantitative", "scale": None}},
-        },
-    ]  # fmt: skip
-    return _base(height) | {"layer": layers}
+    ]
+    square = {"width": side, "height": side, "autosize": {"type": "pad", "contains": "padding"}}
+    params = [{"name": "reach", "value": 1}] if diverging else []
+    return _base(side) | square | {"view": {"fill": "#e9ecef"}, "params": params, "layer": layers}
 
 
 SPECS: dict[str, Any] = {

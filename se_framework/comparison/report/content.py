@@ -51,7 +51,7 @@ class Content:
     left_out: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def chart(self, kind: str, title: str, data: dict[str, Any], note: str = "", says: str = "") -> str:
+    def chart(self, kind: str, title: str, data: dict[str, Any], note: str = "", **signals: float) -> str:
         """Add a chart and return the element in which it is drawn.
 
         Args:
@@ -59,15 +59,15 @@ class Content:
             title: what it shows.
             data: rows by the name of their data set, in columns.
             note: a sentence below it.
-            says: how the chart is read by keyboard; for those that have it.
+            signals: numbers that the chart's kind asks for.
         """
         key = f"c{len(self.charts)}"
-        self.charts[key] = {"kind": kind, "data": data}
+        self.charts[key] = {"kind": kind, "data": data, "signals": signals}
         readable = not kind.startswith(("plane", "bars"))
         hint = "; left and right arrows read its values" if readable else ""
         plot = element(
             "div", "", class_="plot", tabindex="0" if readable else None, role="group" if readable else "img",
-            aria_label=f"{title}{hint}{says}",
+            aria_label=f"{title}{hint}",
         )  # fmt: skip
         shown = element("span", text(title, 80), class_="name")
         caption = element("figcaption", shown + element("output", "", class_="readout", aria_live="polite"))

@@ -8,7 +8,7 @@ function mountCharts(root) {
   for (const figure of root.querySelectorAll("[data-chart]")) {
     const key = figure.dataset.chart, chart = data.charts[key];
     if (!chart) continue;
-    charts.set(key, new Chart(figure, data.specs[chart.kind], chart.kind, chart.data));
+    charts.set(key, new Chart(figure, data.specs[chart.kind], chart.kind, chart.data, chart.signals));
   }
 }
 

@@ -65,6 +65,11 @@ class Shown:
     missing: list[str] = field(default_factory=list)
 
     @property
+    def members(self) -> int:
+        """How many members the run has; 1 for a single run."""
+        return max((len(lines) for lines in self.series.values()), default=1)
+
+    @property
     def has_rows(self) -> bool:
         """Whether a row was logged."""
         return bool(self.series)
