@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,25 +143,49 @@ def read_yaml(file: Path, what: str, strangers: bool = False) -> DictConfig | No
         ConfigError: it is no file, too large, no text, no YAML, no mapping, has a key twice or one that is no name,
             is too deep, or holds references in a circle or too many of them, or what no run holds.
     """
-    try:
-        text, depth = read_bytes(file, LARGEST, links=True).decode("utf-8-sig"), 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = f"{what}, line {event.start_mark.line + 1},"
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise ConfigError(f"{line} is nested deeper than {DEEPEST} levels: make it flatter")
-            if strangers and (found := _not_of_a_run(event)):
-                raise ConfigError(f"{line} holds {found}")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is None:
+    with yaml_told(what):
+        text = read_bytes(file, LARGEST, links=True).decode("utf-8-sig")
+        if checked(text, what, strangers) is None:
             return None
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigError(f"{what} must hold KEY: VALUE pairs at its top, got {_named(root)}")
-        if _values(root, what, (), {}) > MOST_VALUES:
-            raise ConfigError(f"{what} has more than {MOST_VALUES} values once its references are written out")
         content = OmegaConf.create(text)
         assert isinstance(content, DictConfig)
         return content
+
+
+def checked(text: str, what: str, strangers: bool, loader: Any = yaml.SafeLoader) -> yaml.MappingNode | None:
+    """Return the mapping that a text of YAML describes, None for an empty text, before any value of it is made.
+
+    Raises:
+        ConfigError, yaml.YAMLError: see :func:`read_yaml`.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ConfigError(
+                f"{what}, line {event.start_mark.line + 1}, is nested deeper than {DEEPEST} levels: make it flatter"
+            )
+        if strangers and (found := _not_of_a_run(event)):
+            raise ConfigError(f"{what}, line {event.start_mark.line + 1}, holds {found}")
+    root = yaml.compose(text, Loader=loader)
+    if root is None:
+        return None
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{what} must hold KEY: VALUE pairs at its top, got {_named(root)}")
+    if _values(root, what, (), {}) > MOST_VALUES:
+        raise ConfigError(f"{what} has more than {MOST_VALUES} values once its references are written out")
+    return root
+
+
+@contextmanager
+def yaml_told(what: str) -> Iterator[None]:
+    """Turn whatever is wrong with a file of YAML into one sentence that names it.
+
+    Raises:
+        ConfigError: see above.
+    """
+    try:
+        yield
     except ConfigError:
         raise
     except FileNotFoundError as error:

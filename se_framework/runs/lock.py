@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from se_framework.errors import RunDirectoryError
 
@@ -51,6 +52,29 @@ def locked(directory: Path, wait: bool = False, name: str = NAME) -> Iterator[No
             else:
                 _write(held, before)
         os.close(held)
+
+
+def holding(directory: Path, name: str = NAME) -> Literal["held", "left", "free"]:
+    """Return whether a process holds a directory, or has left its lock there, as one that was killed does.
+
+    Where a lock was left, this holds it, shared, for the moment it takes to look.
+    """
+    path = directory.resolve() / name
+    if (os.getpid(), path) in _held:  # to open and close the file would drop our own lock
+        return "held"
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return "free"
+    try:
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            return "free"
+        fcntl.lockf(found, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return "left"
+    except OSError:
+        return "held"
+    finally:
+        os.close(found)
 
 
 def _taken(path: Path, directory: Path, wait: bool) -> tuple[int, bool]:

@@ -1,0 +1,132 @@
+"""What became of runs, read from their directories: nothing is built, and neither torch nor a model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from se_framework.comparison.one_run import of_run, said
+from se_framework.comparison.outcome import Outcome, Status
+from se_framework.comparison.settings import Value
+from se_framework.errors import RunDirectoryError
+from se_framework.reading import UnreadableError, count, read_json, take, text, texts
+from se_framework.runs.lock import holding
+from se_framework.runs.sweeps import DONE, LOCK, RESULT, TABLE
+
+__all__ = ["Outcome", "read_runs"]
+DEEPEST, MOST_FOLDERS = 4, 20_000
+"""Levels below a folder in which runs are looked for, and folders that are looked into."""
+
+
+def read_runs(paths: Iterable[str | Path]) -> list[Outcome]:
+    """Return what became of every run in directories, in order; a run that is reached twice is there once.
+
+    Args:
+        paths: runs, sweeps (their jobs in order), ensembles (a run for each member), or folders of those.
+
+    Raises:
+        RunDirectoryError: a path is none of these, or holds none.
+    """
+    found: dict[tuple[Path, int | None], Outcome] = {}
+    for path in map(Path, paths):
+        own = list(_below(path, DEEPEST, [MOST_FOLDERS]))
+        if not own:
+            raise RunDirectoryError(f"{path} {_nothing(path)}")
+        for outcome in own:
+            found.setdefault((outcome.path.resolve(), outcome.member), outcome)
+    return list(found.values())
+
+
+def _nothing(path: Path) -> str:
+    if not path.is_dir():
+        return f"is no run: it {'is a file' if path.exists() else 'does not exist'}; pass directories of runs or sweeps"
+    if (path / TABLE).exists() or (path / "multirun.yaml").exists():
+        return "is an empty sweep: none of its jobs has begun; pass one that has runs"
+    return "is no run: neither it nor a folder in it holds a config.yaml; pass directories of runs or sweeps"
+
+
+def _below(path: Path, depth: int, folders: list[int]) -> Iterator[Outcome]:
+    """Yield the runs of a run, a sweep or a folder."""
+    if _is_file(path / "config.yaml"):
+        yield from of_run(path)
+        return
+    folders[0] -= 1
+    if folders[0] < 0:
+        raise RunDirectoryError(f"{path} lies among more than {MOST_FOLDERS} folders: pass the runs themselves")
+    try:
+        inside = sorted((Path(entry) for entry in os.scandir(path) if entry.is_dir()), key=_in_order)
+    except OSError:  # no directory, or none that may be looked into
+        return
+    jobs = {folder: _job(folder) for folder in inside if _is_file(folder / RESULT)}
+    if jobs:
+        yield from _of_sweep(path, jobs)
+    for folder in inside:
+        if folder not in jobs and depth > 0 and not folder.name.startswith("."):
+            yield from _below(folder, depth - 1, folders)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have that name
+        return False
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    name = path.name
+    return (int(name) if name.isdecimal() and name.isascii() and len(name) < 10 else 10**10, name)
+
+
+def _job(folder: Path) -> dict[str, Any]:
+    """Return what a job of a sweep has recorded, its words as settings; of a damaged record, why."""
+    try:
+        found = read_json(folder / RESULT)
+        words = [typed.lstrip("+~").partition("=")[::2] for typed in take(found, "overrides", kind=texts)]
+        run, error = found.get("run"), found.get("error")
+        return {
+            "job": take(found, "job", kind=count),
+            "status": take(found, "status", kind=text),
+            "words": {key: value for key, value in words},
+            "run": Path(run) if isinstance(run, str) and run else None,
+            "error": error if isinstance(error, str) else None,
+        }
+    except (FileNotFoundError, UnreadableError) as error:
+        return {"damaged": f"{RESULT}: {error}"}
+
+
+def _of_sweep(sweep: Path, jobs: dict[Path, dict[str, Any]]) -> Iterator[Outcome]:
+    """Yield what became of the jobs of a sweep, in their order."""
+    for folder, job in sorted(jobs.items(), key=lambda item: (item[1].get("job", 10**10), _in_order(item[0]))):
+        named = job.get("run")
+        run = next((p for p in (folder, named) if p is not None and _is_file(p / "config.yaml")), None)
+        words = job.get("words", {})
+        if run is not None:
+            for outcome in of_run(run):
+                experiment = {"experiment": words["experiment"]} if "experiment" in words else {}
+                yield _told_by_job(replace(outcome, settings=outcome.settings | experiment), job)
+            continue
+        if "damaged" in job:
+            yield Outcome(folder, {}, None, "unreadable", job["damaged"])
+            continue
+        status, why = job["status"], job["error"]
+        if status == "running" and holding(sweep, LOCK) != "held":
+            status, why = "killed", "its process was killed"
+        if status in DONE:
+            status, why = "unreadable", f"its run {named} is gone"
+        known: dict[str, Status] = {s: s for s in ("failed", "stopped", "running", "killed", "unreadable")}
+        words = {key: value for key, value in words.items() if not key.startswith("hydra.")}
+        seed = words.get("seed", "0")
+        plain: dict[str, Value] = dict(words)
+        yield Outcome(
+            folder, plain, int(seed) if seed.isdecimal() else None, known.get(status, "unreadable"), said(why)
+        )
+
+
+def _told_by_job(outcome: Outcome, job: dict[str, Any]) -> Outcome:
+    """Return what became of a job's run: a record says more than a run does that has no summary."""
+    if outcome.status in ("stopped", "killed") and job.get("status") in ("failed", "killed", "stopped"):
+        return replace(outcome, status=job["status"], why=said(job["error"]) or outcome.why)
+    return outcome
