@@ -36,6 +36,7 @@ class Content:
         sections: HTML, in order, by key.
         charts: data by key.
         frames: pictures of rounds by key, each with its round.
+        maps: means over choices by key.
         points: points that a line may have.
         room: bytes left for pictures.
         left_out: pictures that found no room.
@@ -46,6 +47,7 @@ class Content:
     sections: dict[str, str] = field(default_factory=dict)
     charts: dict[str, dict[str, Any]] = field(default_factory=dict)
     frames: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    maps: dict[str, dict[str, Any]] = field(default_factory=dict)
     points: int = 2000
     room: int = PICTURES
     left_out: int = 0
@@ -157,7 +159,7 @@ class Content:
         """Return what the page's script reads."""
         kinds = dict.fromkeys(chart["kind"] for chart in self.charts.values())
         specs = {kind: compiled(SPECS[kind]) for kind in kinds}
-        return {"specs": specs, "charts": self.charts, "frames": self.frames}
+        return {"specs": specs, "charts": self.charts, "frames": self.frames, "maps": self.maps}
 
     def stamps(self) -> dict[str, str]:
         """Return a digest of every section, by which a live page knows those that are new."""

@@ -6,7 +6,9 @@ neither ours nor torch's nor trusted runs. What cannot be built is a sentence in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +45,57 @@ RANGE = 6.0
 """Log-ratios beyond are drawn as this: one far point must not take all colours."""
 
 
-def critic_of(content: Content, path: Path, trust: str | Sequence[str] = (), member: int | None = None) -> str:
-    """Return pictures of a run's critic, or a sentence that says why there are none.
+@dataclass
+class Looks:
+    """What a critic looks like, before it is put on a page.
+
+    Attributes:
+        lead: of which round.
+        charts: what :meth:`Content.chart` is called with, and numbers that a kind of chart asks for.
+        rows: figures by name.
+        absent: why something is not shown, sentences.
+    """
+
+    lead: str = ""
+    charts: list[tuple[str, str, dict[str, Any], str, dict[str, float]]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+    def chart(self, kind: str, title: str, data: dict[str, Any], note: str = "", **signals: float) -> None:
+        """Add a chart."""
+        self.charts.append((kind, title, data, note, signals))
+
+    def on(self, content: Content) -> str:
+        """Put it on a page and return its HTML."""
+        drawn = "".join(content.chart(*of, **signals) for *of, signals in self.charts)
+        parts = [f'<p class="note">{text(self.lead)}</p>' if self.lead else ""]
+        parts += [f'<div class="grid wide">{drawn}</div>'] if drawn else []
+        parts += [f'<p class="absent">Not shown: {text(why, 1200)}</p>' for why in self.absent]
+        parts += [table(["figure", "value"], self.rows, "figures of the critic")] if self.rows else []
+        return "".join(parts)
+
+
+def critic_of(
+    path: Path, trust: str | Sequence[str] = (), member: int | None = None, checkpoint: str = "last",
+    device: str | None = "cpu",
+) -> Looks:  # fmt: skip
+    """Return what a run's critic looks like, or why that is not shown.
 
     Args:
-        content: of the page, whose charts are added.
         path: of the run.
         trust: packages that the run may use besides ours and torch.
         member: of an ensemble.
+        checkpoint: which.
+        device: where the parts are built.
     """
     try:
-        assembly = load(path, device="cpu", trust=trust, member=member)
-        return look(content, assembly)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a spoilt checkpoint, of networks: the page is no place for them
+            return look(load(path, device=device, trust=trust, member=member, checkpoint=checkpoint))
     except SEError as error:
-        return f'<p class="absent">{text(f"Not shown: {error}", 1200)}</p>'
+        return Looks(absent=[" ".join(str(error).split())])
     except Exception as error:  # noqa: BLE001  parts are users' code, and may raise anything
-        why = " ".join(str(error).split())[:300]
-        return f'<p class="absent">{text(f"Not shown: {type(error).__name__}: {why}", 1200)}</p>'
+        return Looks(absent=[f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"])
 
 
 class Critic:
@@ -128,49 +164,51 @@ class Critic:
         return self.data.log_prob(x.double().view(-1, *self.data.event_shape))
 
 
-def look(content: Content, assembly: Assembly) -> str:
-    """Return the pictures and figures of an assembly's critic."""
-    critic = Critic(assembly)
+def look(assembly: Assembly) -> Looks:
+    """Return what the critic of an assembly looks like."""
+    critic, looks = Critic(assembly), Looks()
     if critic.absent:
-        return f'<p class="absent">{text(f"Not shown: {critic.absent}.")}</p>'
-    charts, rows = "", []
-    if critic.reads_ratio:
-        log_weights = critic.log_weights()
-        charts += weights(content, log_weights)
-        size, n = effective_size(log_weights), len(log_weights)
-        mass = float(log_weights.exp().mean())
-        rows += [["effective sample size of q's weights", f"{figure(size)} of {n:,} ({100 * size / n:.0f} %)"]]
-        rows += [["mean weight: the mass of q", figure(mass)]]
-    told = ""
+        looks.absent.append(critic.absent)
+        return looks
+    n = len(critic.samples)
+    looks.lead = f"Trained (averaged) parts after round {assembly.state.round}; units of the data; {n:,} samples."
     if critic.batch.context is not None:
-        told = "the critic reads labels: its landscape would be one for each class"
+        looks.absent.append("a critic that reads labels has a landscape for each class")
     elif assembly.data.kind == "curve":
-        charts = on_a_line(content, critic) + charts
+        on_a_line(looks, critic)
     elif assembly.data.kind == "points":
-        charts = on_the_plane(content, critic) + charts
+        on_the_plane(looks, critic)
     else:
-        told = f"a landscape is drawn over a line or a plane, and the data has {critic.samples.shape[1]} coordinates"
+        looks.absent.append(
+            f"a landscape is drawn over a line or a plane, and the data has {critic.samples.shape[1]} coordinates"
+        )
+    if critic.reads_ratio:
+        weights(looks, critic.log_weights())
     if critic.batch.context is None:
         at_samples = slopes(critic.f, critic.samples).norm(dim=1)
-        rows.append(["steepest slope of f found (at most its Lipschitz constant)",
-                     figure(steepest(critic.f, critic.real, critic.samples))])  # fmt: skip
-        rows.append(["mean slope of f at samples", figure(float(at_samples[torch.isfinite(at_samples)].mean()))])
-    said = f'<p class="absent">{text(told)}</p>' if told else ""
-    shown = f'<div class="grid wide">{charts}</div>' if charts else ""
-    lead = f"<p class='note'>{text(f'Trained (averaged) parts after round {assembly.state.round}, in the units of the data; {len(critic.samples):,} samples.')}</p>"
-    return lead + shown + said + table(["figure", "value"], rows, "figures of the critic")
+        top = steepest(critic.f, critic.real, critic.samples)
+        looks.rows.append(["steepest slope of f found (at most its Lipschitz constant)", figure(top)])
+        looks.rows.append(["mean slope of f at samples", figure(float(at_samples[torch.isfinite(at_samples)].mean()))])
+    return looks
 
 
-def weights(content: Content, log_weights: Tensor) -> str:
-    """Return the histogram of q's weights."""
-    found = histogram(log_weights.exp())
+def weights(looks: Looks, log_weights: Tensor) -> None:
+    """Add the histogram of q's weights, their effective sample size and their mean, the mass of q."""
+    finite = log_weights[~torch.isnan(log_weights)]
+    if not len(finite):
+        looks.absent.append("no weight of q is a number")
+        return
+    size, n = effective_size(finite), len(log_weights)
+    looks.rows.append(["effective sample size of q's weights", f"{figure(size)} of {n:,} ({100 * size / n:.0f} %)"])
+    looks.rows.append(["mean weight: the mass of q", figure(float(finite.exp().mean()))])
+    found = histogram(finite.exp())
     edges = short(found.edges.tolist())
     data = {"bars": [{"x": edges[:-1], "x2": edges[1:], "y": short(found.shares.tolist())}]}
-    return content.chart("bars", "q's weights: the last bar holds all beyond", data)
+    looks.chart("bars", "q's weights", data, "The last bar holds all weights beyond it.")
 
 
-def on_a_line(content: Content, critic: Critic) -> str:
-    """Return densities, the critic's log-ratio beside the true one (or its potential), and the slope of f."""
+def on_a_line(looks: Looks, critic: Critic) -> None:
+    """Add densities, the critic's log-ratio beside the true one (or its potential), and the slope of f."""
     low, high = float(critic.real.min()), float(critic.real.max())
     pad = 0.05 * (high - low) or 1.0
     x = torch.linspace(low - pad, high + pad, LINE, dtype=torch.float64)[:, None]
@@ -182,13 +220,11 @@ def on_a_line(content: Content, critic: Critic) -> str:
         densities.insert(0, ("density of the data", log_data.exp()))
         if critic.reads_ratio:
             readings.append(("true log p_d/p", (log_data - log_model).clamp(-RANGE, RANGE)))
-    slope = slopes(critic.f, x)[:, 0]
-    return (
-        content.chart("profile", "Densities", {"line": profile(x, densities)})
-        + content.chart("profile", readings[0][0], {"line": profile(x, readings)}, how and f"The true ratio has {how}.")
-        + content.chart("profile", "Slope of f", {"line": profile(x, [("f'(x)", slope)])},
-                        "Samples are drawn to the right where it is positive.")
-    )  # fmt: skip
+    looks.chart("profile", "Densities", {"line": profile(x, densities)})
+    note = f"The true ratio has {how}." if how and len(readings) > 1 else ""
+    looks.chart("profile", readings[0][0], {"line": profile(x, readings)}, note)
+    slope = {"line": profile(x, [("f'(x)", slopes(critic.f, x)[:, 0])])}
+    looks.chart("profile", "Slope of f", slope, "Samples are drawn to the right where it is positive.")
 
 
 def read(critic: Critic, x: Tensor) -> Tensor:
@@ -205,8 +241,8 @@ def profile(x: Tensor, named: Sequence[tuple[str, Tensor]]) -> list[dict[str, An
     return [{"s": name, "x": places, "y": short(values.tolist())} for name, values in named]
 
 
-def on_the_plane(content: Content, critic: Critic) -> str:
-    """Return the critic's landscape with samples and arrows along its slope, and the true log-ratio beside it."""
+def on_the_plane(looks: Looks, critic: Critic) -> None:
+    """Add the critic's landscape with samples and arrows along its slope, and the true log-ratio beside it."""
     both = torch.cat([critic.real, critic.samples[torch.isfinite(critic.samples).all(1)]])
     middle = (both.quantile(0.002, 0) + both.quantile(0.998, 0)) / 2
     half = 0.58 * float((both.quantile(0.998, 0) - both.quantile(0.002, 0)).max())
@@ -231,15 +267,14 @@ def on_the_plane(content: Content, critic: Critic) -> str:
     name = "Critic's log p_d/p" if critic.reads_ratio else "Critic's f"
     values = read(critic, grid)
     own = {"cells": landscape(values), "points": scatter(critic.samples), "arrows": field}
-    found = content.chart(kind, name, own, "Arrows: the slope of f at samples, along which they are drawn.",
-                          **reach(kind, values))  # fmt: skip
+    looks.chart(kind, name, own, "Arrows: the slope of f at samples, along which they are drawn.",
+                **reach(kind, values))  # fmt: skip
     if critic.reads_ratio and critic.data.has_log_prob:
         log_model, how = critic.log_model(grid)
         truth = (critic.log_data(grid) - log_model).clamp(-RANGE, RANGE)
         beside = {"cells": landscape(truth), "points": scatter(critic.real), "arrows": []}
         note = "Points: data. " + (f"Here {how}; empty where hardly a sample lies." if how else "")
-        found += content.chart(kind, "True log p_d/p", beside, note, **reach(kind, truth))
-    return found
+        looks.chart(kind, "True log p_d/p", beside, note, **reach(kind, truth))
 
 
 def reach(kind: str, values: Tensor) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from se_framework.pictures.frames import LARGEST, PIXELS
@@ -17,7 +18,7 @@ SMALLEST = 160
 
 
 def data_uri(file: Path, budget: int, width: int) -> str:
-    """Return a picture as an address that holds it.
+    """Return a picture as an address that holds it; one that has not changed since is not decoded again.
 
     Args:
         file: a PNG.
@@ -27,6 +28,15 @@ def data_uri(file: Path, budget: int, width: int) -> str:
     Raises:
         UnreadableError: it is no PNG, or too large to be one of ours.
     """
+    try:
+        found = file.stat(follow_symlinks=False)
+    except OSError as error:
+        raise UnreadableError(error.strerror or "it cannot be read") from error
+    return _encoded(file, (found.st_mtime_ns, found.st_size), budget, width)
+
+
+@lru_cache(maxsize=1024)
+def _encoded(file: Path, seen: tuple[int, int], budget: int, width: int) -> str:
     from PIL import Image
 
     try:

@@ -104,7 +104,7 @@ function mountZoom(root) {
 
 function mount(root) {
   for (const part of [mountCharts, mountFrames, mountTables, mountSymbols, mountZoom]) part(root);
-  if (typeof mountHeat === "function") mountHeat(root, () => data, at);
+  mountHeat(root, () => data, at);
 }
 
 function refresh(found) {

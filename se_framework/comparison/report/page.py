@@ -13,6 +13,9 @@ from se_framework.comparison.report.content import Content
 from se_framework.comparison.report.html import script_json, text
 
 
+SCRIPTS = ("charts.js", "heat.js", "page.js")
+
+
 @cache
 def asset(name: str) -> str:
     """Return a file of this folder."""
@@ -37,18 +40,19 @@ def policy(scripts: list[str], live: bool) -> str:
     )
 
 
-def page(content: Content, live: bool = False) -> str:
+def page(content: Content, live: bool = False, stamp: str = "") -> str:
     """Return the whole page.
 
     Args:
         content: what is on it.
         live: whether its script asks the server that sent it for what is new.
+        stamp: of what is on it, for such a script.
 
     Raises:
         ConfigError: the extra ``report`` is missing.
     """
-    vega, script = runtime(), asset("charts.js") + asset("page.js")
-    data = script_json(content.as_data() | {"stamps": content.stamps()})
+    vega, script = runtime(), "".join(map(asset, SCRIPTS))
+    data = script_json(content.as_data() | {"stamps": content.stamps(), "stamp": stamp})
     sections = "".join(f'<div data-section="{key}">{html}</div>' for key, html in content.sections.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -65,7 +69,7 @@ def page(content: Content, live: bool = False) -> str:
     )
 
 
-def update(content: Content) -> str:
+def update(content: Content, stamp: str) -> str:
     """Return what a live page asks for: every section with its digest, and the data of charts and frames."""
-    found = content.as_data() | {"stamps": content.stamps(), "sections": content.sections}
+    found = content.as_data() | {"stamps": content.stamps(), "stamp": stamp, "sections": content.sections}
     return json.dumps(found, allow_nan=False, separators=(",", ":"))

@@ -69,6 +69,11 @@ class Shown:
         """How many members the run has; 1 for a single run."""
         return max((len(lines) for lines in self.series.values()), default=1)
 
+    def last_picture(self, member: int | None = None) -> Path | None:
+        """Return the picture of the last samples: that of the run's end, else the last frame; None without one."""
+        frames = self.frames.get(member)
+        return self.samples.get(member) or (frames[-1][1] if frames else None)
+
     @property
     def has_rows(self) -> bool:
         """Whether a row was logged."""
