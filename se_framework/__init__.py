@@ -40,6 +40,7 @@ _WHERE = {
     "check_divergence": "checks",
     "check_metric": "checks",
     "check_model": "checks",
+    "compare": "comparison",
     "compose": "api",
     "evaluate": "evaluation.evaluate",
     "load": "api",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from se_framework.checks import check_metric as check_metric
     from se_framework.checks import check_model as check_model
     from se_framework.checks import parametrize_with_laws as parametrize_with_laws
+    from se_framework.comparison import compare as compare
     from se_framework.equation.auxiliary import Auxiliary as Auxiliary
     from se_framework.equation.auxiliary import Dual as Dual
     from se_framework.equation.auxiliary import Embedded as Embedded

@@ -1,4 +1,4 @@
-"""The commands that take a run: ``COMMAND RUN_DIR KEY=VALUE ...``, read by argparse (``--KEY VALUE`` does as well)."""
+"""The commands that take runs: ``COMMAND RUN_DIR KEY=VALUE ...``, read by argparse (``--KEY VALUE`` does as well)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ class Parser(argparse.ArgumentParser):
     Args:
         name: of the command.
         does: what it does, for ``--help``.
+        several: how the directories are called of a command that takes several (``run_dirs``) and loads none of them.
     """
 
-    def __init__(self, name: str, does: str) -> None:
+    def __init__(self, name: str, does: str, several: str = "") -> None:
         raw = argparse.RawDescriptionHelpFormatter
-        usage, same = f"{name} RUN_DIR [KEY=VALUE ...]", "device=cpu, --device=cpu and --device cpu are the same"
-        super().__init__(name, usage, does, same, allow_abbrev=False, formatter_class=raw)
+        self.several, shown = several, f"{several}..." if several else "RUN_DIR"
+        same = "KEY=VALUE, --KEY=VALUE and --KEY VALUE are the same"
+        super().__init__(name, f"{name} {shown} [KEY=VALUE ...]", does, same, allow_abbrev=False, formatter_class=raw)
         self.keys: list[str] = []
+        if several:
+            help_ = "directories of runs, sweeps, ensembles, or folders of those"
+            self.add_argument("run_dirs", type=existing_name, nargs="+", metavar=several, help=help_)
+            return
         self.add_argument("run_dir", type=existing_name, metavar="RUN_DIR", help="the directory of a run")
         self.add("device", None, "cpu, cuda, ... (default: cuda where there is one)")
         self.add("checkpoint", "last", "best, or the round of one that was kept")
@@ -53,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: no run directory, an unknown key, or a value that does not fit.
         """
-        keyed = [re.sub(r"^(?=[A-Za-z]\w*=)", "--", word) for word in words[1:]]  # a directory may be called a=b
+        keyed = [self._keyed(word) for word in words[1:]]  # a directory may be called a=b
         found, others = self.parse_known_args([*words[:1], *keyed])
         for word in others:
             key, equals, _ = word.removeprefix("--").partition("=")
@@ -62,9 +68,15 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"{word!r} is not KEY=VALUE: {self.usage}")
         return found
 
+    def _keyed(self, word: str) -> str:
+        """Return ``KEY=VALUE`` as a flag; where several directories are taken, not what is one of that name."""
+        if self.several and word.partition("=")[0] not in self.keys and Path(word).is_dir():
+            return word
+        return re.sub(r"^(?=[A-Za-z]\w*=)", "--", word)
+
     def error(self, message: str) -> NoReturn:
         """Refuse in one sentence, in the place of a usage text."""
-        if "required: RUN_DIR" in message:
+        if f"required: {self.several or 'RUN_DIR'}" in message:
             message = f"a run directory is needed: {self.usage}"
         message = re.sub(r"^argument --(\w+): (?=must)", r"\1 ", message)
         raise ConfigError(re.sub(r"^argument (--)?", "", message))

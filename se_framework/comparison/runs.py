@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from se_framework.comparison.one_run import of_run, said
 from se_framework.comparison.outcome import Outcome, Status
-from se_framework.comparison.settings import Value
+from se_framework.comparison.settings import Value, is_complete
 from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, count, read_json, take, text, texts
 from se_framework.runs.lock import holding
@@ -84,12 +85,13 @@ def _job(folder: Path) -> dict[str, Any]:
     """Return what a job of a sweep has recorded, its words as settings; of a damaged record, why."""
     try:
         found = read_json(folder / RESULT)
-        words = [typed.lstrip("+~").partition("=")[::2] for typed in take(found, "overrides", kind=texts)]
+        words = [word.lstrip("+~").partition("=")[::2] for word in take(found, "overrides", kind=texts)]
+        typed = {key: _typed(value) for key, value in words if not key.startswith("hydra.")}
         run, error = found.get("run"), found.get("error")
         return {
             "job": take(found, "job", kind=count),
             "status": take(found, "status", kind=text),
-            "words": {key: value for key, value in words},
+            "words": typed,
             "run": Path(run) if isinstance(run, str) and run else None,
             "error": error if isinstance(error, str) else None,
         }
@@ -98,31 +100,48 @@ def _job(folder: Path) -> dict[str, Any]:
 
 
 def _of_sweep(sweep: Path, jobs: dict[Path, dict[str, Any]]) -> Iterator[Outcome]:
-    """Yield what became of the jobs of a sweep, in their order."""
+    """Yield what became of the jobs of a sweep, in their order.
+
+    A job that came to no configuration has that of one of the same words but the seed, where there is one.
+    """
+    found: list[tuple[dict[str, Value], Outcome]] = []
     for folder, job in sorted(jobs.items(), key=lambda item: (item[1].get("job", 10**10), _in_order(item[0]))):
-        named = job.get("run")
+        named, words = job.get("run"), job.get("words", {})
         run = next((p for p in (folder, named) if p is not None and _is_file(p / "config.yaml")), None)
-        words = job.get("words", {})
-        if run is not None:
-            for outcome in of_run(run):
-                experiment = {"experiment": words["experiment"]} if "experiment" in words else {}
-                yield _told_by_job(replace(outcome, settings=outcome.settings | experiment), job)
-            continue
-        if "damaged" in job:
-            yield Outcome(folder, {}, None, "unreadable", job["damaged"])
-            continue
-        status, why = job["status"], job["error"]
-        if status == "running" and holding(sweep, LOCK) != "held":
-            status, why = "killed", "its process was killed"
-        if status in DONE:
-            status, why = "unreadable", f"its run {named} is gone"
-        known: dict[str, Status] = {s: s for s in ("failed", "stopped", "running", "killed", "unreadable")}
-        words = {key: value for key, value in words.items() if not key.startswith("hydra.")}
-        seed = words.get("seed", "0")
-        plain: dict[str, Value] = dict(words)
-        yield Outcome(
-            folder, plain, int(seed) if seed.isdecimal() else None, known.get(status, "unreadable"), said(why)
-        )
+        experiment = {"experiment": words["experiment"]} if "experiment" in words else {}
+        for outcome in [_without_run(sweep, folder, job)] if run is None else of_run(run):
+            settings = words if run is None else outcome.settings | experiment
+            found.append((words, _told_by_job(replace(outcome, settings=settings), job)))
+    whole = {_unseeded(words): own.settings for words, own in found if is_complete(own.settings)}
+    for words, own in found:
+        settings = own.settings if is_complete(own.settings) else whole.get(_unseeded(words), own.settings)
+        yield replace(own, settings=settings | ({} if own.seed is None else {"seed": own.seed}))
+
+
+def _unseeded(words: dict[str, Value]) -> frozenset[tuple[str, Value]]:
+    return frozenset((key, value) for key, value in words.items() if key != "seed")
+
+
+def _without_run(sweep: Path, folder: Path, job: dict[str, Any]) -> Outcome:
+    """Return what became of a job that has no run."""
+    if "damaged" in job:
+        return Outcome(folder, {}, None, "unreadable", job["damaged"])
+    status, why, seed = job["status"], job["error"], job["words"].get("seed", 0)
+    if status == "running" and holding(sweep, LOCK) != "held":
+        status, why = "killed", "its process was killed"
+    if status in DONE:
+        status, why = "unreadable", f"its run {job['run']} is gone"
+    known: tuple[Status, ...] = ("failed", "stopped", "running", "killed")
+    became: Status = next((own for own in known if own == status), "unreadable")
+    return Outcome(folder, {}, seed if isinstance(seed, int) else None, became, said(why))
+
+
+def _typed(word: str) -> Value:
+    """Return the number that a word is, else the word."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def _told_by_job(outcome: Outcome, job: dict[str, Any]) -> Outcome:

@@ -97,10 +97,15 @@ def _name(group: str, items: tuple[tuple[str, Value], ...]) -> str:
     return str(target).rpartition(".")[2] if target else "of its own"
 
 
+def is_complete(settings: Mapping[str, Value]) -> bool:
+    """Whether settings are those of a configuration, and not the words of a job that has left none."""
+    return any(key.startswith("equation.") for key in settings)
+
+
 def identity(settings: Mapping[str, Value]) -> tuple[tuple[str, str], ...]:
     """Return what two runs of one objective have in common: the settings that say what was trained."""
     found = {key: value for key, value in settings.items() if key not in NAMING and not SILENT.fullmatch(key)}
-    if not any("." in key for key in found):  # of a job that has left no configuration, its words
+    if not is_complete(settings):
         found |= {key: settings[key] for key in NAMING if key in settings}
     if found.get("loop.horizon") == found.get("loop.rounds"):
         found.pop("loop.horizon", None)  # what null was resolved to
@@ -114,7 +119,7 @@ def differing(rows: Iterable[Mapping[str, Value]]) -> list[str]:
     those are columns only where they differ between rows of equal choices.
     """
     known = [dict(row) for row in rows]
-    complete = [row for row in known if any("." in key for key in row)] or known
+    complete = [row for row in known if is_complete(row)] or known
     found = ["experiment"] if _differs("experiment", known) and all("experiment" in row for row in known) else []
     for group in GROUPS:
         told = len({classes(part_of(row, group)) for row in complete}) > 1 or len(complete) < len(known)

@@ -14,6 +14,7 @@ from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.evaluation import densities
 from se_framework.evaluation.held_out import held_out_value
+from se_framework.evaluation.losses import loss_of as loss_of
 from se_framework.evaluation.scores import POINTS, scores
 from se_framework.runs.directory import LOSS
 from se_framework.training.draws import like
@@ -114,15 +115,6 @@ def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:
     found = {name: entry for name, entry in evaluate(own).items() if "value" in entry}
     name = chosen_name(found, assembly.config.score)
     return {LOSS: loss_of(found[name]), **{key: float(entry["value"]) for key, entry in found.items()}}
-
-
-def loss_of(entry: dict[str, Any]) -> float:
-    """Return what ranks a score, least first: the value, less it, or how far it is from a perfect sample's."""
-    value = float(entry["value"])
-    if entry.get("better") == "nearer":
-        known = entry["references"]
-        return abs(value - float(known["perfect"] if "perfect" in known else known["real"]))
-    return -value if entry.get("better") == "higher" else value
 
 
 def evaluate_members(assembly: EnsembleAssembly) -> dict[str, dict[str, Any]]:

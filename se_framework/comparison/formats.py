@@ -1,0 +1,136 @@
+"""A comparison as text, Markdown, LaTeX and HTML. Names and texts of runs are escaped: they may be a stranger's."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable
+from html import escape
+
+from se_framework.comparison.cells import Column, columns, rank_columns, remarks
+from se_framework.comparison.comparison import Comparison
+from se_framework.comparison.records import as_csv, json
+from se_framework.errors import printable
+
+NARROWEST, WIDEST = 80, 160
+LONGEST_SETTING = 28
+"""Characters of a setting where a table must fit a terminal."""
+_LATEX = {
+    "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def text(found: Comparison, width: int | None = None) -> str:
+    """Return the tables for a terminal.
+
+    Args:
+        found: the comparison.
+        width: in characters; None for the terminal's. Columns of least worth are left out, and named.
+    """
+    width = min(max(width or shutil.get_terminal_size((100, 24)).columns, NARROWEST), WIDEST)
+    lines, left = _plain(columns(found), width)
+    told = [line for said in remarks(found) for line in textwrap.wrap(printable(said), width)]
+    if left:
+        told += textwrap.wrap(f"left out for want of room: {', '.join(left)}; format=markdown has them", width)
+    ranked = ["", *_plain(rank_columns(found), width)[0]] if found.ranks else []
+    return "\n".join([*lines, *ranked, "", *told])
+
+
+def _plain(made: list[Column], width: int) -> tuple[list[str], list[str]]:
+    """Return a table's lines, and the heads of columns that had no room."""
+    left: list[str] = []
+
+    def room() -> int:
+        return sum(max(map(len, (c.head, *c.cells))) + 2 for c in made) - 2
+
+    while room() > width and min(c.worth for c in made) < 9:
+        least = min(made, key=lambda c: c.worth)
+        left.append(least.head)
+        made = [c for c in made if c is not least]
+    if room() > width:
+        made = [Column(_cut(c.head), tuple(map(_cut, c.cells)), c.number) if not c.number else c for c in made]
+    sizes = [max(map(len, (c.head, *c.cells))) for c in made]
+
+    def line(cells: list[str]) -> str:
+        set_ = (c.rjust(n) if col.number else c.ljust(n) for c, n, col in zip(cells, sizes, made, strict=True))
+        return "  ".join(set_).rstrip()
+
+    body = [line([c.cells[i] for c in made]) for i in range(len(made[0].cells))] if made else []
+    return [line([c.head for c in made]), "  ".join("-" * n for n in sizes), *body], left
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= LONGEST_SETTING else f"{word[: LONGEST_SETTING - 2]}.."
+
+
+def markdown(found: Comparison) -> str:
+    """Return the tables in Markdown."""
+
+    def table(made: list[Column]) -> list[str]:
+        def line(cells: list[str]) -> str:
+            return f"| {' | '.join(cells)} |"
+
+        rules = line(["---:" if c.number else "---" for c in made])
+        body = [line([_of_markdown(c.cells[i]) for c in made]) for i in range(len(made[0].cells))]
+        return [line([_of_markdown(c.head) for c in made]), rules, *body]
+
+    parts = [table(columns(found)), *([table(rank_columns(found))] if found.ranks else [])]
+    parts += [[_of_markdown(said)] for said in remarks(found)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _of_markdown(said: str) -> str:
+    """Return a text with what Markdown or HTML in it would read as its own."""
+    said = escape(printable(" ".join(said.split())), quote=False)
+    return "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in said)
+
+
+def latex(found: Comparison) -> str:
+    """Return the tables in LaTeX, each a ``tabular`` with booktabs' rules, the remarks as comments."""
+
+    def table(made: list[Column]) -> list[str]:
+        def line(cells: list[str]) -> str:
+            return " & ".join(cells) + r" \\"
+
+        shape = "".join("r" if c.number else "l" for c in made)
+        body = [line([_of_latex(c.cells[i]) for c in made]) for i in range(len(made[0].cells))]
+        head = line([_of_latex(c.head) for c in made])
+        return [
+            f"\\begin{{tabular}}{{{shape}}}",
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+
+    told = [f"% {' '.join(printable(said).split())}" for said in remarks(found)]
+    ranked = ["", *table(rank_columns(found))] if found.ranks else []
+    return "\n".join([*told, r"% needs \usepackage{booktabs}", *table(columns(found)), *ranked])
+
+
+def _of_latex(said: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in printable(" ".join(said.split())))
+
+
+def html(found: Comparison) -> str:
+    """Return the tables in HTML, without styles of their own."""
+
+    def table(made: list[Column]) -> str:
+        def row(tag: str, cells: list[str]) -> str:
+            return f"<tr>{''.join(f'<{tag}>{escape(printable(c))}</{tag}>' for c in cells)}</tr>"
+
+        body = "".join(row("td", [c.cells[i] for c in made]) for i in range(len(made[0].cells)))
+        head = row("th", [c.head for c in made])
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+    told = "".join(f"<p>{escape(printable(said))}</p>" for said in remarks(found))
+    return table(columns(found)) + (table(rank_columns(found)) if found.ranks else "") + told
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "text": text, "csv": as_csv, "json": json, "markdown": markdown, "latex": latex, "html": html,
+}  # fmt: skip
+"""What writes a comparison, by the format's name."""
