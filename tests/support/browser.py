@@ -153,7 +153,9 @@ class Browser:
         button: dict[str, Any] = {"button": "left", "clickCount": 1}
         self.ask("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **button)
         for k in range(1, 6):
-            self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x + (to - x) * k / 5, y=y, button="left", buttons=1)
+            self.ask(
+                "Input.dispatchMouseEvent", type="mouseMoved", x=x + (to - x) * k / 5, y=y, button="left", buttons=1
+            )
         self.ask("Input.dispatchMouseEvent", type="mouseReleased", x=to, y=y, **button)
 
     def shot(self, file: Path, whole: bool = False) -> None:

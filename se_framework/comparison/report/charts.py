@@ -79,12 +79,19 @@ def _base(height: int) -> dict[str, Any]:
     }
 
 
-def lines(x_title: str, log: bool = False, several: bool = False, zoomed: bool = True, height: int = 190) -> dict[str, Any]:
+def lines(
+    x_title: str, log: bool = False, several: bool = False, zoomed: bool = True, height: int = 190
+) -> dict[str, Any]:
     """Return lines over x, each with a band around it where there is one.
 
     The page hands in ``line`` (x, y, s), ``band`` (x, low, high, s) and the ends of what is shown, ``from`` and ``to``.
     """
-    x: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x_title, "scale": {"zero": False, "nice": False}}
+    x: dict[str, Any] = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": {"zero": False, "nice": False},
+    }
     x["axis"] = {"grid": False, "tickCount": 5, "labelOverlap": True}
     scale: dict[str, Any] = {"type": "log"} if log else {"zero": False}
     y_axis: dict[str, Any] = {"tickCount": 5, "domain": False, "ticks": False}
@@ -158,8 +165,15 @@ def plane(diverging: bool, side: int = 300) -> dict[str, Any]:
         },
         {
             "data": {"name": "points"},
-            "mark": {"type": "circle", "size": 10, "color": stroke, "stroke": "#fff", "strokeWidth": 0.5,
-                     "opacity": 0.75, "clip": True},
+            "mark": {
+                "type": "circle",
+                "size": 10,
+                "color": stroke,
+                "stroke": "#fff",
+                "strokeWidth": 0.5,
+                "opacity": 0.75,
+                "clip": True,
+            },
             "encoding": {"x": x, "y": y},
         },
         {

@@ -87,7 +87,11 @@ class Content:
         line, areas, dots = [], [], []
         everything = [s for _, lines in runs for s in lines]
         lost = sum(int((~_finite(s)).sum()) for s in everything)
-        log = bool(everything) and all(spans_or_positive(s) for s in everything) and any(spans(s.values) for s in everything)
+        log = (
+            bool(everything)
+            and all(spans_or_positive(s) for s in everything)
+            and any(spans(s.values) for s in everything)
+        )
         for name, lines in runs:
             of = band(lines)
             chosen = thinned(of.mean, self.points)
@@ -133,9 +137,7 @@ class Content:
         most = max(1, room // LEAST)
         chosen = spread(frames, most)
         budget = min(FRAME, room // max(1, len(chosen)))
-        shown = [
-            {"round": t, "uri": uri} for t, file in chosen if (uri := self.uri(file, budget, max(SMALLEST, 820)))
-        ]
+        shown = [{"round": t, "uri": uri} for t, file in chosen if (uri := self.uri(file, budget, max(SMALLEST, 820)))]
         self.left_out += len(frames) - len(chosen)
         if not shown:
             return ""

@@ -118,6 +118,8 @@ def arrows(points: Tensor, field: Tensor, longest: float) -> Arrows:
     tip = points + step
     sides = []
     for angle in (2.6, -2.6):  # radians off the direction of the arrow, so the head points forward
-        turn = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+        turn = torch.tensor(
+            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]], dtype=torch.float64
+        )
         sides.append(torch.cat([tip, tip + 0.35 * step @ turn], 1))
     return Arrows(torch.cat([torch.cat([points, tip], 1), *sides]))

@@ -12,7 +12,6 @@ from se_framework.comparison.report.charts import runtime
 from se_framework.comparison.report.content import Content
 from se_framework.comparison.report.html import script_json, text
 
-
 SCRIPTS = ("charts.js", "heat.js", "page.js")
 
 

@@ -164,7 +164,9 @@ class Server(ThreadingHTTPServer):
             super().__init__((LOOPBACK, port), Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"port={port} cannot be had ({reason}): choose another, or port=0 for a free one") from error
+            raise ConfigError(
+                f"port={port} cannot be had ({reason}): choose another, or port=0 for a free one"
+            ) from error
 
     @property
     def address(self) -> str:

@@ -17,15 +17,29 @@ from se_framework.comparison.report.reading import Shown
 from se_framework.comparison.report.single import TERMS, name_of, zoom_form
 from se_framework.errors import ConfigError, nearest
 
+NONE = "\u2013"
 COLOURS = 8
 """Objectives whose curves are drawn: colours that are told apart."""
 CURVES = 16
 """Columns that are drawn."""
-WORDS = {"best": "best", "tied": "cannot be told from it", "worse": "worse", "untested": "too few seeds", "no value": "no value"}
+WORDS = {
+    "best": "best",
+    "tied": "cannot be told from it",
+    "worse": "worse",
+    "untested": "too few seeds",
+    "no value": "no value",
+}
 Key = tuple[Path, int | None]
 
 
-def fill(content: Content, found: Comparison, outcomes: Sequence[Outcome], runs: dict[Path, Shown], x: str | None, y: str | None) -> None:
+def fill(
+    content: Content,
+    found: Comparison,
+    outcomes: Sequence[Outcome],
+    runs: dict[Path, Shown],
+    x: str | None,
+    y: str | None,
+) -> None:
     """Add the sections of many runs.
 
     Args:
@@ -73,38 +87,51 @@ def compared(found: Comparison) -> str:
     better = f"; {found.better} is better" if found.better else ""
     unit = f", in {found.unit}" if found.unit else ""
     note = f'<p class="note">{text(f"{found.score}{unit}{better}. {level}.")}</p>' if found.score else ""
-    return f'<p class="verdict">{text(found.sentence, 1200)}</p>{note}' + table(heads, rows, "comparison", sortable=True)
+    return f'<p class="verdict">{text(found.sentence, 1200)}</p>{note}' + table(
+        heads, rows, "comparison", sortable=True
+    )
 
 
 def cells(found: Comparison, row: Objective, several: bool) -> list[str]:
     """Return the cells of one objective."""
-    first = [text(row.task)] if several else []
-    choices = [setting_cell(row.settings.get(key)) for key in found.columns] or [text(row.label)]
-    if not first:  # the first cell of a row is its head
-        choices[0] = choices[0].removeprefix("<td>").removesuffix("</td>") if found.columns else choices[0]
-        choices[0] = text("\u2013" if row.settings.get(found.columns[0]) is None else row.settings[found.columns[0]]) if found.columns else choices[0]
-    mean = number_cell(math.nan if row.mean is None else row.mean, "\u2013" if row.mean is None else figure(row.mean) + dots(row))
-    interval = "\u2013" if row.low is None or row.high is None else f"{figure(row.low)} to {figure(row.high)}"
-    difference = number_cell(math.nan if row.difference is None else row.difference, "\u2013" if row.difference is None else figure(row.difference))
-    p = number_cell(math.nan if row.p is None else row.p, "\u2013" if row.p is None else f"{row.p:.2g}")
+    told = (
+        [row.task, *(row.settings.get(key) for key in found.columns)]
+        if several
+        else [row.settings.get(key) for key in found.columns]
+    )
+    first, *rest = told or [row.label]
+    choices = [text(NONE if first is None else first), *map(setting_cell, rest)]
+    mean = number_cell(
+        math.nan if row.mean is None else row.mean, NONE if row.mean is None else figure(row.mean) + dots(row)
+    )
+    interval = NONE if row.low is None or row.high is None else f"{figure(row.low)} to {figure(row.high)}"
+    difference = number_cell(
+        math.nan if row.difference is None else row.difference,
+        NONE if row.difference is None else figure(row.difference),
+    )
+    p = number_cell(math.nan if row.p is None else row.p, NONE if row.p is None else f"{row.p:.2g}")
     counts = ", ".join(f"{n} {status}" for status, n in row.counts.items() if n)
-    rest = [number_cell(math.nan if v is None else float(v), "\u2013" if v is None else shown) for v, shown in (
+    cost = [number_cell(math.nan if v is None else float(v), NONE if v is None else shown) for v, shown in (
         (row.seconds, f"{row.seconds or 0:,.0f}"), (row.parameters, f"{row.parameters or 0:,}"))]  # fmt: skip
-    return [*first, *choices, mean, f'<td class="number">{interval}</td>', number_cell(float(row.n), str(row.n)), difference, p,
-            f"<td>{text(WORDS[row.verdict])}</td>", f"<td>{text(counts)}</td>", *rest]  # fmt: skip
+    return [*choices, mean, f'<td class="number">{interval}</td>', number_cell(float(row.n), str(row.n)), difference, p,
+            f"<td>{text(WORDS[row.verdict])}</td>", f"<td>{text(counts)}</td>", *cost]  # fmt: skip
 
 
 def setting_cell(value: object) -> str:
     """Return the cell of a setting: sorted by its value where it is a number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number_cell(float(value), text(value))
-    return f"<td>{text('\u2013' if value is None else value)}</td>"
+    return f"<td>{text(NONE if value is None else value)}</td>"
 
 
 def dots(row: Objective) -> str:
     """Return every seed's value in small, for who wants to see more than a mean."""
     values = [figure(point.value) for point in row.points if point.value is not None]
-    return f'<span class="seeds">{text(", ".join(values[:12]))}{" ..." if len(values) > 12 else ""}</span>' if len(values) > 1 else ""
+    return (
+        f'<span class="seeds">{text(", ".join(values[:12]))}{" ..." if len(values) > 12 else ""}</span>'
+        if len(values) > 1
+        else ""
+    )
 
 
 def heat(content: Content, found: Comparison, outcomes: Sequence[Outcome], x: str | None, y: str | None) -> str:
@@ -123,7 +150,7 @@ def heat(content: Content, found: Comparison, outcomes: Sequence[Outcome], x: st
         of = [by_run[point.path, point.member] for point in row.points if (point.path, point.member) in by_run]
         rows.append({
             "task": row.task,
-            "at": ["\u2013" if row.settings.get(axis) is None else str(row.settings[axis])[:60] for axis in axes],
+            "at": [NONE if row.settings.get(axis) is None else str(row.settings[axis])[:60] for axis in axes],
             "values": [_mean(o.scores.get(name, {}).get("value") for o in of if o.status == "finished") for name in measures],
         })  # fmt: skip
     better = [next((str(o.scores[n].get("better", "")) for o in outcomes if n in o.scores), "") for n in measures]
@@ -181,7 +208,12 @@ def curves(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:
         for name in names[:CURVES]:
             lines = []
             for row in chosen:
-                own = [s for path in dict.fromkeys(p.path for p in row.points) if path in runs for s in getattr(runs[path], of).get(name, [])]
+                own = [
+                    s
+                    for path in dict.fromkeys(p.path for p in row.points)
+                    if path in runs
+                    for s in getattr(runs[path], of).get(name, [])
+                ]
                 lines += [(f"{row.task} {row.label}".strip(), own)] if own else []
             charts += content.curve(name_of(name), lines) if lines else ""
         return charts

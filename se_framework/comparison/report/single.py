@@ -8,7 +8,17 @@ from typing import Any
 import yaml
 
 from se_framework.comparison.report.content import Content
-from se_framework.comparison.report.html import details, element, figure, listed, number_cell, section, table, text, uncertain
+from se_framework.comparison.report.html import (
+    details,
+    element,
+    figure,
+    listed,
+    number_cell,
+    section,
+    table,
+    text,
+    uncertain,
+)
 from se_framework.comparison.report.mathml import equation, short_choice, symbols
 from se_framework.comparison.report.reading import Shown
 
@@ -44,7 +54,7 @@ def head(run: Shown) -> str:
     alarms = listed(run.failures, "alarm") + listed(run.warnings, "warning")
     told = f'<div class="told" role="note" aria-label="warnings and failures">{alarms}</div>' if alarms else ""
     status = element("p", text(run.status), class_="status")
-    return f'<header><h1>{text(run.name, 120)}</h1>{chosen}{status}{told}</header>'
+    return f"<header><h1>{text(run.name, 120)}</h1>{chosen}{status}{told}</header>"
 
 
 def binding(run: Shown) -> str:
@@ -56,7 +66,7 @@ def binding(run: Shown) -> str:
         f'<td class="value">{text(value)}</td></tr>'
         for key, symbol, role, value in symbols(run.config)
     )
-    shown = f'<div class="box equation-box" tabindex="0" role="region" aria-label="equation">'
+    shown = '<div class="box equation-box" tabindex="0" role="region" aria-label="equation">'
     shown += equation(len(run.config.get("plus") or {})) + "</div>"
     return (
         f'{shown}<div class="box"><table class="symbols"><caption class="unseen">what stands for each symbol</caption>'
@@ -67,7 +77,11 @@ def binding(run: Shown) -> str:
 def lead_of(run: Shown) -> str:
     """Return when and on what the scores were taken."""
     if not run.scores:
-        return "" if run.config is None else "There are no scores yet: they are written at the end of a run, or by se-eval."
+        return (
+            ""
+            if run.config is None
+            else "There are no scores yet: they are written at the end of a run, or by se-eval."
+        )
     return "" if run.scored_at is None else f"Scores of the trained (averaged) model after round {run.scored_at}."
 
 
@@ -76,7 +90,12 @@ def scores(run: Shown) -> str:
     rows = []
     for name, entry in run.scores.items():
         if "value" not in entry:
-            rows.append([text(name), '<td colspan="3" class="absent">' + text(f"not computed: {entry.get('why', '')}") + "</td>"])
+            rows.append(
+                [
+                    text(name),
+                    '<td colspan="3" class="absent">' + text(f"not computed: {entry.get('why', '')}") + "</td>",
+                ]
+            )
             continue
         error = entry.get("sd", entry.get("se"))
         value = uncertain(entry["value"], error)
@@ -85,7 +104,9 @@ def scores(run: Shown) -> str:
         of = f"n {entry.get('n', '?')}, seed {entry.get('seed', '?')}"
         of += f"; sd of {len(entry['members'])} members" if entry["members"] else ""
         better = str(entry.get("better", "")) or str(entry.get("bound", ""))
-        rows.append([text(name), number_cell(entry["value"], value + unit), text(better), text(beside or "none"), text(of)])
+        rows.append(
+            [text(name), number_cell(entry["value"], value + unit), text(better), text(beside or "none"), text(of)]
+        )
     if not rows:
         return ""
     return table(["score", "value \u00b1 se", "better", "references", "of"], rows, "scores")
@@ -99,7 +120,9 @@ def last_samples(content: Content, run: Shown) -> str:
         whose = "" if member is None else f" of member {member}"
         picture = content.picture(file, f"samples{whose} beside data", 90_000)
         if picture:
-            shown.append(f'<figure class="picture">{picture}<figcaption>{text(f"last samples{whose}")}</figcaption></figure>')
+            shown.append(
+                f'<figure class="picture">{picture}<figcaption>{text(f"last samples{whose}")}</figcaption></figure>'
+            )
     content.left_out += max(0, len(run.samples) - 4)
     return "".join(shown)
 
