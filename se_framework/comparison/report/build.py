@@ -93,7 +93,12 @@ class Maker:
         names = [path.resolve().name for path in self.paths]
         content = Content(", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
         content.points = FEW_POINTS
-        runs = {path: read_run(path) for path in directories}
+        runs: dict[Path, Shown] = {}
+        for path in directories:
+            try:
+                runs[path] = read_run(path)
+            except RunDirectoryError as error:
+                content.notes.append(str(error))
         if not (self.live or any(run.has_rows or run.scores for run in runs.values())):
             raise RunDirectoryError(
                 f"{self.paths[0]} holds no run with rows, so there is nothing to show: let them train on"

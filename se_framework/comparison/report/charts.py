@@ -1,7 +1,7 @@
 """Charts as Vega-Lite, compiled to Vega when the page is made; the page holds Vega itself and needs no network.
 
-Colours are variables of the page's style sheet, so that one drawing serves light, dark and paper. Data carry fixed field
-names: no text of a run becomes part of an expression.
+Colours are variables of the page's style sheet, so that one drawing serves light, dark and paper. Data carry fixed
+field names: no text of a run becomes part of an expression.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
         "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelFontWeight": "normal",
     },
     "legend": {"labelColor": INK, "labelFontSize": 11, "title": None, "orient": "bottom", "columns": 2,
-               "labelLimit": 260, "symbolStrokeWidth": 2.5, "symbolType": "stroke"},
+               "labelLimit": 260, "symbolStrokeWidth": 2.5, "symbolType": "stroke", "symbolOpacity": 1},
     "range": {"category": PALETTE},
 }  # fmt: skip
 

@@ -145,7 +145,7 @@ class Critic:
 
     @torch.no_grad()
     def log_ratio(self, x: Tensor) -> Tensor:
-        """Return log(p_d/p_theta) as the critic reads it: the same in all units, in which both densities scale alike."""
+        """Return log(p_d/p_theta) as the critic reads it: the same in all units."""
         return self.equation.log_ratio(self._inner(x), self.batch, self.p).double()
 
     @torch.no_grad()
@@ -221,7 +221,7 @@ def on_a_line(looks: Looks, critic: Critic) -> None:
         if critic.reads_ratio:
             readings.append(("true log p_d/p", (log_data - log_model).clamp(-RANGE, RANGE)))
     looks.chart("profile", "Densities", {"line": profile(x, densities)})
-    note = f"The true ratio has {how}." if how and len(readings) > 1 else ""
+    note = f"The true ratio takes {how}." if how and len(readings) > 1 else ""
     looks.chart("profile", readings[0][0], {"line": profile(x, readings)}, note)
     slope = {"line": profile(x, [("f'(x)", slopes(critic.f, x)[:, 0])])}
     looks.chart("profile", "Slope of f", slope, "Samples are drawn to the right where it is positive.")

@@ -1,6 +1,8 @@
-r"""The equation in MathML, which browsers typeset without a font or a script, and beside it what stands for each symbol.
+r"""The equation in MathML, which browsers typeset without a script, and beside it what stands for each symbol.
 
-.. math:: \min_\theta\max_\phi\min_q\; -\alpha H(q) + \beta D(q,p_\theta) - \mathbb E_q[f_\phi] + \mathbb E_{p_d}[f_\phi]
+.. math::
+    \min_\theta\max_\phi\min_q\;
+    -\alpha H(q) + \beta D(q,p_\theta) - \mathbb E_q[f_\phi] + \mathbb E_{p_d}[f_\phi]
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ def optimum(which: str, over: str) -> str:
     return f'<munder><mo movablelimits="false" form="prefix" lspace="0" rspace="0.2em">{which}</mo>{over}</munder>'
 
 
-def operator(sign: str) -> str:
-    """Return a sign between terms."""
-    return f'<mo form="infix">{sign}</mo>'
+def sign(which: str) -> str:
+    """Return the sign before a term."""
+    return f'<mo form="infix" lspace="0" rspace="0.22em">{which}</mo>'
 
 
+THIN = '<mspace width="0.12em"/>'
 THETA, PHI, Q = mi("&theta;", "p"), mi("&phi;", "f"), mi("q", "q")
 P_THETA = sub(mi("p"), mi("&theta;"), "p")
 P_DATA = sub(mi("p"), mi("d"), "data")
@@ -54,18 +57,23 @@ def mean(law: str) -> str:
 
 
 def equation(summands: int = 0) -> str:
-    """Return the equation, with as many further equations added as there are."""
-    more = "".join(
-        operator("+") + sub(mi("w"), f"<mn>{k}</mn>", f"plus{k}") + sub(mi("T"), f"<mn>{k}</mn>", f"plus{k}")
-        for k in range(1, summands + 1)
-    )
-    return (
-        '<math display="block" class="equation" aria-label="the equation">'
-        f"<mrow>{optimum('min', THETA)}{optimum('max', PHI)}{optimum('min', Q)}"
-        f'<mspace width="0.5em"/><mo form="prefix">&minus;</mo>{mi("&alpha;", "alpha")}<mspace width="0.15em"/>'
-        f"{call(mi('H'), Q)}{operator('+')}{mi('&beta;', 'beta')}<mspace width='0.15em'/>"
-        f"{call(mi('D', 'D'), Q, P_THETA)}{operator('&minus;')}{mean(Q)}{operator('+')}{mean(P_DATA)}{more}</mrow></math>"
-    )
+    """Return the equation as a row of terms, which a narrow window breaks between them.
+
+    Args:
+        summands: further equations that are added.
+    """
+    terms = [
+        optimum("min", THETA) + optimum("max", PHI) + optimum("min", Q),
+        sign("&minus;") + mi("&alpha;", "alpha") + THIN + call(mi("H"), Q),
+        sign("+") + mi("&beta;", "beta") + THIN + call(mi("D", "D"), Q, P_THETA),
+        sign("&minus;") + mean(Q),
+        sign("+") + mean(P_DATA),
+    ]
+    for k in range(1, summands + 1):
+        name, key = f"<mn>{k}</mn>", f"plus{k}"
+        terms.append(sign("+") + sub(mi("w"), name, key) + THIN + sub(mi("T"), name, key))
+    inner = "".join(f'<math displaystyle="true"><mrow>{term}</mrow></math>' for term in terms)
+    return f'<div class="equation">{inner}</div>'
 
 
 def inline(inner: str) -> str:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from se_framework.comparison.report.series import MOST_MEMBERS, Series, by_member, numeric
 from se_framework.config.saved import saved_config
+from se_framework.config.trust import no_links_out
 from se_framework.errors import SEError, printable
 from se_framework.reading import UnreadableError, count, mapping, number, read_json, shortly, take
 from se_framework.runs.directory import RunDirectory
@@ -88,9 +89,10 @@ def read_run(path: Path, name: str | None = None) -> Shown:
         name: what the page calls it; the last part of the path if None.
 
     Raises:
-        RunDirectoryError: there is no run.
+        RunDirectoryError: there is no run, or links lead out of it: what they lead to is nobody's to show.
     """
     run = RunDirectory(path).require()
+    no_links_out(run.path)
     shown = Shown(run.path, name or run.path.resolve().name)
 
     def had(read: Callable[[], Result], otherwise: Result) -> Result:

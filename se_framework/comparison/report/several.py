@@ -16,6 +16,7 @@ from se_framework.comparison.report.mathml import equation, symbols
 from se_framework.comparison.report.reading import Shown
 from se_framework.comparison.report.single import TERMS, name_of, zoom_form
 from se_framework.errors import ConfigError, nearest
+from se_framework.runs.directory import LOSS
 
 NONE = "\u2013"
 COLOURS = 8
@@ -192,10 +193,7 @@ def binding(runs: Iterable[Shown]) -> str:
         )
     most = max(len(config.get("plus") or {}) for config in configs)
     caption = '<caption class="unseen">what stands for each symbol</caption>'
-    return (
-        f'<div class="box equation-box" tabindex="0" role="region" aria-label="equation">{equation(most)}</div>'
-        f'<div class="box"><table class="symbols">{caption}<tbody>{body}</tbody></table></div>'
-    )
+    return f'{equation(most)}<div class="box"><table class="symbols">{caption}<tbody>{body}</tbody></table></div>'
 
 
 def curves(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:
@@ -221,7 +219,7 @@ def curves(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:
     def names_of(of: str) -> list[str]:
         return list(dict.fromkeys(name for run in runs.values() for name in getattr(run, of)))
 
-    scores = [name for name in names_of("score_series") if name != "to_minimise"]
+    scores = [name for name in names_of("score_series") if name != LOSS]
     columns = names_of("series")
     terms = [n for n in columns if n.rpartition("/")[2] in TERMS or n.rpartition("/")[2].startswith("total")]
     others = [n for n in columns if n not in terms]

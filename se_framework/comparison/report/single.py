@@ -21,12 +21,14 @@ from se_framework.comparison.report.html import (
 )
 from se_framework.comparison.report.mathml import equation, short_choice, symbols
 from se_framework.comparison.report.reading import Shown
+from se_framework.runs.directory import LOSS
 
 TERMS = ("H_q", "D", "E_q_f", "E_pd_f")
 MEANING = {
-    "H_q": "H(q), entropy of q", "D": "D(q, p), divergence", "E_q_f": "mean of f under q",
+    "H_q": "entropy H(q)", "D": "divergence D(q, p)", "E_q_f": "mean of f under q",
     "E_pd_f": "mean of f under the data",
 }  # fmt: skip
+AS_THEY_STAND = "The players as they stand in each round, without the averages that scores are taken of."
 SAME_ROUNDS = "loop.log_every and loop.evaluate_every set how often rows are written"
 
 
@@ -42,7 +44,9 @@ def fill(content: Content, run: Shown, critic: str = "") -> None:
     content.add("what", section("what", "What it is", binding(run)))
     judged = columns(scores(run), last_samples(content, run))
     content.add("worked", section("worked", "Did it work?", judged, lead_of(run)))
-    content.add("samples", section("samples", "Samples through training", through_training(content, run)))
+    content.add(
+        "samples", section("samples", "Samples through training", through_training(content, run), AS_THEY_STAND)
+    )
     content.add("curves", section("curves", "Terms and players", curves(content, run)))
     content.add("critic", section("critic", "Critic and weights", critic))
     content.add("details", section("details", "Details", facts(run, content)))
@@ -66,8 +70,7 @@ def binding(run: Shown) -> str:
         f'<td class="value">{text(value)}</td></tr>'
         for key, symbol, role, value in symbols(run.config)
     )
-    shown = '<div class="box equation-box" tabindex="0" role="region" aria-label="equation">'
-    shown += equation(len(run.config.get("plus") or {})) + "</div>"
+    shown = equation(len(run.config.get("plus") or {}))
     return (
         f'{shown}<div class="box"><table class="symbols"><caption class="unseen">what stands for each symbol</caption>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -90,26 +93,27 @@ def scores(run: Shown) -> str:
     rows = []
     for name, entry in run.scores.items():
         if "value" not in entry:
-            rows.append(
-                [
-                    text(name),
-                    '<td colspan="3" class="absent">' + text(f"not computed: {entry.get('why', '')}") + "</td>",
-                ]
-            )
+            why = text(f"not computed: {entry.get('why', '')}")
+            rows.append([text(name), f'<td colspan="3" class="absent">{why}</td>'])
             continue
-        error = entry.get("sd", entry.get("se"))
-        value = uncertain(entry["value"], error)
-        unit = f' <span class="unit">{text(entry["unit"], 40)}</span>' if entry.get("unit") else ""
-        beside = ", ".join(f"{k} {figure(v)}" for k, v in list(entry["references"].items())[:8])
-        of = f"n {entry.get('n', '?')}, seed {entry.get('seed', '?')}"
-        of += f"; sd of {len(entry['members'])} members" if entry["members"] else ""
-        better = str(entry.get("better", "")) or str(entry.get("bound", ""))
-        rows.append(
-            [text(name), number_cell(entry["value"], value + unit), text(better), text(beside or "none"), text(of)]
-        )
-    if not rows:
-        return ""
-    return table(["score", "value \u00b1 se", "better", "references", "of"], rows, "scores")
+        value = uncertain(entry["value"], entry.get("sd", entry.get("se")))
+        of = f"sd of {len(entry['members'])} members" if "sd" in entry else ""
+        unit = str(entry.get("unit", ""))
+        of = "; ".join(filter(None, [unit, of, f"n {entry.get('n', '?')}, seed {entry.get('seed', '?')}"]))
+        bound = f'<span class="small">{text(entry["bound"])}</span>' if entry.get("bound") else ""
+        shown = number_cell(entry["value"], f'{value}<span class="small">{text(of)}</span>')
+        better = text(entry.get("better", "")) or "\u2013"
+        rows.append([text(name) + bound, shown, references(entry["references"]), better])
+    return table(["score", "value", "references", "better"], rows, "scores") if rows else ""
+
+
+def references(known: dict[str, float]) -> str:
+    """Return what a score is judged beside, each with its spread where that is known."""
+    shown = ""
+    for name, value in list(known.items())[:10]:
+        if not (name.endswith("_sd") and name.removesuffix("_sd") in known):
+            shown += f'<span class="ref">{text(name, 40)} {uncertain(value, known.get(f"{name}_sd"))}</span>'
+    return shown or "\u2013"
 
 
 def last_samples(content: Content, run: Shown) -> str:
@@ -165,8 +169,8 @@ def zoom_form() -> str:
     """Return the controls by which all charts over rounds are zoomed together."""
     return (
         '<form class="zoom" aria-label="rounds shown">'
-        '<label>from round <input type="number" name="from" min="0" step="1" inputmode="numeric"></label>'
-        '<label>to <input type="number" name="to" min="0" step="1" inputmode="numeric"></label>'
+        '<label>from round <input type="number" name="from" placeholder="first" min="0" step="1" inputmode="numeric"></label>'
+        '<label>to <input type="number" name="to" placeholder="last" min="0" step="1" inputmode="numeric"></label>'
         '<button type="button" name="reset">All rounds</button>'
         '<span class="hint">Drag across a chart to zoom, double-click to see all rounds.</span></form>'
     )
@@ -180,6 +184,8 @@ def curves(content: Content, run: Shown) -> str:
         parts += [f'<h3>{heading}</h3><div class="grid">{charts}</div>'] if charts else []
     charts = ""
     for name, lines in run.score_series.items():
+        if name == LOSS:  # a score under another name
+            continue
         known = run.scores.get(name, {}).get("references", {})
         marks = [v for k, v in known.items() if not k.endswith("_sd")]
         charts += content.curve(name, [("", lines)], marks[:4])
