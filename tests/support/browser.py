@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through two pipes by its own protocol: no package of ours, and no port that others reach."""
+"""A headless Chromium, driven through two pipes by its own protocol: no package, and no port that others reach."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Content:
     left_out: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def chart(self, kind: str, title: str, data: dict[str, Any], note: str = "", **signals: float) -> str:
+    def chart(self, kind: str, title: str, data: dict[str, Any], note: str = "", signals: Any = None) -> str:
         """Add a chart and return the element in which it is drawn.
 
         Args:
@@ -64,7 +64,7 @@ class Content:
             signals: numbers that the chart's kind asks for.
         """
         key = f"c{len(self.charts)}"
-        self.charts[key] = {"kind": kind, "data": data, "signals": signals}
+        self.charts[key] = {"kind": kind, "data": data, "signals": signals or {}}
         readable = not kind.startswith(("plane", "bars"))
         hint = "; left and right arrows read its values" if readable else ""
         plot = element(

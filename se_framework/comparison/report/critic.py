@@ -67,7 +67,7 @@ class Looks:
 
     def on(self, content: Content) -> str:
         """Put it on a page and return its HTML."""
-        drawn = "".join(content.chart(*of, **signals) for *of, signals in self.charts)
+        drawn = "".join(content.chart(*of) for of in self.charts)
         parts = [f'<p class="note">{text(self.lead)}</p>' if self.lead else ""]
         parts += [f'<div class="grid wide">{drawn}</div>'] if drawn else []
         parts += [f'<p class="absent">Not shown: {text(why, 1200)}</p>' for why in self.absent]

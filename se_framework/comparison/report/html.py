@@ -82,9 +82,25 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str, sor
     )
 
 
-def number_cell(value: float, shown: str | None = None) -> str:
-    """Return a cell that is sorted by its value."""
-    return f'<td class="number" data-value="{value!r}">{shown or figure(value)}</td>'
+NONE = "\u2013"
+"""What stands where there is nothing."""
+
+
+def number_cell(value: float | None, shown: str | None = None) -> str:
+    """Return a cell that is sorted by its value, last where there is none.
+
+    Args:
+        value: of the cell.
+        shown: HTML in the place of the value's five digits.
+    """
+    if value is None:
+        return f'<td class="number" data-value="NaN">{NONE}</td>'
+    return f'<td class="number" data-value="{_script_number(value)}">{figure(value) if shown is None else shown}</td>'
+
+
+def _script_number(value: float) -> str:
+    """Return a number as JavaScript's ``Number`` reads it."""
+    return "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity" if math.isinf(value) else repr(float(value))
 
 
 def _cell(cell: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def picture(file: Path, label: str) -> str:
     return f'<p><img src="{uri}" alt="{text(label)}" style="max-width:100%;background:#fff"></p>'
 
 
-def grid(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def grid(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a plain table of HTML cells."""
     head = "".join(f"<th style='text-align:left'>{text(name)}</th>" for name in heads)
     body = "".join(

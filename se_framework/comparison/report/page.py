@@ -58,7 +58,8 @@ def page(content: Content, live: bool = False, stamp: str = "") -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy([vega, script], live)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-        f'<link rel="icon" href="data:,"><title>{text(content.title, 120)}</title><style>{asset("page.css")}</style></head>'
+        f'<link rel="icon" href="data:,"><title>{text(content.title, 120)}</title>'
+        f"<style>{asset('page.css')}</style></head>"
         f'<body{" data-live" if live else ""}><a class="skip" href="#main">Skip to the content</a>'
         f'<main id="main" tabindex="-1">{sections}</main><footer><p id="state" role="status"></p>'
         "<p>Made by se-framework from the files of the runs alone.</p></footer>"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,18 +107,22 @@ def read_run(path: Path, name: str | None = None) -> Shown:
             return otherwise
 
     shown.config = had(lambda: _plain(run), None)
-    members = had(lambda: by_member(read_rows(run.members_file, ("round", "member"))), {})
-    rows = had(run.rows, [])
+    lines: dict[str, list[Series]] = {}
+    members = had(lambda: by_member(read_rows(run.members_file, ("round", "member"))), lines)
+    none: list[dict[str, str]] = []
+    rows = had(run.rows, none)
     shown.series = members or numeric(rows)
-    of_members = had(lambda: by_member(read_rows(run.member_scores_file, ("round", "member"))), {})
-    shown.score_series = of_members or numeric(had(run.score_rows, []))
-    summary: dict[str, Any] = had(lambda: run.read_json("summary.json"), {})
-    evaluated: dict[str, Any] = had(lambda: run.read_json("eval.json"), {})
+    of_members = had(lambda: by_member(read_rows(run.member_scores_file, ("round", "member"))), lines)
+    shown.score_series = of_members or numeric(had(run.score_rows, none))
+    nothing: dict[str, Any] = {}
+    summary, evaluated, shown.versions, shown.data = (
+        had(partial(run.read_json, name), nothing)
+        for name in ("summary.json", "eval.json", "versions.json", "data.json")
+    )
     for found, file in ((summary, "summary.json"), (evaluated, "eval.json")):
         if found and not shown.scores:
-            shown.scores = had(lambda found=found, file=file: _scores(run.path / file, found), {})  # type: ignore[misc]
-            shown.scored_at = had(lambda found=found: take(found, "round", kind=count), None)  # type: ignore[misc]
-    shown.versions, shown.data = (had(lambda n=n: run.read_json(n), {}) for n in ("versions.json", "data.json"))  # type: ignore[misc]
+            shown.scores = had(partial(_scores, run.path / file, found), shown.scores)
+            shown.scored_at = had(partial(take, found, "round", kind=count), None)
     shown.failures = had(lambda: list(_failures(run)), [])
     shown.warnings = _warnings(summary, rows)
     shown.frames = had(lambda: _frames(run), {})
@@ -180,7 +185,7 @@ def _warnings(summary: dict[str, Any], rows: list[dict[str, str]]) -> list[str]:
 def _frames(run: RunDirectory) -> dict[int | None, list[tuple[int, Path]]]:
     """Return the pictures of rounds in their order, those of an ensemble by member."""
     found: dict[int | None, list[tuple[int, Path]]] = {}
-    folders = {None: run.frames, **{k: run.frames / f"member_{k}" for k in range(MOST_MEMBERS)}}
+    folders: dict[int | None, Path] = {None: run.frames, **{k: run.frames / f"member_{k}" for k in range(MOST_MEMBERS)}}
     for member, folder in folders.items():
         if not folder.is_dir():
             continue

@@ -63,7 +63,7 @@ class Band(NamedTuple):
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    count: np.ndarray
+    present: np.ndarray
 
 
 def band(lines: Sequence[Series]) -> Band:

@@ -11,14 +11,13 @@ from se_framework.comparison.comparison import Comparison
 from se_framework.comparison.objective import Objective
 from se_framework.comparison.outcome import Outcome
 from se_framework.comparison.report.content import Content
-from se_framework.comparison.report.html import element, figure, listed, number_cell, section, table, text
+from se_framework.comparison.report.html import NONE, element, figure, listed, number_cell, section, table, text
 from se_framework.comparison.report.mathml import equation, symbols
 from se_framework.comparison.report.reading import Shown
 from se_framework.comparison.report.single import TERMS, name_of, zoom_form
 from se_framework.errors import ConfigError, nearest
 from se_framework.runs.directory import LOSS
 
-NONE = "\u2013"
 COLOURS = 8
 """Objectives whose curves are drawn: colours that are told apart."""
 CURVES = 16
@@ -81,41 +80,39 @@ def head(title: str, found: Comparison, outcomes: Sequence[Outcome]) -> str:
 def compared(found: Comparison) -> str:
     """Return the sentence and the table that can be sorted."""
     several = len(found.tasks) > 1
-    heads = [*(["task"] if several else []), *(found.columns or ["objective"]), f"{found.score or 'score'}", "interval", "seeds",
-             "from the best", "p", "verdict", "runs", "seconds", "parameters"]  # fmt: skip
+    heads = [*(["task"] if several else []), *(found.columns or ["objective"]), found.score or "score"]
+    heads += ["interval", "seeds", "from the best", "p", "verdict", "runs", "seconds", "parameters"]
     rows = [cells(found, row, several) for row in found.objectives]
-    level = f"{100 * found.level:g} % intervals of Student's t over seeds; p is corrected for all pairs"
-    better = f"; {found.better} is better" if found.better else ""
-    unit = f", in {found.unit}" if found.unit else ""
-    note = f'<p class="note">{text(f"{found.score}{unit}{better}. {level}.")}</p>' if found.score else ""
-    return f'<p class="verdict">{text(found.sentence, 1200)}</p>{note}' + table(
-        heads, rows, "comparison", sortable=True
-    )
+    note = ""
+    if found.score:
+        unit = f", in {found.unit}" if found.unit else ""
+        better = f"; {found.better} is better" if found.better else ""
+        level = f"{100 * found.level:g} % intervals of Student's t over seeds; p is corrected for all pairs"
+        note = f'<p class="note">{text(f"{found.score}{unit}{better}. {level}.")}</p>'
+    shown = table(heads, rows, "comparison", sortable=True)
+    return f'<p class="verdict">{text(found.sentence, 1200)}</p>{note}{shown}'
 
 
 def cells(found: Comparison, row: Objective, several: bool) -> list[str]:
     """Return the cells of one objective."""
-    told = (
-        [row.task, *(row.settings.get(key) for key in found.columns)]
-        if several
-        else [row.settings.get(key) for key in found.columns]
-    )
-    first, *rest = told or [row.label]
-    choices = [text(NONE if first is None else first), *map(setting_cell, rest)]
-    mean = number_cell(
-        math.nan if row.mean is None else row.mean, NONE if row.mean is None else figure(row.mean) + dots(row)
-    )
-    interval = NONE if row.low is None or row.high is None else f"{figure(row.low)} to {figure(row.high)}"
-    difference = number_cell(
-        math.nan if row.difference is None else row.difference,
-        NONE if row.difference is None else figure(row.difference),
-    )
-    p = number_cell(math.nan if row.p is None else row.p, NONE if row.p is None else f"{row.p:.2g}")
+    told: list[object] = [row.settings.get(key) for key in found.columns] or [row.label]
+    first, *rest = [row.task, *told] if several else told
+    known = row.low is not None and row.high is not None
+    interval = f"{figure(row.low or 0.0)} to {figure(row.high or 0.0)}" if known else NONE
     counts = ", ".join(f"{n} {status}" for status, n in row.counts.items() if n)
-    cost = [number_cell(math.nan if v is None else float(v), NONE if v is None else shown) for v, shown in (
-        (row.seconds, f"{row.seconds or 0:,.0f}"), (row.parameters, f"{row.parameters or 0:,}"))]  # fmt: skip
-    return [*choices, mean, f'<td class="number">{interval}</td>', number_cell(float(row.n), str(row.n)), difference, p,
-            f"<td>{text(WORDS[row.verdict])}</td>", f"<td>{text(counts)}</td>", *cost]  # fmt: skip
+    return [
+        text(NONE if first is None else first),
+        *map(setting_cell, rest),
+        number_cell(row.mean, None if row.mean is None else figure(row.mean) + dots(row)),
+        f'<td class="number">{interval}</td>',
+        number_cell(row.n, str(row.n)),
+        number_cell(row.difference),
+        number_cell(row.p, f"{row.p or 0.0:.2g}"),
+        f"<td>{text(WORDS[row.verdict])}</td>",
+        f"<td>{text(counts)}</td>",
+        number_cell(row.seconds, f"{row.seconds or 0.0:,.0f}"),
+        number_cell(row.parameters, f"{row.parameters or 0:,}"),
+    ]
 
 
 def setting_cell(value: object) -> str:
@@ -152,7 +149,7 @@ def heat(content: Content, found: Comparison, outcomes: Sequence[Outcome], x: st
         rows.append({
             "task": row.task,
             "at": [NONE if row.settings.get(axis) is None else str(row.settings[axis])[:60] for axis in axes],
-            "values": [_mean(o.scores.get(name, {}).get("value") for o in of if o.status == "finished") for name in measures],
+            "values": [_mean(o.scores.get(n, {}).get("value") for o in of if o.status == "finished") for n in measures],
         })  # fmt: skip
     better = [next((str(o.scores[n].get("better", "")) for o in outcomes if n in o.scores), "") for n in measures]
     first = axes.index(y) if y else next(i for i in range(len(axes)) if axes[i] != x)
@@ -164,8 +161,8 @@ def heat(content: Content, found: Comparison, outcomes: Sequence[Outcome], x: st
     )
     return (
         f'<div data-map="m0"><form class="picker">{picks}</form><div class="box" tabindex="0" role="region" '
-        'aria-label="map of scores"></div><p class="note">Means over all runs that share both choices; the stronger the '
-        "colour the better, and the best is framed.</p></div>"
+        'aria-label="map of scores"></div><p class="note">Means over all runs that share both choices; the stronger '
+        "the colour the better, and the best is framed.</p></div>"
     )
 
 
@@ -259,11 +256,17 @@ def every(outcomes: Sequence[Outcome]) -> str:
     rows = []
     for own in outcomes[:2000]:
         name = own.path.name + ("" if own.member is None else f", member {own.member}")
-        rows.append([
-            text(name), f"<td>{text('?' if own.seed is None else own.seed)}</td>", f"<td>{text(own.status)}</td>",
-            number_cell(math.nan if own.rounds is None else float(own.rounds), "?" if own.rounds is None else str(own.rounds)),
-            number_cell(math.nan if own.seconds is None else own.seconds, "?" if own.seconds is None else f"{own.seconds:,.0f}"),
-            f"<td>{text(own.why or '')}</td>",
-        ])  # fmt: skip
+        seconds = number_cell(own.seconds, f"{own.seconds or 0.0:,.0f}")
+        state, why = f"<td>{text(own.status)}</td>", f"<td>{text(own.why or '')}</td>"
+        rows.append(
+            [
+                text(name),
+                number_cell(own.seed, str(own.seed)),
+                state,
+                number_cell(own.rounds, str(own.rounds)),
+                seconds,
+                why,
+            ]
+        )
     more = element("p", text(f"and {len(outcomes) - 2000} more")) if len(outcomes) > 2000 else ""
     return table(["run", "seed", "status", "rounds", "seconds", "why"], rows, "every run", sortable=True) + more

@@ -11,7 +11,6 @@ from se_framework.comparison.report.content import Content
 from se_framework.comparison.report.html import (
     details,
     element,
-    figure,
     listed,
     number_cell,
     section,
@@ -169,8 +168,8 @@ def zoom_form() -> str:
     """Return the controls by which all charts over rounds are zoomed together."""
     return (
         '<form class="zoom" aria-label="rounds shown">'
-        '<label>from round <input type="number" name="from" placeholder="first" min="0" step="1" inputmode="numeric"></label>'
-        '<label>to <input type="number" name="to" placeholder="last" min="0" step="1" inputmode="numeric"></label>'
+        '<label>from round <input type="number" name="from" placeholder="first" min="0" step="1"></label>'
+        '<label>to <input type="number" name="to" placeholder="last" min="0" step="1"></label>'
         '<button type="button" name="reset">All rounds</button>'
         '<span class="hint">Drag across a chart to zoom, double-click to see all rounds.</span></form>'
     )
