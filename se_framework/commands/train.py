@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
+from se_framework.commands.costs import Costs
 from se_framework.commands.going_on import command_to_go_on, command_to_sample, go_on
 from se_framework.config.resuming import newest_run, resumed_config, same_course
 from se_framework.config.saved import saved_config
@@ -105,13 +106,15 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         if discrete is not None:
             say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
+        costs = Costs(assembly)
         state = assembly.train(run)
+        spent = costs.spent(assembly)
         how = f"go on with: {command_to_go_on(run, assembly)}"
         if state.stopped_by is not None:
             say(f"stopped after round {state.round} of {config.loop.rounds}; {how}")
             raise SystemExit(128 + state.stopped_by)
         try:
-            return Outcome("finished", finish(assembly, run), run.path)
+            return Outcome("finished", finish(assembly, run, spent), run.path)
         except KeyboardInterrupt as error:
             stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
             say(f"{stopped} after the last round, before all scores and pictures were written; {how}")
@@ -158,10 +161,10 @@ def finished_score(run: RunDirectory, config: DictConfig) -> float | None:
         return None
 
 
-def finish(assembly: Assembly, run: RunDirectory) -> float:
-    """Evaluate, draw, summarise and say where everything lies."""
+def finish(assembly: Assembly, run: RunDirectory, spent: dict[str, Any]) -> float:
+    """Evaluate, draw, summarise (with what training cost) and say where everything lies."""
     if isinstance(assembly, EnsembleAssembly):
-        return finish_ensemble(assembly, run)
+        return finish_ensemble(assembly, run, spent)
     found = evaluate(assembly)
     note = assembly.state.note
     _, why = attempt(lambda: assembly.plot(run.path / "samples.png", note=note))
@@ -173,7 +176,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
         curves(run.metrics_file, run.path / "curves.png", note=note)
     best, last = assembly.state.best, assembly.state.history[-1] if assembly.state.history else {}
     summary: dict[str, Any] = {
-        "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, "scores": found,
+        "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, **spent, "scores": found,
         "warnings": [*warnings_in(assembly.state.history), *warnings_of(found)],
     }  # fmt: skip
     if best is not None:
@@ -189,7 +192,7 @@ def finish(assembly: Assembly, run: RunDirectory) -> float:
     return float(found[chosen_name(found, assembly.config.score)]["value"])
 
 
-def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
+def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory, spent: dict[str, Any]) -> float:
     """Evaluate and draw every member, summarise all."""
     found, state = evaluate_members(assembly), assembly.ensemble
     note = state.note
@@ -206,7 +209,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory) -> float:
     last = state.history[-1] if state.history else {}
     run.write_json("summary.json", {
         "round": state.round, "samples": state.samples, "members": len(state.members), "last_row": last,
-        "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,
+        **spent, "scores": found, "warnings": warnings_in(state.history), "frozen": state.frozen,
     })  # fmt: skip
     for line in score_lines(found):
         print(line)

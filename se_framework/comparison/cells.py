@@ -39,14 +39,14 @@ def columns(found: Comparison) -> list[Column]:
     rows = found.objectives
     made = [Column("data", tuple(cell(row.task) for row in rows), False)] if len(found.tasks) > 1 else []
     made += [Column(cell(key), tuple(cell(row.settings[key]) for row in rows), False) for key in found.columns]
-    head = f"{found.score or 'score'} ({100 * found.level:g} %)"
+    head = f"{cell(found.score or 'score')} ({100 * found.level:g} %)"
     made.append(Column(head, tuple(map(figure, rows))))
     made.append(Column("runs", tuple(map(runs, rows)), False))
     if any(row.p is not None for row in rows):
         made.append(Column("p", tuple("" if row.p is None else p_value(row.p) for row in rows), worth=8))
     made.append(Column("verdict", tuple(row.verdict for row in rows), False, 7))
     if any(row.difference is not None for row in rows):
-        made.append(Column("difference", tuple(map(difference, rows)), worth=3))
+        made.append(Column("difference", tuple(map(difference, rows)), worth=2))
     if any(row.seconds is not None for row in rows):
         head = "CPU s" if found.clock == "processor" else "wall s"
         made.append(Column(head, tuple("-" if r.seconds is None else f"{r.seconds:.3g}" for r in rows), worth=6))
@@ -54,7 +54,7 @@ def columns(found: Comparison) -> list[Column]:
         numbers = tuple("-" if r.parameters is None else f"{r.parameters:,}" for r in rows)
         made.append(Column("parameters", numbers, worth=5))
     if any(1 < len(row.points) <= MOST_POINTS for row in rows):
-        made.append(Column("by seed", tuple(map(points, rows)), False, 2))
+        made.append(Column("by seed", tuple(map(points, rows)), False, 3))
     return made
 
 
@@ -117,7 +117,7 @@ def remarks(found: Comparison) -> list[str]:
         known = next((row.references for row in found.objectives if row.task == task and row.references), {})
         if known:
             told.append(
-                f"{f'{task}: ' if task else ''}references of {found.score}: "
+                f"{f'{task}: ' if task else ''}references of {cell(found.score)}: "
                 + ", ".join(f"{cell(name)} {value:.4g}" for name, value in known.items())
             )
     if found.score is not None:
@@ -125,9 +125,10 @@ def remarks(found: Comparison) -> list[str]:
         direction = {"nearer": "nearer to the perfect (or real) one is better"}.get(
             found.better or "", f"{found.better} is better"
         )
+        among = " of one data set" if len(found.tasks) > 1 else ""
         told.append(
-            f"{found.score}{unit}, {direction}: mean and Student's t interval ({100 * found.level:g} %) over seeds; p: "
-            "difference from the best by paired t over shared seeds (Welch's where they differ), two-sided, Holm's "
-            "correction over all pairs" + (" of one data set" if len(found.tasks) > 1 else "")
+            f"{cell(found.score)}{unit}, {direction}: mean and Student's t interval ({100 * found.level:g} %) over "
+            "seeds; p: difference from the best by paired t over shared seeds (Welch's where they differ), two-sided, "
+            f"Holm's correction over all pairs{among}"
         )
     return [*told, *found.notes]

@@ -130,8 +130,8 @@ def _summarised(known: Outcome, config: dict[str, Any], summary: dict[str, Any])
 def _costs(summary: dict[str, Any]) -> dict[str, Any]:
     """Return time and numbers trained, as far as a run recorded them: old ones have the wall's seconds at most."""
     row = summary.get("last_row")
-    of_row = row.get("seconds") if isinstance(row, dict) else None
-    wall = number(summary.get("seconds", of_row)) if summary.get("seconds", of_row) is not None else None
+    told = summary if "seconds" in summary else row if isinstance(row, dict) else {}
+    wall = take(told, "seconds", kind=number) if "seconds" in told else None
     processor = take(summary, "processor_seconds", kind=number) if "processor_seconds" in summary else None
     players = take(summary, "parameters", kind=mapping) if "parameters" in summary else {}
     players = {str(name): take(players, name, kind=count) for name in players}

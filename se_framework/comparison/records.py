@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from se_framework.comparison.objective import Objective
+from se_framework.errors import printable
 from se_framework.runs.files import as_json
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def long_form(found: Comparison) -> list[dict[str, Any]]:
             }  # fmt: skip
             taken = {"task", *own, *of_row}
             settings = {f"setting.{k}" if k in taken else k: v for k, v in row.settings.items()}
-            lines.append({"task": row.task, **settings, **own, **of_row})
+            line = {"task": row.task, **settings, **own, **of_row}
+            lines.append({key: printable(v, None) if isinstance(v, str) else v for key, v in line.items()})
     return lines
 
 

@@ -20,6 +20,7 @@ from se_framework.runs.sweeps import DONE, LOCK, RESULT, TABLE
 __all__ = ["Outcome", "read_runs"]
 DEEPEST, MOST_FOLDERS = 4, 20_000
 """Levels below a folder in which runs are looked for, and folders that are looked into."""
+_PASS = "pass directories of runs or sweeps"
 
 
 def read_runs(paths: Iterable[str | Path]) -> list[Outcome]:
@@ -42,11 +43,12 @@ def read_runs(paths: Iterable[str | Path]) -> list[Outcome]:
 
 
 def _nothing(path: Path) -> str:
-    if not path.is_dir():
-        return f"is no run: it {'is a file' if path.exists() else 'does not exist'}; pass directories of runs or sweeps"
-    if (path / TABLE).exists() or (path / "multirun.yaml").exists():
+    """Return what is wrong with a path that has no run in it."""
+    if not os.path.isdir(path):
+        return f"is no run: it {'is a file' if os.path.exists(path) else 'does not exist'}; {_PASS}"
+    if _is_file(path / TABLE) or _is_file(path / "multirun.yaml"):
         return "is an empty sweep: none of its jobs has begun; pass one that has runs"
-    return "is no run: neither it nor a folder in it holds a config.yaml; pass directories of runs or sweeps"
+    return f"is no run: neither it nor a folder in it holds a config.yaml; {_PASS}"
 
 
 def _below(path: Path, depth: int, folders: list[int]) -> Iterator[Outcome]:
