@@ -9,7 +9,7 @@ function unfold(groups) {
     const columns = Object.entries(group).filter(([, v]) => Array.isArray(v));
     const n = columns.length ? columns[0][1].length : 0;
     for (let i = 0; i < n; i++) {
-      const row = {s: group.s === undefined ? "" : group.s};
+      const row = {c: group.c};
       for (const [name, values] of columns) row[name] = values[i];
       rows.push(row);
     }

@@ -15,8 +15,7 @@ from se_framework.errors import ConfigError
 VERSION = "6.4"
 """Of Vega-Lite, among those that the extra ``report`` holds."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-PALETTE = [f"var(--series-{k})" for k in range(1, 9)]
-INK, QUIET, LINE, ACCENT = "var(--ink)", "var(--quiet)", "var(--line)", "var(--accent)"
+QUIET, LINE, ACCENT = "var(--quiet)", "var(--line)", "var(--accent)"
 SNIPPET = "window.seEmbed = vegaEmbed;"
 
 CONFIG: dict[str, Any] = {
@@ -27,9 +26,6 @@ CONFIG: dict[str, Any] = {
         "labelColor": QUIET, "titleColor": QUIET, "gridColor": LINE, "domainColor": LINE, "tickColor": LINE,
         "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelFontWeight": "normal",
     },
-    "legend": {"labelColor": INK, "labelFontSize": 11, "title": None, "orient": "bottom", "columns": 2,
-               "labelLimit": 260, "symbolStrokeWidth": 2.5, "symbolType": "stroke", "symbolOpacity": 1},
-    "range": {"category": PALETTE},
 }  # fmt: skip
 
 
@@ -84,7 +80,8 @@ def lines(
 ) -> dict[str, Any]:
     """Return lines over x, each with a band around it where there is one.
 
-    The page hands in ``line`` (x, y, s), ``band`` (x, low, high, s) and the ends of what is shown, ``from`` and ``to``.
+    The page hands in ``line`` and ``dots`` (x, y, c), ``band`` (x, low, high, c) and ``marks`` (y), where c is a colour,
+    and the ends of what is shown, ``from`` and ``to``.
     """
     x: dict[str, Any] = {
         "field": "x",
@@ -98,14 +95,14 @@ def lines(
     y_axis |= {"format": ".0e" if log else "~g"}
     y = {"type": "quantitative", "title": None, "scale": scale, "axis": y_axis}
     colour: dict[str, Any] = (
-        {"field": "s", "type": "nominal", "sort": None, "legend": {}} if several else {"value": ACCENT}
+        {"field": "c", "type": "nominal", "scale": None, "legend": None} if several else {"value": ACCENT}
     )
     within = [{"filter": "(from == null || datum.x >= from) && (to == null || datum.x <= to)"}]
     layers = [
         {
             "data": {"name": "band"},
             "transform": within if zoomed else [],
-            "mark": {"type": "area", "opacity": 0.22},
+            "mark": {"type": "area", "opacity": 0.13 if several else 0.22},
             "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colour},
         },
         {
@@ -154,7 +151,15 @@ def plane(diverging: bool, side: int = 300) -> dict[str, Any]:
     x, y = span | {"field": "x", "title": "x1"}, span | {"field": "y", "title": "x2"}
     signed = {"scheme": "blueorange", "domain": [{"expr": "-reach"}, {"expr": "reach"}]}
     scheme = signed if diverging else {"scheme": "viridis"}
-    legend = {"orient": "bottom", "gradientLength": 260, "gradientThickness": 10, "format": "~g", "labelColor": QUIET}
+    legend = {
+        "orient": "bottom",
+        "gradientLength": 260,
+        "gradientThickness": 10,
+        "format": "~g",
+        "labelColor": QUIET,
+        "title": None,
+        "labelFontSize": 11,
+    }
     colour = {"field": "v", "type": "quantitative", "scale": scheme, "legend": legend}
     stroke = "#101418"
     layers = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from se_framework.comparison.report.series import Series, band, short, spans, th
 from se_framework.errors import printable
 from se_framework.reading import UnreadableError
 
+COLOURS = 8
+"""Colours of lines that are told apart."""
 PICTURES = 5 * 2**20
 """Bytes that all pictures of a page have together."""
 FRAME = 60_000
@@ -74,10 +76,13 @@ class Content:
         shown = element("span", text(title, 80), class_="name")
         caption = element("figcaption", shown + element("output", "", class_="readout", aria_live="polite"))
         below = element("p", text(note), class_="note") if note else ""
+        below = (legend(line["s"] for line in data["line"]) if kind == "profile" else "") + below
         return element("figure", caption + plot + below, class_="chart", data_chart=key, data_kind=kind)
 
     def curve(self, title: str, runs: Sequence[tuple[str, Sequence[Series]]], marks: Sequence[float] = ()) -> str:
         """Add a chart of lines over rounds: for each name one line, or the band of several.
+
+        A name without a line keeps its colour, so that all charts of a page agree.
 
         Args:
             title: what it shows.
@@ -92,15 +97,16 @@ class Content:
             and all(spans_or_positive(s) for s in everything)
             and any(spans(s.values) for s in everything)
         )
-        for name, lines in runs:
+        for k, (name, lines) in enumerate(runs):
+            if not lines:
+                continue
             of = band(lines)
             chosen = thinned(of.mean, self.points)
-            one = {"s": printable(name, 60), "x": short(of.rounds[chosen]), "y": short(of.mean[chosen])}
+            one = {"s": printable(name, 60), "c": colour(k), "x": short(of.rounds[chosen]), "y": short(of.mean[chosen])}
             line.append(one)
             dots += [one] if len(chosen) <= FEW else []
             if len(lines) > 1:
-                areas.append({k: one[k] for k in ("s", "x")} | {
-                    "low": short(of.low[chosen]), "high": short(of.high[chosen])})  # fmt: skip
+                areas.append(one | {"low": short(of.low[chosen]), "high": short(of.high[chosen])})
         kind = ("many" if len(runs) > 1 else "rounds") + ("-log" if log else "")
         note = f"{lost} value{'s' if lost != 1 else ''} not finite: gaps" if lost else ""
         finite_marks = [mark for mark in short(marks) if mark is not None and (not log or mark > 0)]
@@ -166,6 +172,20 @@ class Content:
     def stamps(self) -> dict[str, str]:
         """Return a digest of every section, by which a live page knows those that are new."""
         return {key: hashlib.sha256(html.encode()).hexdigest()[:16] for key, html in self.sections.items()}
+
+
+def colour(k: int) -> str:
+    """Return the colour of the k-th line of a chart, from 0."""
+    return f"var(--series-{k % COLOURS + 1})"
+
+
+def legend(names: Iterable[str]) -> str:
+    """Return which colour is whose."""
+    keys = "".join(
+        f'<li><span class="key" style="background:{colour(k)}"></span>{text(name, 120)}</li>'
+        for k, name in enumerate(names)
+    )
+    return f'<ul class="legend">{keys}</ul>'
 
 
 def _finite(line: Series) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.laws import Particles
 from se_framework.api import load
 from se_framework.assembly import Assembly
-from se_framework.comparison.report.content import Content
+from se_framework.comparison.report.content import Content, colour
 from se_framework.comparison.report.fields import (
     arrows,
     effective_size,
@@ -238,7 +238,9 @@ def read(critic: Critic, x: Tensor) -> Tensor:
 def profile(x: Tensor, named: Sequence[tuple[str, Tensor]]) -> list[dict[str, Any]]:
     """Return lines over x as a chart takes them."""
     places = short(x[:, 0].tolist())
-    return [{"s": name, "x": places, "y": short(values.tolist())} for name, values in named]
+    return [
+        {"s": name, "c": colour(k), "x": places, "y": short(values.tolist())} for k, (name, values) in enumerate(named)
+    ]
 
 
 def on_the_plane(looks: Looks, critic: Critic) -> None:

@@ -7,9 +7,13 @@ import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from se_framework.pictures.frames import LARGEST, PIXELS
 from se_framework.reading import UnreadableError, read_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLOURS = (256, 64, 32)
 """Palettes that are tried until a picture fits."""
@@ -22,7 +26,7 @@ def data_uri(file: Path, budget: int, width: int) -> str:
 
     Args:
         file: a PNG.
-        budget: bytes of the result, about: fewer colours, then half the width, until it fits.
+        budget: bytes of the result: fewer colours, then a smaller size, until it fits or is of the smallest.
         width: pixels at most.
 
     Raises:
@@ -50,7 +54,7 @@ def _encoded(file: Path, seen: tuple[int, int], budget: int, width: int) -> str:
     except Exception as error:  # noqa: BLE001  the file may be anybody's
         raise UnreadableError(f"it is no picture ({' '.join(str(error).split())[:80]})") from error
     if picture.width > width:
-        picture = picture.resize((width, max(1, round(picture.height * width / picture.width))), Image.Resampling.BOX)
+        picture = _narrowed(picture, width)
     while True:
         for colours in COLOURS:
             buffer = io.BytesIO()
@@ -59,10 +63,17 @@ def _encoded(file: Path, seen: tuple[int, int], budget: int, width: int) -> str:
             if len(buffer.getvalue()) * 4 // 3 <= budget:
                 break
         else:
-            if picture.width // 2 >= SMALLEST:
-                picture = picture.resize((picture.width // 2, max(1, picture.height // 2)), Image.Resampling.BOX)
+            if picture.width > SMALLEST:
+                picture = _narrowed(picture, max(SMALLEST, int(0.7 * picture.width)))
                 continue
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _narrowed(picture: Image.Image, width: int) -> Image.Image:
+    """Return a picture of another width and the same shape."""
+    from PIL.Image import Resampling
+
+    return picture.resize((width, max(1, round(picture.height * width / picture.width))), Resampling.BOX)
 
 
 def spread(items: Sequence[tuple[int, Path]], most: int) -> list[tuple[int, Path]]:

@@ -17,7 +17,7 @@ from se_framework.comparison.report.series import MOST_MEMBERS, Series, by_membe
 from se_framework.config.saved import saved_config
 from se_framework.config.trust import no_links_out
 from se_framework.errors import SEError, printable
-from se_framework.reading import UnreadableError, count, mapping, number, read_json, shortly, take
+from se_framework.reading import UnreadableError, count, mapping, number, read_json, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.files import read_rows
 
@@ -26,6 +26,8 @@ MOST_FRAMES = 2000
 """Names of frames that are read from a folder."""
 MOST_WARNINGS = 50
 MOST_SCORES = 200
+FAILED = ("term", "value", "player", "round", "step", "source")
+"""What is told of a step that was not finite."""
 
 
 @dataclass
@@ -162,11 +164,10 @@ def _failures(run: RunDirectory) -> Iterator[str]:
         except FileNotFoundError:
             continue
         member = "" if file.parent == run.failure else f" of {file.parent.name.replace('_', ' ')}"
-        what = [shortly(found.get(key)).strip("'") for key in ("term", "value", "player", "round", "step", "source")]
-        yield printable(
-            f"{what[0] or 'a step'} was {what[1]} in the step {what[4]} of player {what[2]}, round {what[3]}{member}: "
-            f"{what[5] or 'no source was found'}"
-        )
+        told = {key: str(found[key])[:300] if isinstance(found.get(key), (str, int, float)) else "?" for key in FAILED}
+        source = f": {told['source']}" if told["source"] not in ("?", "") else ""
+        where = "round {round}, player {player}, step {step}".format(**told)
+        yield printable(f"{told['term'] or 'something'} was {told['value']} in {where}{member}{source}")
 
 
 def _warnings(summary: dict[str, Any], rows: list[dict[str, str]]) -> list[str]:

@@ -22,10 +22,12 @@ class Series(NamedTuple):
     Attributes:
         rounds: shape (n,), ascending as they were logged.
         values: shape (n,); NaN and infinities stay.
+        member: of an ensemble, whose line it is.
     """
 
     rounds: np.ndarray
     values: np.ndarray
+    member: int | None = None
 
 
 def numeric(rows: Sequence[dict[str, str]], skipped: Iterable[str] = CLOCK) -> dict[str, list[Series]]:
@@ -52,7 +54,7 @@ def by_member(rows: Sequence[dict[str, str]]) -> dict[str, list[Series]]:
     found: dict[str, list[Series]] = {}
     for k in sorted(apart)[:MOST_MEMBERS]:
         for name, (line,) in numeric(apart[k]).items():
-            found.setdefault(name, []).append(line)
+            found.setdefault(name, []).append(line._replace(member=k))
     return found
 
 

@@ -10,16 +10,15 @@ from typing import Any
 from se_framework.comparison.comparison import Comparison
 from se_framework.comparison.objective import Objective
 from se_framework.comparison.outcome import Outcome
-from se_framework.comparison.report.content import Content
+from se_framework.comparison.report.content import COLOURS, Content, legend
 from se_framework.comparison.report.html import NONE, element, figure, listed, number_cell, section, table, text
 from se_framework.comparison.report.mathml import equation, symbols
 from se_framework.comparison.report.reading import Shown
+from se_framework.comparison.report.series import Series
 from se_framework.comparison.report.single import TERMS, name_of, zoom_form
 from se_framework.errors import ConfigError, nearest
 from se_framework.runs.directory import LOSS
 
-COLOURS = 8
-"""Objectives whose curves are drawn: colours that are told apart."""
 CURVES = 16
 """Columns that are drawn."""
 WORDS = {
@@ -197,21 +196,24 @@ def curves(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:
     """Return every column over rounds, one line for each objective with its seeds as a band."""
     ranked = sorted(found.objectives, key=lambda row: (row.rank is None, row.rank or 0.0))
     chosen = ranked[:COLOURS]
+    labels = [f"{row.task} {row.label}".strip() for row in chosen]
 
     def drawn(of: str, names: Sequence[str]) -> str:
         charts = ""
         for name in names[:CURVES]:
-            lines = []
-            for row in chosen:
-                own = [
-                    s
-                    for path in dict.fromkeys(p.path for p in row.points)
-                    if path in runs
-                    for s in getattr(runs[path], of).get(name, [])
-                ]
-                lines += [(f"{row.task} {row.label}".strip(), own)] if own else []
-            charts += content.curve(name_of(name), lines) if lines else ""
+            lines = [(label, lines_of(row, of, name)) for label, row in zip(labels, chosen, strict=True)]
+            charts += content.curve(name_of(name), lines) if any(own for _, own in lines) else ""
         return charts
+
+    def lines_of(row: Objective, of: str, name: str) -> list[Series]:
+        own = {point.path: {p.member for p in row.points if p.path == point.path} for point in row.points}
+        return [
+            line
+            for path, members in own.items()
+            if path in runs
+            for line in getattr(runs[path], of).get(name, [])
+            if line.member is None or line.member in members
+        ]
 
     def names_of(of: str) -> list[str]:
         return list(dict.fromkeys(name for run in runs.values() for name in getattr(run, of)))
@@ -231,7 +233,7 @@ def curves(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:
         return ""
     few = f" Of {len(ranked)} objectives the best {COLOURS} are drawn." if len(ranked) > COLOURS else ""
     lead = f"A line is the mean over seeds, its band reaches from the least to the greatest.{few}"
-    return zoom_form() + f'<p class="note">{text(lead)}</p>' + "".join(parts)
+    return zoom_form(legend(labels)) + f'<p class="note">{text(lead)}</p>' + "".join(parts)
 
 
 def pictures(content: Content, found: Comparison, runs: dict[Path, Shown]) -> str:

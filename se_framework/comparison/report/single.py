@@ -164,14 +164,15 @@ def groups(names: list[str]) -> Iterator[tuple[str, list[str]]]:
     yield "Other columns", list(left)
 
 
-def zoom_form() -> str:
-    """Return the controls by which all charts over rounds are zoomed together."""
+def zoom_form(beside: str = "") -> str:
+    """Return the controls by which all charts over rounds are zoomed together, with what shall stay in sight too."""
     return (
         '<form class="zoom" aria-label="rounds shown">'
         '<label>from round <input type="number" name="from" placeholder="first" min="0" step="1"></label>'
         '<label>to <input type="number" name="to" placeholder="last" min="0" step="1"></label>'
         '<button type="button" name="reset">All rounds</button>'
-        '<span class="hint">Drag across a chart to zoom, double-click to see all rounds.</span></form>'
+        '<span class="hint">Drag across a chart to zoom, double-click to see all rounds.</span>'
+        f"{beside}</form>"
     )
 
 
