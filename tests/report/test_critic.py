@@ -1,7 +1,7 @@
-r"""The critic on a page, where all of it is known: data N(m, 1), model N(0, 1), and a metric that is the log-ratio.
+r"""The critic on a page, where all is known: data N(m, 1), model N(0, 1), and a metric that is the log-ratio.
 
-Then :math:`\log p_d/p = m\cdot x - |m|^2/2`, its slope is m everywhere, q's weights have mean one and, of n samples, the
-effective size :math:`n\,(E w)^2/E w^2 = n\,e^{-|m|^2}`.
+Then :math:`\log p_d/p = m\cdot x - |m|^2/2`, its slope is m everywhere, q's weights have mean one and, of n samples,
+the effective size :math:`n\,(E w)^2/E w^2 = n\,e^{-|m|^2}`.
 """
 
 import math

@@ -23,7 +23,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three objectives of two seeds each, the j-th with D = 100 j + seed + k / 1024 in its k-th row; one that failed."""
+    """Three objectives of two seeds each, the j-th with D = 100 j + seed + k / 1024 in row k; one that failed."""
     folder = tmp_path_factory.mktemp("several") / "sweep"
     for j, ((divergence, metric), values) in enumerate(GRID.items()):
         for seed, value in enumerate(values):

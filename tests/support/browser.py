@@ -142,6 +142,11 @@ class Browser:
                 raise TimeoutError(expression)
             time.sleep(0.02)
 
+    def put(self, selector: str, value: object, event: str = "change") -> None:
+        """Set the value of a control and tell the page."""
+        act = "(e => { e.value = %s; e.dispatchEvent(new Event('%s', {bubbles: true})); })(document.querySelector(%s))"
+        self.get(act % (json.dumps(value), event, json.dumps(selector)))
+
     def press(self, key: str, code: int, text: str = "") -> None:
         """Press a key."""
         same = {"key": key, "code": key, "windowsVirtualKeyCode": code}

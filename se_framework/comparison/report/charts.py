@@ -80,7 +80,7 @@ def lines(
 ) -> dict[str, Any]:
     """Return lines over x, each with a band around it where there is one.
 
-    The page hands in ``line`` and ``dots`` (x, y, c), ``band`` (x, low, high, c) and ``marks`` (y), where c is a colour,
+    The page hands in ``line`` and ``dots`` (x, y, c), ``band`` (x, low, high, c), where c is a colour, ``marks`` (y),
     and the ends of what is shown, ``from`` and ``to``.
     """
     x: dict[str, Any] = {
