@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 5
 """Seeds whose points are shown in a table."""
+LITTLE, SETTING, ALWAYS = 3, 9, 10
+"""Worth of columns: those that go first where there is no room, of settings, and of what is never left out."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,20 @@ class Column:
         head: its name.
         cells: from the first row.
         number: whether they are set to the right.
-        worth: columns of least worth are left out first where there is no room; those of worth 9 never.
+        worth: columns of least worth are left out first where there is no room.
     """
 
     head: str
     cells: tuple[str, ...]
     number: bool = True
-    worth: int = 9
+    worth: int = ALWAYS
 
 
 def columns(found: Comparison) -> list[Column]:
     """Return the columns of the table of objectives."""
     rows = found.objectives
-    made = [Column("data", tuple(cell(row.task) for row in rows), False)] if len(found.tasks) > 1 else []
-    made += [Column(cell(key), tuple(cell(row.settings[key]) for row in rows), False) for key in found.columns]
+    made = [Column("data", tuple(cell(row.task) for row in rows), False, SETTING)] if len(found.tasks) > 1 else []
+    made += [Column(cell(key), tuple(cell(row.settings[key]) for row in rows), False, SETTING) for key in found.columns]
     head = f"{cell(found.score or 'score')} ({100 * found.level:g} %)"
     made.append(Column(head, tuple(map(figure, rows))))
     made.append(Column("runs", tuple(map(runs, rows)), False))
@@ -54,16 +56,16 @@ def columns(found: Comparison) -> list[Column]:
         numbers = tuple("-" if r.parameters is None else f"{r.parameters:,}" for r in rows)
         made.append(Column("parameters", numbers, worth=5))
     if any(1 < len(row.points) <= MOST_POINTS for row in rows):
-        made.append(Column("by seed", tuple(map(points, rows)), False, 3))
+        made.append(Column("by seed", tuple(map(points, rows)), False, LITTLE))
     return made
 
 
 def rank_columns(found: Comparison) -> list[Column]:
     """Return the columns of the table of ranks over tasks."""
-    made = [Column("objective", tuple(rank.label for rank in found.ranks), False)]
+    made = [Column("objective", tuple(rank.label for rank in found.ranks), False, SETTING)]
     for task in found.tasks:
         own = tuple(f"{rank.ranks[task]:g}" if task in rank.ranks else "-" for rank in found.ranks)
-        made.append(Column(cell(task), own, worth=3))
+        made.append(Column(cell(task), own, worth=LITTLE))
     made.append(
         Column(
             f"mean rank ({100 * found.level:g} %)",

@@ -213,13 +213,21 @@ def _known(value: Any) -> float | None:
 
 
 def _left_out(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return a sentence for every kind of run that has no value, which names the first of them."""
+    """Return a sentence for every kind of run that has no value, with the first reasons and names."""
     found = []
     for status in ("failed", "killed", "stopped", "running", "unreadable"):
-        own = [outcome for outcome in outcomes if outcome.status == status]
-        if own:
-            named = "; ".join(f"{o.path}{f' ({o.why})' if o.why else ''}" for o in own[:3])
-            more = f"; and {len(own) - 3} more" if len(own) > 3 else ""
-            many = "1 run is" if len(own) == 1 else f"{len(own)} runs are"
-            found.append(f"{many} {status} and not in the means: {named}{more}")
+        paths: dict[str | None, list[str]] = {}
+        for own in (outcome for outcome in outcomes if outcome.status == status):
+            paths.setdefault(own.why, []).append(str(own.path))
+        many = sum(map(len, paths.values()))
+        if many:
+            told = [_first(names) + (f" ({why})" if why else "") for why, names in paths.items()]
+            is_ = "1 run is" if many == 1 else f"{many} runs are"
+            found.append(f"{is_} {status} and not in the means: {_first(told, '; ')}")
     return found
+
+
+def _first(names: Sequence[str], between: str = ", ") -> str:
+    """Return three names, and how many more there are."""
+    more = f"{between}and {len(names) - 3} more" if len(names) > 3 else ""
+    return between.join(names[:3]) + more

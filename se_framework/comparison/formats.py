@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Callable
 from html import escape
 
-from se_framework.comparison.cells import Column, columns, rank_columns, remarks
+from se_framework.comparison.cells import LITTLE, SETTING, Column, columns, rank_columns, remarks
 from se_framework.comparison.comparison import Comparison
 from se_framework.comparison.records import as_csv, json
 from se_framework.errors import printable
 
 NARROWEST, WIDEST = 80, 160
-LONGEST_SETTING = 28
-"""Characters of a setting where a table must fit a terminal."""
+SHORT_SETTING, SHORTEST_SETTING = 16, 8
+"""Characters of a setting at least, where a table must fit a terminal: with all figures, and else."""
 _LATEX = {
     "\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -38,30 +38,42 @@ def text(found: Comparison, width: int | None = None) -> str:
 
 
 def _plain(made: list[Column], width: int) -> tuple[list[str], list[str]]:
-    """Return a table's lines, and the heads of columns that had no room."""
+    """Return a table's lines, and the heads of columns that had no room.
+
+    First the columns of little worth go, then settings are cut, then other figures go but the score and what became of
+    the runs, then settings are cut again, and the last of them go.
+    """
     left: list[str] = []
-
-    def room() -> int:
-        return sum(max(map(len, (c.head, *c.cells))) + 2 for c in made) - 2
-
-    while room() > width and min(c.worth for c in made) < 9:
-        least = min(made, key=lambda c: c.worth)
-        left.append(least.head)
-        made = [c for c in made if c is not least]
-    if room() > width:
-        made = [Column(_cut(c.head), tuple(map(_cut, c.cells)), c.number) if not c.number else c for c in made]
+    made = list(made)
     sizes = [max(map(len, (c.head, *c.cells))) for c in made]
 
+    def drop(at: int) -> None:
+        left.append(made.pop(at).head)
+        del sizes[at]
+
+    def cut(least: int) -> bool:
+        shortest = [max(map(len, (*c.cells, c.head[:8]))) if c.worth != SETTING else least for c in made]
+        over = [size - own for size, own in zip(sizes, shortest, strict=True)]
+        if max(over) > 0:
+            sizes[over.index(max(over))] -= 1
+        return max(over) > 0
+
+    while sum(sizes) + 2 * len(sizes) - 2 > width:
+        worth = min(c.worth for c in made)
+        if worth <= LITTLE or (worth < SETTING and not cut(SHORT_SETTING)):
+            drop([c.worth for c in made].index(worth))
+        elif worth >= SETTING and not cut(SHORTEST_SETTING):
+            if worth > SETTING:
+                break
+            drop(max(k for k, c in enumerate(made) if c.worth == SETTING))
+
     def line(cells: list[str]) -> str:
-        set_ = (c.rjust(n) if col.number else c.ljust(n) for c, n, col in zip(cells, sizes, made, strict=True))
+        short = (c if len(c) <= n else f"{c[: n - 2]}.." for c, n in zip(cells, sizes, strict=True))
+        set_ = (c.rjust(n) if col.number else c.ljust(n) for c, n, col in zip(short, sizes, made, strict=True))
         return "  ".join(set_).rstrip()
 
-    body = [line([c.cells[i] for c in made]) for i in range(len(made[0].cells))] if made else []
+    body = [line([c.cells[i] for c in made]) for i in range(len(made[0].cells))]
     return [line([c.head for c in made]), "  ".join("-" * n for n in sizes), *body], left
-
-
-def _cut(word: str) -> str:
-    return word if len(word) <= LONGEST_SETTING else f"{word[: LONGEST_SETTING - 2]}.."
 
 
 def markdown(found: Comparison) -> str:

@@ -23,10 +23,14 @@ def sentence_of(found: Comparison) -> str:
         told.append(f"{f'{task}: ' if task else ''}{_of_task(rows, found)}")
     if found.ranks and found.ranks[0].mean is not None:
         first = found.ranks[0]
-        over = (
-            f" ({100 * found.level:g} % interval {first.low:.3g} to {first.high:.3g})" if first.low is not None else ""
+        least = [rank.label for rank in found.ranks if rank.mean == first.mean]
+        name = " and ".join(least) if len(least) <= NAMED else f"{len(least)} objectives"
+        ends = "" if first.low is None or len(least) > 1 else f"{first.low:.3g} to {first.high:.3g}"
+        over = f" ({100 * found.level:g} % interval {ends})" if ends else ""
+        told.append(
+            f"Over {len(found.tasks)} tasks {name} {'has' if len(least) == 1 else 'share'} the least mean rank, "
+            f"{first.mean:.3g}{over}."
         )
-        told.append(f"over {len(found.tasks)} data sets {first.label} has the least mean rank, {first.mean:.3g}{over}.")
     return " ".join(told) or "nothing is known of these runs."
 
 

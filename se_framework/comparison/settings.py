@@ -108,7 +108,7 @@ def identity(settings: Mapping[str, Value]) -> tuple[tuple[str, str], ...]:
     if not is_complete(settings):
         found |= {key: settings[key] for key in NAMING if key in settings}
     if found.get("loop.horizon") == found.get("loop.rounds"):
-        found.pop("loop.horizon", None)  # what null was resolved to
+        found.pop("loop.horizon", None)  # to which null is resolved when a run starts
     return tuple(sorted((key, json.dumps(value)) for key, value in found.items()))
 
 
@@ -127,7 +127,7 @@ def differing(rows: Iterable[Mapping[str, Value]]) -> list[str]:
             found.append(group)
     keys = {key for row in complete for key in row if key not in NAMING and not SILENT.fullmatch(key)}
     for key in sorted(keys, key=_rank):
-        if key == "loop.horizon" and all(row.get(key) == row.get("loop.rounds") for row in complete):
+        if key == "loop.horizon" and all(row.get(key) in (None, row.get("loop.rounds")) for row in complete):
             continue
         if not _decided(key, [name for name in found if name in ("experiment", key.partition(".")[0])], complete):
             found.append(key)

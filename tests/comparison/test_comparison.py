@@ -57,6 +57,16 @@ def test_other_seeds_are_not_paired(tmp_path):
     np.testing.assert_allclose(row.p, stats.ttest_ind(TIED["kl"], TIED["gan"], equal_var=False).pvalue, rtol=1e-9)
 
 
+def test_what_was_trained_otherwise_is_another_row(tmp_path):
+    for rounds in (50, 100):
+        words = f"loop.rounds={rounds}", f"loop.horizon={rounds}"  # a run keeps what null was resolved to
+        fake_rows(tmp_path / str(rounds), {"kl": [0.5 + rounds, 0.51 + rounds]}, *words)
+    fail(fake_run(tmp_path / "at once", ["divergence=kl"], 2))  # before that
+    found = compared(tmp_path)
+    assert [row.label for row in found.objectives] == ["loop.rounds=50", "loop.rounds=100"]
+    assert [row.counts for row in found.objectives] == [{"finished": 2}, {"finished": 2, "failed": 1}]
+
+
 def test_the_order_in_which_runs_are_found_is_nothing(tmp_path):
     fake_rows(tmp_path, WON)
     runs = read_runs([tmp_path])
@@ -103,9 +113,18 @@ def test_runs_without_a_value_are_counted_and_named(tmp_path):
     assert rows["gan"].counts == {"finished": 3, "not finite": 1, "stopped": 1} and rows["gan"].n == 2
     assert rows["renyi"].mean is None and rows["renyi"].counts == {"failed": 2} and len(rows["renyi"].points) == 2
     failed, stopped = found.notes
-    assert failed.startswith("3 runs are failed and not in the means: ") and "the metric's output is inf" in failed
+    assert failed.startswith("3 runs are failed and not in the means: ") and failed.count("output is inf") == 1
+    assert all(str(tmp_path / name) in failed for name in ("kl-2", "renyi-0", "renyi-1"))
     assert stopped == f"1 run is stopped and not in the means: {tmp_path / 'cut'} (it has no summary.json)"
     assert "divergence=renyi has no value; 1 of its 3 runs has no value." in found.sentence
+
+
+def test_scores_of_a_run_that_has_not_finished_are_not_its_scores(tmp_path):
+    fake_rows(tmp_path, TIED)
+    fake_run(tmp_path / "short", ["divergence=kl"], 3, 0.0, rounds=50)
+    row = by_name(compared(tmp_path))["kl"]
+    assert row.n == 3 and row.counts == {"finished": 3, "stopped": 1}
+    assert row.points[-1].value is None and "of round 50 of 100" in row.points[-1].why
 
 
 def test_a_row_of_infinite_values_is_not_the_best(tmp_path):
@@ -191,10 +210,10 @@ def test_one_configuration_is_nothing_to_compare(tmp_path):
 
 
 def test_the_verdict_is_the_test_that_is_simulated(tmp_path):
-    """A hundred draws, near the edge of the test: the sentence says what scipy's paired t says."""
+    """Forty draws, near the edge of the test: the sentence says what scipy's paired t says."""
     draw, verdicts = np.random.default_rng(0), set()
     runs = read_runs([fake_rows(tmp_path, {"kl": [0.0] * 4, "gan": [0.0] * 4})])
-    for _ in range(100):
+    for _ in range(40):
         values = draw.standard_normal((2, 4)) + [[0], [2.2]]
         for own, value in zip(
             sorted(runs, key=lambda r: (r.settings["divergence"] != "kl", r.seed)), values.flat, strict=True
@@ -240,7 +259,13 @@ def test_data_sets_are_ranked_apart_and_never_pooled(tmp_path):
     assert found.ranks[0].middle is None  # of three tasks there is no middle half
     for task in found.tasks:
         assert f"{task}: divergence=" in found.sentence
-    assert "over 3 data sets divergence=kl has the least mean rank, 1.33" in found.sentence
+    assert "Over 3 tasks divergence=kl has the least mean rank, 1.33" in found.sentence
+
+
+def test_a_shared_rank_is_told_as_one(tmp_path):
+    one = {"kl": [0.5, 0.6], "gan": [0.7, 0.8]}
+    found = on_tasks(tmp_path, {"ring8": one, "moons": {"kl": one["gan"], "gan": one["kl"]}})
+    assert found.sentence.endswith("Over 2 tasks divergence=gan and divergence=kl share the least mean rank, 1.5.")
 
 
 def test_ranks_among_fewer_are_no_mean_and_four_tasks_have_a_middle_half(tmp_path):
