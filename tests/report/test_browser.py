@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from se_framework.comparison.report.build import Maker
+from se_framework.comparison.report.content import Content
 from se_framework.comparison.report.page import page
 from se_framework.comparison.report.server import Live, Server
 from tests.support import browser
@@ -45,7 +46,8 @@ def several(tmp_path_factory):
         for k, metric in enumerate(("mlp", "mlp_r1")):
             for seed in range(2):
                 words = [f"divergence={name}", f"metric={metric}"]
-                shown_run(folder / "s" / f"{name}{metric}{seed}", words, seed, 10.0**j * (1 + k) + seed)
+                value = 10.0**j * (1 + k) + seed if (j, k) != (0, 0) else (7 + seed) * 1e-6
+                shown_run(folder / "s" / f"{name}{metric}{seed}", words, seed, value)
     file = folder / "several.html"
     file.write_text(page(Maker([folder / "s"]).content()))
     return file
@@ -76,6 +78,23 @@ def test_the_page_of_a_run_draws_every_chart_without_a_word(window, single):
     assert len(drawn) >= 9 and min(drawn) > 2 and clean(window)
     assert window.get("document.title") == "run"  # a stranger's text ran nothing
     assert window.get("document.querySelectorAll('math munder').length") == 3
+
+
+def test_a_landscape_fills_its_corners_and_arrows_lie_on_it(window, tmp_path):
+    """Two by two cells over (0, 0) to (4, 2), one of them without a value: it is empty and the axes stay."""
+    cells = {"x": [0, 0, 2, 2], "x2": [2, 2, 4, 4], "y": [0, 1, 0, 1], "y2": [1, 2, 1, 2], "v": [-1, 1, 0.5, None]}
+    arrow = {"x": [1], "y": [1], "x2": [3], "y2": [1]}
+    content = Content("plane")
+    ends = {"left": 0, "right": 4, "low": 0, "high": 2, "reach": 1}
+    data = {"cells": [cells], "points": [{"x": [1], "y": [1]}], "arrows": [arrow]}
+    content.add("critic", content.chart("plane-signed", "f", data, signals=ends))
+    (tmp_path / "plane.html").write_text(page(content))
+    opened(window, tmp_path / "plane.html")
+    assert domain(window)[::2] == ["0", "2", "4"] or domain(window) == ["0", "1", "2", "3", "4"]
+    count = "document.querySelectorAll('.plot .{}.role-mark > *').length"
+    assert window.get(count.format("mark-rect")) == 3 and window.get(count.format("mark-rule")) == 1
+    fills = window.get("[...document.querySelectorAll('.plot .mark-rect.role-mark > *')].map(r => r.getAttribute('fill'))")
+    assert len(set(fills)) == 3 and clean(window)
 
 
 def test_dragging_zooms_all_charts_and_a_double_click_shows_all_rounds(window, single):
@@ -144,7 +163,7 @@ def test_the_comparison_is_sorted_by_its_buttons_by_number_and_back(window, seve
     window.get(f"{button}.focus()")
     window.press("Enter", 13, "\r")
     up = window.get(cells)
-    assert up == sorted(up) and len(set(up)) == 6 and up[-1] == 200.5  # as numbers: 20.5 before 100.5
+    assert up == sorted(up) and len(set(up)) == 6 and up[-1] == 200.5  # by number: 7.5e-06 first
     assert window.get(f"{button}.parentNode.getAttribute('aria-sort')") == "ascending"
     window.press("Enter", 13, "\r")
     assert window.get(cells) == up[::-1] and clean(window)
@@ -159,8 +178,8 @@ def test_a_map_is_redrawn_for_other_choices_and_frames_the_best(window, several)
         "mlp",
         "mlp_r1",
     ]
-    assert shown[1][1:] == ["100.5", "1.5", "10.5"]  # mean over seeds
-    assert window.get("document.querySelector('.heat .best').textContent") == "1.5"
+    assert shown[1][1:] == ["100.5", "0.0000075", "10.5"]  # mean over seeds
+    assert window.get("document.querySelector('.heat .best').textContent") == "0.0000075"
     window.put("[name=x]", window.get("document.querySelector('[name=y]').value"))
     assert window.get(table)[0][1:] == ["mlp", "mlp_r1"] and clean(window)
 

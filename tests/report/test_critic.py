@@ -119,6 +119,17 @@ def test_weights_have_mass_one_and_the_effective_size_of_a_shifted_gaussian(look
     assert abs(math.log(size) + square) <= bound * spread
 
 
+def test_both_landscapes_have_the_same_corners_those_of_their_cells():
+    (_, _, own, _, first), (_, _, _, _, second) = look(known(2)).charts[:2]
+    cells = own["cells"][0]
+    assert {k: first[k] for k in ("left", "right", "low", "high")} == {
+        k: second[k] for k in ("left", "right", "low", "high")
+    }
+    assert (first["left"], first["right"], first["low"], first["high"]) == (
+        min(cells["x"]), max(cells["x2"]), min(cells["y"]), max(cells["y2"]))  # fmt: skip
+    assert first["reach"] == pytest.approx(max(map(abs, cells["v"])), rel=DIGITS)
+
+
 def test_a_critic_of_half_the_size_is_seen_as_such():
     (own, true) = charts(look(known(1, factor=0.5)))["critic's log p_d/p"][1]["line"]
     a, b = torch.tensor([own["y"], true["y"]]).double()

@@ -83,7 +83,10 @@ class Maker:
         if not files:
             return Looks(absent=["there is no checkpoint yet"])
         member = 0 if self.member is None and run.members > 1 else self.member
-        seen = (files[0], files[0].stat().st_mtime_ns)
+        try:
+            seen = (files[0], files[0].stat().st_mtime_ns)
+        except OSError:  # a run that goes on has dropped it
+            return Looks(absent=["its checkpoint is just being replaced"])
         if seen not in self._looked:
             self._looked.clear()
             self._looked[seen] = critic_of(run.path, self.trust, member, self.checkpoint, self.device)

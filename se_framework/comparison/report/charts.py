@@ -143,12 +143,18 @@ def bars(x_title: str, height: int = 190) -> dict[str, Any]:
 def plane(diverging: bool, side: int = 300) -> dict[str, Any]:
     """Return a landscape over the plane: ``cells`` (x, x2, y, y2, v), ``points`` (x, y), ``arrows`` (x, y, x2, y2).
 
-    Where values have a sign, ``reach`` is the greatest of either.
+    Corners of the plane are (``left``, ``low``) and (``right``, ``high``); where values have a sign, ``reach`` is the
+    greatest of either.
 
     Its own colours are those of a print, in light and dark: a landscape has no background.
     """
-    span = {"scale": {"zero": False, "nice": False}, "axis": {"grid": False, "tickCount": 5}, "type": "quantitative"}
-    x, y = span | {"field": "x", "title": "x1"}, span | {"field": "y", "title": "x2"}
+
+    def axis(field: str, title: str, start: str, end: str) -> dict[str, Any]:
+        scale = {"zero": False, "nice": False, "domain": [{"expr": start}, {"expr": end}]}
+        shown = {"field": field, "title": title, "type": "quantitative", "scale": scale}
+        return shown | {"axis": {"grid": False, "tickCount": 5}}
+
+    x, y = axis("x", "x1", "left", "right"), axis("y", "x2", "low", "high")
     signed = {"scheme": "blueorange", "domain": [{"expr": "-reach"}, {"expr": "reach"}]}
     scheme = signed if diverging else {"scheme": "viridis"}
     legend = {
@@ -188,7 +194,8 @@ def plane(diverging: bool, side: int = 300) -> dict[str, Any]:
         },
     ]
     square = {"width": side, "height": side, "autosize": {"type": "pad", "contains": "padding"}}
-    params = [{"name": "reach", "value": 1}] if diverging else []
+    names = ("left", "right", "low", "high", *(("reach",) if diverging else ()))
+    params = [{"name": name, "value": -1 if name in ("left", "low") else 1} for name in names]
     return _base(side) | square | {"view": {"fill": "#e9ecef"}, "params": params, "layer": layers}
 
 

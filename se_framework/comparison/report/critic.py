@@ -265,18 +265,20 @@ def on_the_plane(looks: Looks, critic: Critic) -> None:
     start = critic.samples[((critic.samples - middle).abs() < half).all(1)][:ARROWS]
     drawn = arrows(start, slopes(critic.f, start), 0.12 * half).segments
     field = [{name: short(drawn[:, k].tolist()) for k, name in enumerate(("x", "y", "x2", "y2"))}]
+    ends = short([*(middle - half).tolist(), *(middle + half).tolist()])
+    corners = {name: float(end or 0) for name, end in zip(("left", "low", "right", "high"), ends, strict=True)}
     kind = "plane-signed" if critic.reads_ratio else "plane"
     name = "Critic's log p_d/p" if critic.reads_ratio else "Critic's f"
     values = read(critic, grid)
     own = {"cells": landscape(values), "points": scatter(critic.samples), "arrows": field}
     looks.chart(kind, name, own, "Arrows: the slope of f at samples, along which they are drawn.",
-                **reach(kind, values))  # fmt: skip
+                **corners, **reach(kind, values))  # fmt: skip
     if critic.reads_ratio and critic.data.has_log_prob:
         log_model, how = critic.log_model(grid)
         truth = (critic.log_data(grid) - log_model).clamp(-RANGE, RANGE)
         beside = {"cells": landscape(truth), "points": scatter(critic.real), "arrows": []}
         note = "Points: data. " + (f"Here {how}; empty where hardly a sample lies." if how else "")
-        looks.chart(kind, "True log p_d/p", beside, note, **reach(kind, truth))
+        looks.chart(kind, "True log p_d/p", beside, note, **corners, **reach(kind, truth))
 
 
 def reach(kind: str, values: Tensor) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from se_framework.comparison.report.content import Content
 from se_framework.comparison.report.page import page, update
-from se_framework.errors import ConfigError, SEError, printable
+from se_framework.errors import ConfigError, RunDirectoryError, SEError, printable
 
 LOOPBACK = "127.0.0.1"
 NAMES = ("127.0.0.1", "localhost")
@@ -51,16 +51,16 @@ class Live:
         What cannot be read in the midst of a write is made again at the next request; the last content stands.
 
         Raises:
-            SEError: there has been none yet.
+            RunDirectoryError: there has been none yet; it says why.
         """
         with self._lock:
             seen = stamp(self._watched)
             if seen != self._seen or self._content is None:
                 try:
                     self._content, self._seen = self._made(), seen
-                except SEError:
+                except (SEError, OSError) as error:
                     if self._content is None:
-                        raise
+                        raise RunDirectoryError(str(error)) from error
             return self._seen or "", self._content
 
 
