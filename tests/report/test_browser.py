@@ -93,7 +93,9 @@ def test_a_landscape_fills_its_corners_and_arrows_lie_on_it(window, tmp_path):
     assert domain(window)[::2] == ["0", "2", "4"] or domain(window) == ["0", "1", "2", "3", "4"]
     count = "document.querySelectorAll('.plot .{}.role-mark > *').length"
     assert window.get(count.format("mark-rect")) == 3 and window.get(count.format("mark-rule")) == 1
-    fills = window.get("[...document.querySelectorAll('.plot .mark-rect.role-mark > *')].map(r => r.getAttribute('fill'))")
+    fills = window.get(
+        "[...document.querySelectorAll('.plot .mark-rect.role-mark > *')].map(r => r.getAttribute('fill'))"
+    )
     assert len(set(fills)) == 3 and clean(window)
 
 
