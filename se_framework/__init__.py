@@ -46,6 +46,7 @@ _WHERE = {
     "load": "api",
     "make_players": "training.players",
     "parametrize_with_laws": "checks",
+    "report": "comparison.report.build",
     "reproduce": "api",
     "train": "training.loop",
 }
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from se_framework.checks import check_model as check_model
     from se_framework.checks import parametrize_with_laws as parametrize_with_laws
     from se_framework.comparison import compare as compare
+    from se_framework.comparison.report.build import report as report
     from se_framework.equation.auxiliary import Auxiliary as Auxiliary
     from se_framework.equation.auxiliary import Dual as Dual
     from se_framework.equation.auxiliary import Embedded as Embedded

@@ -60,7 +60,8 @@ class Parser(argparse.ArgumentParser):
             ConfigError: no run directory, an unknown key, or a value that does not fit.
         """
         keyed = [self._keyed(word) for word in words[1:]]  # a directory may be called a=b
-        found, others = self.parse_known_args([*words[:1], *keyed])
+        parse = self.parse_known_intermixed_args if self.several else self.parse_known_args
+        found, others = parse([*words[:1], *keyed])
         for word in others:
             key, equals, _ = word.removeprefix("--").partition("=")
             if equals or word.startswith("--"):

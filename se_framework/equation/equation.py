@@ -137,6 +137,12 @@ class StandardEquation(nn.Module):
         parts |= {"alpha": self.alpha, "beta": self.beta, "allow": self.allow, "checked": self.warnings}
         return StandardEquation(**parts, plus=plus)
 
+    def _repr_html_(self) -> str:
+        """Return the equation as a notebook shows it: typeset, its symbols, its players, its terms."""
+        from se_framework.comparison.report.notebook import of_equation
+
+        return of_equation(self)
+
     # -- randomness ----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -25,6 +25,7 @@ from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, read_json
 from se_framework.runs import checkpoint, files
 from se_framework.runs.keeping import Sound, prune
+from se_framework.runs.notebook import InNotebooks
 from se_framework.runs.telling import override
 from se_framework.runs.versions import versions
 
@@ -33,7 +34,7 @@ LOSS = "to_minimise"
 _NAME = re.compile(r"round_[0-9]{8,16}\.safetensors")
 
 
-class RunDirectory:
+class RunDirectory(InNotebooks):
     """The files of one run.
 
     Args:
