@@ -61,7 +61,7 @@ def frame(state: TrainState, data: Data, path: Path) -> None:
     title = f"{data.name}, round {state.round}"
     picture(
         data, data.samples_to_user(samples), path, model_log_prob=density if known else None, title=title,
-        note=state.note, critic=critic,
+        note=state.note, critic=critic, one_of_many=True,
     )  # fmt: skip
 
 
@@ -82,7 +82,10 @@ def reading(state: TrainState, batch: Particles, p: Particles) -> Reading | None
 
 
 def animate(directory: Path, path: Path) -> None:
-    """Join the frames of a directory, in the order of their names, into an animated GIF of half their size."""
+    """Join the frames of a directory, in the order of their names, into an animated GIF of half their size.
+
+    Smaller ones stand on white in the middle of the largest.
+    """
     from PIL import Image
 
     images: list[Image.Image] = []
@@ -92,13 +95,16 @@ def animate(directory: Path, path: Path) -> None:
             with Image.open(content, formats=("PNG",)) as image:
                 if image.width * image.height > PIXELS:
                     raise UnreadableError(f"it has {image.width} x {image.height} pixels, ours are smaller")
-                small = image.convert("RGB").reduce(2)
-                if images and small.size != images[0].size:
-                    raise UnreadableError(f"it has {image.width} x {image.height} pixels, not those of the others")
-                images.append(small.quantize(128, method=Image.Quantize.MAXCOVERAGE))
+                images.append(image.convert("RGB").reduce(2))
         except Exception as error:  # noqa: BLE001  the file may be anybody's, and no decoder but PNG's is tried
             raise RunDirectoryError(f"{file} is no picture of a round ({error}): remove it") from error
     if images:
+        size = max(image.width for image in images), max(image.height for image in images)
+        joined = []
+        for small in images:
+            canvas = Image.new("RGB", size, "white")
+            canvas.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
+            joined.append(canvas.quantize(128, method=Image.Quantize.MAXCOVERAGE))
         buffer = io.BytesIO()
-        images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=250, loop=0)
+        joined[0].save(buffer, format="GIF", save_all=True, append_images=joined[1:], duration=250, loop=0)
         write_atomically(path, buffer.getvalue())

@@ -92,16 +92,21 @@ def of_images(data: Data, samples: Tensor, real: Tensor) -> Figure:
 
 
 def of_a_line(
-    data: Data, samples: Tensor, real: Tensor, model_log_prob: LogProb | None, critic: Reading | None
+    data: Data,
+    samples: Tensor,
+    real: Tensor,
+    model_log_prob: LogProb | None,
+    critic: Reading | None,
+    one_of_many: bool = False,
 ) -> Figure:
-    """Draw histogram and densities, and below them the critic."""
+    """Draw histogram and densities, and below them the critic; of a frame the data alone sets the axes."""
     figure = new_figure(6.4, 4.0 if critic is None else 6.4)
     axes, *below = figure.subplots(1 if critic is None else 2, 1, squeeze=False, sharex=True)[:, 0]
     both = torch.cat([real, samples]) if len(samples) else real
     # The range holds all real points and nearly all samples: one wild sample must not squeeze the picture.
     low = min(float(real.min()), float(both.quantile(0.005)))
     high = max(float(real.max()), float(both.quantile(0.995)))
-    if critic is not None:  # frames share their axes: the data alone sets them
+    if one_of_many or critic is not None:
         low, high = float(real.min()), float(real.max())
     pad = 0.05 * (high - low) or 1.0
     low, high = low - pad, high + pad
@@ -168,8 +173,11 @@ def kernel_estimate(samples: Tensor, x: Tensor) -> Tensor:
     return torch.where(density * n * width < FEW, torch.nan, density)
 
 
-def of_points(data: Data, samples: Tensor, real: Tensor) -> Figure:
-    """Draw two scatters on the same axes, of the first two principal components where there are more coordinates."""
+def of_points(data: Data, samples: Tensor, real: Tensor, one_of_many: bool = False) -> Figure:
+    """Draw two scatters on the same axes, of the first two principal components where there are more coordinates.
+
+    Of a frame (``one_of_many``) the data alone sets the axes.
+    """
     labels = ("x1", "x2")
     if data.kind == "table":
         mean = real.mean(0)
@@ -179,10 +187,10 @@ def of_points(data: Data, samples: Tensor, real: Tensor) -> Figure:
         real, samples = (real - mean) @ directions[:2].T, (samples - mean) @ directions[:2].T
     real, drawn = pick(real, POINTS), pick(samples, POINTS)
     low, high = real.amin(0), real.amax(0)
-    if len(drawn):
+    if len(drawn) and not one_of_many:
         # One wild sample must not squeeze the picture.
         low, high = torch.minimum(low, drawn.quantile(0.005, 0)), torch.maximum(high, drawn.quantile(0.995, 0))
-    pad = 0.06 * (high - low).clamp(min=1e-9)
+    pad = (0.2 if one_of_many else 0.06) * (high - low).clamp(min=1e-9)
     outside = int(((samples < low - pad) | (samples > high + pad)).any(1).sum())
     ratio = float((high - low + 2 * pad)[1] / (high - low + 2 * pad)[0]) if data.kind == "points" else 0.9
     figure = new_figure(8.2, 1.0 + 3.6 * min(max(ratio, 0.4), 1.6))

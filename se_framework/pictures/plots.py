@@ -32,6 +32,7 @@ def picture(
     title: str | None = None,
     note: str | None = None,
     critic: Reading | None = None,
+    one_of_many: bool = False,
 ) -> None:
     r"""Draw samples next to real points.
 
@@ -47,6 +48,7 @@ def picture(
         title: heading; the name of the data if None.
         note: printed in red at the bottom, e.g. a warning.
         critic: drawn on a line only.
+        one_of_many: whether it is a frame, whose axes the data alone sets, so that all frames have the same.
     """
     samples = samples_user.detach().cpu().double().flatten(1)
     # A diverged run still gets a picture, of what is left of it.
@@ -61,9 +63,9 @@ def picture(
     if data.kind == "image":
         figure = of_images(data, samples, real)
     elif data.kind == "curve":
-        figure = of_a_line(data, samples[:, 0], real[:, 0], model_log_prob, critic)
+        figure = of_a_line(data, samples[:, 0], real[:, 0], model_log_prob, critic, one_of_many)
     else:
-        figure = of_points(data, samples, real)
+        figure = of_points(data, samples, real, one_of_many)
     save(figure, path, heading, note)
 
 

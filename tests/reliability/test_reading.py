@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -335,9 +336,15 @@ def test_frames_are_whole_and_of_one_size(tmp_path):
         (tmp_path / "2.png").write_bytes(content)
         with pytest.raises(RunDirectoryError, match="2.png is no picture of a round"):
             animate(tmp_path, tmp_path / "a.gif")
-    Image.new("L", (9, 40)).save(tmp_path / "2.png")
-    with pytest.raises(RunDirectoryError, match="9 x 40 pixels, not those of the others"):
-        animate(tmp_path, tmp_path / "a.gif")
+    Image.new("L", (4, 16)).save(tmp_path / "2.png")
+    animate(tmp_path, tmp_path / "a.gif")  # black frames, each on white in the middle of both
+    with Image.open(tmp_path / "a.gif") as joined:
+        assert joined.size == (4, 8) and joined.n_frames == 2
+        for number, black in enumerate((np.s_[2:6, :], np.s_[:, 1:3])):
+            joined.seek(number)
+            want = np.full((8, 4), 255)
+            want[black] = 0
+            assert (np.asarray(joined.convert("L")) == want).all(), np.asarray(joined.convert("L"))
 
 
 @pytest.mark.parametrize("number", ["0x" + "f" * 6000, "9" * 5000, "0b" + "1" * 20_000, "0" + "7" * 9000])

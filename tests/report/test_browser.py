@@ -1,6 +1,6 @@
 """The page in a real browser: nothing on its console, charts that zoom and are read by keys, sliders, sorting, dark.
 
-Skipped where no Chromium is installed (Debian: ``apt-get install chromium``).
+Played by ``make soak``; skipped where no Chromium is installed (Debian: ``apt-get install chromium``).
 """
 
 import re
@@ -17,8 +17,17 @@ from tests.support.fake_runs import w2
 from tests.support.reported import frame, rows_of, shown_run, write_table
 
 PROGRAM = browser.found()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed, in which the page could be opened")
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed, in which the page could be opened"),
+]
 EVIL = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+
+
+@pytest.fixture(autouse=True)
+def at_length(soak):
+    if not soak:
+        pytest.skip("in make soak only: a browser's start and its pages take a quarter of a minute")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import se_framework as se
-from se_framework.data import TensorData
+from se_framework.data import GaussianMixture, TensorData
 from se_framework.data.toys import Ring8
 from se_framework.errors import ConfigError, DataError, IncompatibleError
 from se_framework.evaluation import densities
@@ -204,7 +204,7 @@ def test_any_other_score_is_judged_on_validation_rows_by_the_averages_as_they_st
     assembly, state = judged("w2")
     best, seen = state.best, []
 
-    def evaluate(of, n):
+    def evaluate(of, n, *more):
         seen.append((weights(of.equation), of.data.held_out(99, 3).x, of.data.train_size))
         return {"w2": {"value": 7.0}}
 
@@ -310,16 +310,13 @@ def test_of_a_long_table_densities_take_the_same_rows_in_every_process(monkeypat
     assert densities.of_rows(data, 10_000, 0) != once
 
 
-@pytest.mark.parametrize("known", [{}, {"references": {"entropy": 2.0}}])
-def test_densities_stand_beside_a_likelihood_only_where_nothing_better_is_known(known, monkeypatch):
-    """Data that knows its entropy, or digits with references of their own, keep those."""
-    nll = {"value": 3.0, "n": 9, "seed": 0}
-    monkeypatch.setattr(evaluation, "scores", lambda *rest, **more: {"nll": nll | known})
-    monkeypatch.setattr(evaluation, "held_out_value", lambda *rest: {"value": 0.0})
+def test_densities_stand_beside_a_likelihood_of_rows_and_of_those_alone(monkeypatch):
+    """Data without end that knows its density is fitted by the mixture of all scores, and knows its entropy."""
     monkeypatch.setattr(densities, "of_rows", lambda *rest: {"gaussian": 4.0})
-    assembly = compose("mle_flow", ["model=affine", "progress=false", "device=cpu"], data=table())
-    found = evaluation.evaluate(assembly, n=20)["nll"]
-    assert found == nll | (known or {"references": {"gaussian": 4.0}})
+    words = ["model=affine", "progress=false", "device=cpu"]
+    for data, known in ((table(), {"gaussian"}), (GaussianMixture([0.0, 3.0], 1.0), {"entropy", "mixture"})):
+        found = evaluation.evaluate(compose("mle_flow", words, data=data), n=20, names=("nll",))["nll"]
+        assert set(found["references"]) == known and found["references"].get("gaussian", 4.0) == 4.0
 
 
 def test_a_density_that_is_worse_than_the_gaussian_is_warned_of():

@@ -10,9 +10,10 @@ import torch
 from divergences import GAN, KL, Wasserstein1
 from models import Affine, GroupSortCritic, MLPCritic, Particles
 from se_framework import Dual, Metric, StandardEquation, TrainState, train
-from se_framework.data import GaussianMixture
+from se_framework.data import GaussianMixture, Ring8, TensorData
 from se_framework.pictures.frames import animate, frame, reading
 from se_framework.pictures.panels import kernel_estimate
+from se_framework.pictures.plots import picture
 from se_framework.runs.directory import RunDirectory
 
 
@@ -44,6 +45,20 @@ def test_frames_are_written_at_their_rounds_and_joined(tmp_path):
         assert film.n_frames == 3
     animate(tmp_path / "none", tmp_path / "none.gif")
     assert not (tmp_path / "none.gif").exists()
+
+
+@pytest.mark.parametrize("data", [Ring8(), TensorData(torch.randn(40, 3)), GaussianMixture([0.0], 1.0)], ids=repr)
+def test_all_frames_have_the_axes_of_the_data(data, tmp_path):
+    """Whatever the samples of a round are: else the picture jumps, and its size with it."""
+    from PIL import Image
+
+    sizes, d = set(), torch.Size(data.event_shape).numel()
+    for k, stretch in enumerate(([1.0], [1.0, 60.0], [90.0])):
+        samples = torch.randn(500, *data.event_shape) * torch.tensor((stretch * d)[:d])
+        picture(data, samples, tmp_path / f"{k}.png", one_of_many=True)
+        with Image.open(tmp_path / f"{k}.png") as image:
+            sizes.add(image.size)
+    assert len(sizes) == 1
 
 
 def test_pictures_leave_the_trajectory_alone(tmp_path):
