@@ -10,9 +10,9 @@ has two orders (Hoeffding 1948): with :math:`w` the witness,
     +\tfrac4{n^2}\mathbb E\tilde k(x,y)^2
 
 where :math:`\tilde k` is k less its means given either point. The first vanishes where q = p; there the second is the
-whole. The witness is itself a mean over the sample, whose noise counts the second order twice: it is taken off once. The
-error is never less than the second order, so at q = p it is on the safe side: 1.0 of the spread of repeats in the median,
-1.2 in the root mean square.
+whole. The witness is itself a mean over the sample, whose noise counts the second order twice: it is taken off once.
+The error is never less than the second order, so at q = p it is on the safe side: 1.0 of the spread of repeats in the
+median, 1.2 in the root mean square.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from se_framework.evaluation.pair import Figure, Pair, distance
 
 LADDER = (2.0, 1.0, 0.5, 0.25, 0.125)
 """Bandwidths, in medians of the distance between two real points; each is half of the one before."""
-KERNEL = "Gaussian kernels, bandwidths 1/8, 1/4, 1/2, 1, 2 of the median distance {:.3g} between training rows"
+KERNEL = "mean of exp(-d^2/2b^2), b = (1/8, 1/4, 1/2, 1, 2) x {:.3g}"
+"""The number is the median distance between training rows."""
 
 
 def mmd(pair: Pair) -> Figure:
