@@ -24,7 +24,8 @@ from se_framework.evaluation.pair import Figure, Pair, distance
 
 LADDER = (2.0, 1.0, 0.5, 0.25, 0.125)
 """Bandwidths, in medians of the distance between two real points; each is half of the one before."""
-KERNEL = "Gaussian kernels, bandwidths 1/8, 1/4, 1/2, 1, 2 of the median distance {:.3g} between training rows"
+KERNEL = "mean of exp(-d^2/2b^2), b = (1/8, 1/4, 1/2, 1, 2) x {:.3g}"
+"""The number is the median distance between training rows."""
 
 
 def mmd(pair: Pair) -> Figure:

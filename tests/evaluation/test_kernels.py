@@ -45,10 +45,12 @@ def test_both_are_their_double_sums():
     assert energy.n == 7
 
 
-def test_the_error_is_hoeffdings_term_by_term():
+@pytest.mark.parametrize("apart", [0.0, 3.0])  # the second order, or the first
+def test_the_error_is_hoeffdings_term_by_term(apart):
     """By loops: both orders, from witness and doubly centred kernel."""
     n = 6
     x, y = torch.randn((2, n, 2), generator=draw(1), dtype=F64)
+    y = 2 * y + apart
     xx, yy, yx = -distance(x, x), -distance(y, y), -distance(y, x)
     value, se = kernels.statistic(xx, yy, yx + 0.7)
     within = [[sum(float(k[i, j]) for j in range(n) if j != i) / (n - 1) for i in range(n)] for k in (xx, yy)]
