@@ -186,7 +186,7 @@ def test_the_command_refuses_a_changed_file(files, tmp_path, monkeypatch):
     from se_framework.commands import train
     from se_framework.config.composing import compose as compose_config
 
-    monkeypatch.setattr(train, "finish", lambda assembly, run: 0.0)
+    monkeypatch.setattr(train, "finish", lambda *_: 0.0)
     short = ["experiment=vanilla_gan", "loop.rounds=2", "loop.batch_size=8", "progress=false", "device=cpu"]
     typed = [*short, "data=array_streamed", f"data.path={files / 'x.npy'}"]
     train.train_run(compose_config(None, typed), tmp_path / "run", typed)

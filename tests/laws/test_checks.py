@@ -26,7 +26,7 @@ from divergences import (
     Wasserstein1,
 )
 from divergences.checks import CheckError, check_divergence, divergence_laws, parametrize_with_laws
-from divergences.checks.running import close
+from divergences.checks.running import close, run
 from tests.support.cases import INSTALLED
 from tests.support.naming import case
 
@@ -357,10 +357,16 @@ WRONG = [
 ]
 
 
+DEAR = {"exact_in_any_unit"}
+"""Half the time of all laws: asked of a wrong divergence only where it is what should fail."""
+
+
 @pytest.mark.parametrize(("make", "message"), WRONG, ids=[make.__name__ for make, _ in WRONG])
 def test_a_wrong_divergence_fails_by_the_law_and_the_numbers(make, message):
+    divergence = make()
+    laws = [(name, law) for name, law in divergence_laws(divergence) if name not in DEAR or name in message]
     with pytest.raises(CheckError, match=message) as caught:
-        check_divergence(make())
+        run(divergence, iter(laws))
     assert re.match(rf"{make.__name__} breaks \d+ of \d+ laws\n", str(caught.value))
     assert isinstance(caught.value, AssertionError)
 

@@ -58,7 +58,7 @@ def test_every_way_of_resuming_equals_the_uninterrupted_run(experiment, tmp_path
 ON_GPU = """
 typed = [*(k for k in SHORT if k != "device=cpu"), f"experiment={sys.argv[1]}", "device=cuda", "deterministic=true"]
 root = Path(sys.argv[2])
-train.finish = lambda assembly, run: 0.0
+train.finish = lambda *_: 0.0
 def go(directory, overrides, kill_at=None):
     played = loop.play_round
     def stopped(state, *rest):

@@ -32,7 +32,7 @@ print(json.dumps(curve))
 @pytest.mark.parametrize("experiment", ["vanilla_gan", "wgan_gp", "sinkhorn"])
 def test_memory_is_flat(experiment, tmp_path, soak, record):
     """``make test`` plays the one whose graphs are the largest: two derivatives deep, of two players."""
-    rounds, warm = (20_000, 2_000) if soak else (800, 400)
+    rounds, warm = (20_000, 2_000) if soak else (1_000, 520)
     if experiment != "wgan_gp" and not soak:
         pytest.skip("in make soak only")
     done = play(CURVE, tmp_path, rounds, warm, experiment, timeout=3000)

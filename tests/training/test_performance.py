@@ -446,7 +446,7 @@ def test_bad_choices_are_refused(override, message):
 
 def test_choices_are_recorded_kept_and_may_change(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "finish", lambda assembly, run: 0.0)
+    monkeypatch.setattr(command, "finish", lambda *_: 0.0)
     run, typed = tmp_path / "run", ["experiment=vanilla_gan", *SMALL, *TINY, "loop.rounds=2"]
 
     def go(*more):
