@@ -75,7 +75,7 @@ def test_an_assembly_samples_by_label_and_scores_a_conditional_flow():
     assembly = compose("vanilla_gan", short, data=Labelled())
     assembly.train()
     assert assembly.sample(5, label=1).shape == (5, 1) and assembly.sample(7).shape == (7, 1)
-    assert "held_out_value" in evaluate(assembly, n=100)
+    assert "held_out_value" in evaluate(assembly, n=100, names=("held_out_value",))
     with pytest.raises(ConfigError, match=r"label=2 is no class of labelled, which has 0\.\.1"):
         assembly.sample(5, label=2)
     with pytest.raises(IncompatibleError, match="the data has labels, and Affine and MLPCritic|and Affine cannot read"):

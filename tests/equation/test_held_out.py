@@ -277,7 +277,7 @@ def test_a_sample_of_n_points_is_no_first_part_of_them():
 
     law = Moons()
     x = law.batch(0, 4000, 5).x
-    found = scores(law, x[x[:, 0].argsort()], seed=0)["w2"]
+    found = scores(law, x[x[:, 0].argsort()], seed=0, names=("w2",))["w2"]
     assert found["n"] == 1000 and found["value"] < 2 * found["references"]["real_vs_real"]
 
 
@@ -287,7 +287,7 @@ def test_the_error_of_a_share_is_binomial():
 
     law = Ring8()
     x = torch.cat([law.modes.repeat(5, 1), torch.zeros(10, 2)])  # 40 of 50 are near a centre
-    found = scores(law, x, seed=0)["high_quality"]
+    found = scores(law, x, seed=0, names=("high_quality",))["high_quality"]
     assert found["value"] == 0.8 and found["se"] == pytest.approx(math.sqrt(0.8 * 0.2 / 50), abs=1e-15)
 
 

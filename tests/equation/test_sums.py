@@ -167,7 +167,7 @@ def test_a_summand_joins_any_experiment_from_the_command_line():
     from se_framework.evaluation.evaluate import evaluate
 
     assert "+ 1 (-beta D*_p(f/beta) + E_pd f)   plus.kl: alpha 0, KL(), Dual(normalised=False)" in describe(assembly)
-    bound = evaluate(assembly, n=200)["held_out_value"]["bound"]
+    bound = evaluate(assembly, n=200, names=("held_out_value",))["held_out_value"]["bound"]
     assert bound == "estimate of beta CrossEntropy(p_d, p_theta) + 1 x (lower bound of beta KL(p_d, p_theta))"
 
 

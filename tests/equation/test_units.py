@@ -104,7 +104,7 @@ def test_a_kernel_distance_says_its_unit_and_its_bias(file, unbiased):
     from se_framework.evaluation.evaluate import evaluate
 
     mmd = trained(file, "gmmn", f"divergence.unbiased={unbiased}", "loop.rounds=1", "loop.log_every=0")
-    found = evaluate(mmd, n=200)["held_out_value"]
+    found = evaluate(mmd, n=200, names=("held_out_value",))["held_out_value"]
     assert found["unit"] == "squared kernel norm" and found["bound"].startswith("estimate of beta MMD(p_d, p_theta)")
     assert ("biased upward by sampling" in found["bound"]) is not unbiased
 

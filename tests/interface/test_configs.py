@@ -263,7 +263,7 @@ def test_a_handful_of_rows_can_be_evaluated():
 
     assembly = assembly_of(compose("tilted", [*SHORT, "loop.batch_size=4"]), torch.randn(20, 1))
     assembly.train()
-    found = evaluate(assembly, n=100)["held_out_value"]
+    found = evaluate(assembly, n=100, names=("held_out_value",))["held_out_value"]
     assert found["n"] == 2 and "se" not in found and "biased upward by sampling" in found["bound"]
 
 
