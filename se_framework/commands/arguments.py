@@ -143,6 +143,19 @@ def load_run(arguments: Namespace) -> Assembly:
     return assembly
 
 
+def load_judge(arguments: Namespace) -> Assembly | None:
+    """Return the objects of the run that ``metric=`` names, by the same rules of trust; None without one."""
+    if arguments.metric is None:
+        return None
+    from se_framework.api import load
+    from se_framework.assembly import EnsembleAssembly
+
+    judge = load(arguments.metric, device=arguments.device, trust=arguments.trust or ())
+    if isinstance(judge, EnsembleAssembly):
+        raise ConfigError(f"metric={arguments.metric} is an ensemble: its members disagree; name a single run")
+    return judge
+
+
 def run_command(name: str, body: Callable[[list[str]], None]) -> None:
     """Run a command on the words after its name; an error of ours, or a signal, is one sentence."""
     tolerate_streams()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 
-from se_framework.commands.arguments import Parser, count, load_run, run_command, whole
+from se_framework.commands.arguments import Parser, count, existing_name, load_judge, load_run, run_command, whole
+from se_framework.errors import IncompatibleError
 
 DOES = """Print the run's scores and write them to RUN_DIR/eval.json: distances to held-out data (W2, sliced W2, MMD), a
 classifier two-sample test, density and coverage, copies of training rows, modes where they are known, likelihood and KL
@@ -30,6 +31,7 @@ def _evaluate(words: list[str]) -> None:
     parser.add("n", None, "samples (default: 10000, fewer of large examples)", count)
     parser.add("seed", 0, "of the draw", whole)
     parser.add("scores", None, "their names with commas between, or all (default: those that a run shows)", names)
+    parser.add("metric", None, "another run, whose trained f_phi judges the samples too", existing_name)
     arguments = parser.read(words)
     from se_framework.evaluation.evaluate import (
         SCORES,
@@ -48,7 +50,16 @@ def _evaluate(words: list[str]) -> None:
     if chosen is not SCORES:
         for name in chosen or ():
             refuse_absent(assembly, name, "scores")
+    judge = load_judge(arguments)
     found = evaluate(assembly, arguments.n, arguments.seed, chosen)
+    if judge is not None:
+        from se_framework.evaluation.by_metric import POINTS, by_metric
+
+        try:
+            samples = assembly.sample(arguments.n or POINTS, arguments.seed)
+            found["by_metric"] = {"of": str(arguments.metric)} | by_metric(judge, samples, arguments.seed)
+        except IncompatibleError as error:
+            raise IncompatibleError(f"metric={arguments.metric}: {error}") from error
     content = {"round": assembly.state.round, "scores": found}
     written = RunDirectory(arguments.run_dir).write_json("eval.json", content)  # first: the reader may leave
     for line in (*score_lines(found), *(f"se-eval: WARNING, {warning}" for warning in warnings_of(found))):

@@ -222,6 +222,7 @@ def score_lines(found: dict[str, dict[str, Any]]) -> list[str]:
         if "interval" in entry:
             rest.append(f"two standard errors: anything up to {entry['interval'][1]:.5g}")
         rest += [entry["bound"]] if "bound" in entry else []
+        rest += [f"f_phi of {entry['of']}, steepest slope {entry['steepest']:.4g}"] if "of" in entry else []
         unit = f" [{entry['unit']}]" if "unit" in entry else ""
         beside = "; ".join([f"n {entry['n']}, seed {entry['seed']}", *rest])
         lines.append(f"{name:18} {entry['value']:.5g}{error}{unit}  ({beside})")

@@ -30,13 +30,14 @@ PAIRWISE = 2000
 """Points at most where a summand compares every pair: its time and memory grow with their square."""
 
 
-def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
+def held_out_value(assembly: Assembly, n: int, seed: int, others: Particles | None = None) -> dict[str, Any]:
     """Return T on held-out data and fresh samples, with standard error, what it is, unit, n and seed.
 
     Args:
         assembly: trained objects.
         n: examples at most, and :data:`PAIRWISE` of them where a summand compares pairs.
         seed: of the evaluation.
+        others: particles of another law in the place of p_theta's.
     """
     equation, data = assembly.equation, assembly.data
     pairs = any(own.auxiliary.compares_pairs(own.divergence) for _, own in equation.equations())
@@ -45,7 +46,7 @@ def held_out_value(assembly: Assembly, n: int, seed: int) -> dict[str, Any]:
     stream = Stream(seed, 1, "held-out", x.x.device, kind.dtype)
     with torch.no_grad(), evaluating(equation, seed=seed):
         draws = equation.draws(len(x.x), stream, x.context)
-        p = equation.particles(draws, x.context)
+        p = equation.particles(draws, x.context) if others is None else others.rows(slice(len(x.x)))
         value, error = value_and_error(equation, data, x, p, draws)
         size, holds = tails(equation, x, p, draws)
     entry = {"value": value, "n": len(x.x), "seed": seed}
