@@ -119,7 +119,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         raise ConfigError(f"model._target_ must be a class, got {config.model['_target_']}: its declarations are read")
 
     check_precision(config.performance.precision, model if isinstance(model, type) else type(model))
-    node = None if "metric" in objects or config.metric is None else config.metric.get("network")
+    node = config.metric.get("network") if "metric" not in objects and isinstance(config.metric, DictConfig) else None
     network = resolve(node, "metric.network", **made_for)[0] if isinstance(node, DictConfig) else None
     weights, coordinates = config.equation, torch.Size(chosen.event_shape).numel()
     choice = legality.Choice(
@@ -196,6 +196,8 @@ def _check_stackable(
     """Refuse an ensemble of what cannot be evaluated for all members at once; nothing is allocated yet."""
     with torch.device("meta"):
         for name, node in (config.plus or {}).items():
+            if not isinstance(node, DictConfig):  # refused where the members are built
+                continue
             outlines.append(build(node.get("metric"), f"plus.{name}.metric", **made_for))
             divergences.append(build(node.get("divergence"), f"plus.{name}.divergence", **made_for))
             auxiliaries.append(build(node.get("auxiliary"), f"plus.{name}.auxiliary", **made_for))
