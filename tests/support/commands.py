@@ -60,7 +60,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
 def small_scores(patch: pytest.MonkeyPatch, drawn: bool = False) -> None:
     """Let the end of a run be quick, for tests of anything else: scores on few points, curves of two columns.
 
-    Pictures are laid out, and written blank unless they shall be ``drawn``.
+    Beside the scores stands a mixture of two Gaussians. Pictures are laid out, and written blank unless they shall be ``drawn``.
     """
     from matplotlib.figure import Figure
     from PIL import Image
@@ -74,6 +74,8 @@ def small_scores(patch: pytest.MonkeyPatch, drawn: bool = False) -> None:
     patch.setattr(plots, "_columns", lambda file: dict(list(columns(file).items())[:2]))
     for name, size in {"ASSIGNMENT_POINTS": 50, "POINTS": 1_000, "PAIRS": 50, "DIRECTIONS": 20}.items():
         patch.setattr(f"se_framework.evaluation.scores.{name}", size)
+    for name, few in {"ROWS": 200, "COMPONENTS_LOW": (1, 2), "COMPONENTS": (1, 2), "DRAWN": 1_000}.items():
+        patch.setattr(f"se_framework.evaluation.mixture.{name}", few)
 
 
 @cache
