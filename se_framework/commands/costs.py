@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -38,9 +39,13 @@ class Costs:
 
 
 def logged_seconds(rows: list[dict[str, float | str]]) -> float:
-    """Return the seconds that logged rows tell of: the clock starts again where a run was resumed."""
+    """Return the seconds that logged rows tell of: the clock starts again where a run was resumed.
+
+    Rows of a run that goes on are those of its table, in which anything may stand: what is no number tells nothing.
+    """
     whole, last = 0.0, 0.0
     for row in rows:
-        now = float(row.get("seconds", last))
+        found = row.get("seconds")
+        now = float(found) if isinstance(found, int | float) and math.isfinite(found) and found >= 0 else last
         whole, last = whole + (last if now < last else 0.0), now
     return whole + last

@@ -126,6 +126,8 @@ def test_a_finished_run_tells_its_parameters_and_seconds(size, tmp_path, monkeyp
 def test_the_clock_of_a_resumed_run_starts_again_in_its_rows():
     rows = [{"seconds": s} for s in (1.0, 3.0, 0.5, 2.0, 0.25)]
     assert logged_seconds(rows) == 3.0 + 2.0 + 0.25 and logged_seconds([]) == 0 and logged_seconds([{}]) == 0
+    for nonsense in ("0x10", "", "nan", float("nan"), float("inf"), -5.0):  # a table that anybody may have written
+        assert logged_seconds([{"seconds": 3.0}, {"seconds": nonsense}, {"seconds": 4.0}]) == 4.0
 
 
 def test_of_a_resumed_run_the_wall_is_known_as_far_as_its_rows_tell():

@@ -60,7 +60,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
 def small_scores(patch: pytest.MonkeyPatch, drawn: bool = False) -> None:
     """Let the end of a run be quick, for tests of anything else: scores on few points, curves of two columns.
 
-    Beside the scores stands a mixture of two Gaussians. Pictures are laid out, and written blank unless they shall be ``drawn``.
+    Beside the scores stands a mixture of two Gaussians. Pictures are laid out, and written blank unless they shall be
+    ``drawn``.
     """
     from matplotlib.figure import Figure
     from PIL import Image
