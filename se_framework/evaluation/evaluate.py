@@ -15,6 +15,7 @@ from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.evaluation.held_out import held_out_value
 from se_framework.evaluation.losses import loss_of as loss_of
 from se_framework.evaluation.scores import NAMES, POINTS, SHOWN, lacks, scores
+from se_framework.evaluation.two_samples import two_sample_test
 from se_framework.runs.directory import LOSS
 from se_framework.training.draws import like
 from se_framework.training.sampling import fitting, widest
@@ -55,6 +56,8 @@ def evaluate(
     if HELD_OUT in wanted:
         value, why = attempt(lambda: held_out_value(assembly, at_once or n, seed))
         found[HELD_OUT] = {"why": why, "n": n, "seed": seed} if value is None else value
+        test, _ = attempt(lambda: two_sample_test(assembly, at_once or n, seed))
+        found |= {"two_sample": test} if test is not None else {}
     return found
 
 
