@@ -11,7 +11,7 @@ from typing import Any
 
 from se_framework.comparison.one_run import of_run, said
 from se_framework.comparison.outcome import Outcome, Status
-from se_framework.comparison.settings import Value, is_complete
+from se_framework.comparison.settings import GROUPS, Value, choices, is_complete
 from se_framework.errors import RunDirectoryError
 from se_framework.reading import UnreadableError, count, read_json, take, text, texts
 from se_framework.runs.lock import holding
@@ -110,9 +110,13 @@ def _of_sweep(sweep: Path, jobs: dict[Path, dict[str, Any]]) -> Iterator[Outcome
     for folder, job in sorted(jobs.items(), key=lambda item: (item[1].get("job", 10**10), _in_order(item[0]))):
         named, words = job.get("run"), job.get("words", {})
         run = next((p for p in (folder, named) if p is not None and _is_file(p / "config.yaml")), None)
-        experiment = {"experiment": words["experiment"]} if "experiment" in words else {}
+        named_by_user = {
+            key: value
+            for key, value in words.items()
+            if key == "experiment" or (key in GROUPS and isinstance(value, str) and value not in choices(key))
+        }
         for outcome in [_without_run(sweep, folder, job)] if run is None else of_run(run):
-            settings = words if run is None else outcome.settings | experiment
+            settings = words if run is None else outcome.settings | named_by_user
             found.append((words, _told_by_job(replace(outcome, settings=settings), job)))
     whole = {_unseeded(words): own.settings for words, own in found if is_complete(own.settings)}
     for words, own in found:

@@ -276,6 +276,14 @@ def test_a_key_that_an_older_run_has_not_differs_from_another_value_alone(tmp_pa
     assert differing([own.settings for own in read_runs(runs)]) == []
 
 
+def test_a_choice_of_one_s_own_has_the_name_that_was_typed(tmp_path):
+    """A run keeps classes, not names: of a shipped class it would be told as the shipped choice."""
+    for job, name in enumerate(("mine", "kl")):
+        run = fake_run(tmp_path / f"run{job}", [f"divergence={'jensen_shannon' if name == 'mine' else name}"], 0, 1.0)
+        record_job(tmp_path / "s" / str(job), job, [f"divergence={name}", "seed=0"], "finished", 1.0, run)
+    assert [own.settings["divergence"] for own in read_runs([tmp_path / "s"])] == ["mine", "kl"]
+
+
 def test_an_experiment_that_all_runs_name_stands_for_its_values(tmp_path):
     for job, (name, words) in enumerate([("a", ["divergence=kl"]), ("b", ["divergence=gan", "optimizer.lr=0.1"])]):
         typed = [f"experiment={name}", "seed=0"]
