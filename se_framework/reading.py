@@ -141,6 +141,13 @@ def text(value: Any) -> str:
     return value
 
 
+def line(value: Any) -> str:
+    """Return a text that can be shown as it is, one printable line of at most 1,000 characters; raises ValueError."""
+    if not (found := text(value)).isprintable() or len(found) > 1_000:
+        raise ValueError("a text of one line")
+    return found
+
+
 def texts(value: Any) -> list[str]:
     """Return a list of texts; raises ValueError for all else."""
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):

@@ -5,6 +5,7 @@ Nothing here runs in a round that succeeds, so it may be slow and thorough.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from torch import Tensor
 from models.laws import Particles
 from se_framework.data import Data
 from se_framework.errors import NonFiniteError, RunDirectoryError, StepError, StepRecord
-from se_framework.reading import UnreadableError, count, mapping, number, take, text
+from se_framework.reading import UnreadableError, count, line, mapping, number, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import fitting
 from se_framework.training.draws import Draws, draw_batch, draw_step, like, step_stream
@@ -211,7 +212,7 @@ def failed_round(run: RunDirectory) -> int:
 DUMPS = 16
 """A dump holds a batch and samples besides: how many times a checkpoint it may have."""
 _KINDS: dict[str, Callable[[Any], Any]] = {
-    "player": text, "round": count, "step": count, "start": count, "batch_size": count, "term": text, "source": text,
+    "player": line, "round": count, "step": count, "start": count, "batch_size": count, "term": line, "source": line,
     "value": number, "terms": mapping, "horizon": count, "threads": count,
 }  # fmt: skip
 
@@ -254,7 +255,7 @@ def replay(state: TrainState, run: RunDirectory, member: int | None = None) -> N
     kept = {name: report[name] for name in ("player", "round", "step", "start", "batch_size", "term", "source")}
     record, horizon = StepRecord(**kept, value=report["value"], terms=report["terms"]), report["horizon"]
     device, threads = like(state.equation).device, torch.get_num_threads()
-    torch.set_num_threads(min(max(1, report["threads"]), 1024))
+    torch.set_num_threads(min(max(1, report["threads"]), max(threads, os.cpu_count() or 1)))
     try:
         folder = folder_of(run, member)
         saved = run.load_state(folder / "step", device, DUMPS * fitting.largest([state]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -559,3 +560,24 @@ def test_reproduce_returns_the_same_failure(diverging):
     assert same(dict(again.record.terms), dict(error.record.terms))
     assert again.record.place == error.record.place and again.record.source == error.record.source
     assert torch.get_num_threads() == threads
+
+
+def test_a_report_that_anybody_may_have_written_is_refused_in_a_line(diverging, monkeypatch):
+    """Found in spoilt runs: texts are shown as they are, and a million threads end the process."""
+    run, asked, threads = diverging[0], [], torch.get_num_threads()
+    file = run / "failure" / "failure.json"
+    whole = json.loads(file.read_text())
+    for name, value in (
+        ("player", "phi\n\nand more"),
+        ("term", "E" * 5000),
+        ("source", "\x1b[2J"),
+        ("player", "nobody"),
+    ):
+        file.write_text(json.dumps(whole | {name: value}))
+        with pytest.raises(RunDirectoryError) as caught:
+            se.reproduce(run)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+    file.write_text(json.dumps(whole | {"threads": 10**6}))
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    se.reproduce(run)
+    assert asked and max(asked) <= max(threads, os.cpu_count())
