@@ -53,10 +53,12 @@ def _evaluate(words: list[str]) -> None:
     judge = load_judge(arguments)
     found = evaluate(assembly, arguments.n, arguments.seed, chosen)
     if judge is not None:
-        from se_framework.evaluation.by_metric import POINTS, by_metric
+        from se_framework.evaluation.by_metric import by_metric
+        from se_framework.evaluation.evaluate import points_of
 
         try:
-            samples = assembly.sample(arguments.n or POINTS, arguments.seed)
+            most = points_of(assembly)
+            samples = assembly.sample(min(arguments.n or most, most), arguments.seed)
             found["by_metric"] = {"of": str(arguments.metric)} | by_metric(judge, samples, arguments.seed)
         except IncompatibleError as error:
             raise IncompatibleError(f"metric={arguments.metric}: {error}") from error

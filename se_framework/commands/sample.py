@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
@@ -10,15 +9,15 @@ from se_framework.commands.arguments import Parser, count, file_to_write, load_r
 from se_framework.errors import ConfigError, RunDirectoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
 
-    from se_framework.assembly import Assembly
-
-LARGEST_PICTURE = 100_000
+LARGEST = 100_000
 """Samples that are held in memory at once."""
 METHODS = ("resample", "reject", "langevin", "transport")
+"""Those of :mod:`se_framework.training.from_q`, which help shall not import (a test compares)."""
 
 
 def law(text: str) -> str:
@@ -48,53 +47,50 @@ def _sample(words: list[str]) -> None:
     )
     parser.add("method", None, f"of from=q: {', '.join(METHODS)} (default: transport where D is one, else resample)")
     arguments = parser.read(words)
+    of_q = getattr(arguments, "from") == "q"
+    if arguments.method is not None and not of_q:
+        raise ConfigError(f"method={arguments.method} is a way to sample q: add from=q")
+    n, out, picture = arguments.n, arguments.out, arguments.out.suffix == ".png"
+    if n > LARGEST and (of_q or picture):
+        why = "samples of q are held in memory" if of_q else "a picture shows few samples"
+        raise ConfigError(f"n={n}: {why}: n={LARGEST} or less{'' if of_q else ', or out=FILE.npy'}")
+    assembly, said = load_run(arguments), ""
+    chosen = arguments.seed, arguments.label
+    try:
+        if of_q:
+            x, how = assembly.sample_q(n, arguments.seed, arguments.method, arguments.label)
+            said = f" ({how})"
+        if picture:
+            assembly.plot(out, x if of_q else assembly.sample(n, *chosen))
+        elif of_q:
+            write([x], x, n, out)
+        else:
+            write(assembly.sample_blocks(n, *chosen), next(iter(assembly.sample_blocks(1, *chosen))), n, out)
+    except RunDirectoryError as error:  # "FILE cannot be written (why)"
+        raise ConfigError(f"out={error}") from error
+    what = "samples of q" if of_q else "samples"
+    print(f"se-sample: {n} {what} of shape {tuple(assembly.data.event_shape)} in {out}{said}")
+
+
+def write(blocks: Iterable[Tensor], like: Tensor, n: int, out: Path) -> None:
+    r"""Write samples to an array, block by block as they are drawn.
+
+    Args:
+        blocks: together of shape (n, \*E).
+        like: some of them, which tell type and shape.
+        n: how many.
+        out: the file.
+    """
     import numpy as np
 
     from se_framework.runs.files import growing
 
-    assembly, out, n = load_run(arguments), arguments.out, arguments.n
-    chosen = n, arguments.seed, arguments.label
-    if getattr(arguments, "from") == "q":
-        if n > LARGEST_PICTURE:
-            raise ConfigError(f"n={n}: samples of q are held in memory: n={LARGEST_PICTURE} or less")
-        drawn = assembly.sample_q(n, arguments.seed, arguments.method, arguments.label)
-        write(assembly, drawn.x, out)
-        print(f"se-sample: {n} samples of q of shape {tuple(assembly.data.event_shape)} in {out} ({drawn.said})")
-        return
-    if arguments.method is not None:
-        raise ConfigError(f"method={arguments.method} is a way to sample q: add from=q")
-    try:
-        if out.suffix == ".png":
-            if n > LARGEST_PICTURE:
-                raise ConfigError(f"n={n}: a picture shows few samples: n={LARGEST_PICTURE} or less, or out=FILE.npy")
-            assembly.plot(out, assembly.sample(*chosen))
-        else:
-            first = next(iter(assembly.sample_blocks(1, *chosen[1:]))).cpu().numpy()
-            described = {"descr": first.dtype.str, "fortran_order": False, "shape": (n, *first.shape[1:])}
-            with growing(out) as file:
-                np.lib.format.write_array_header_1_0(file, described)
-                for block in assembly.sample_blocks(*chosen):
-                    file.write(np.ascontiguousarray(block.cpu().numpy()).data)
-    except RunDirectoryError as error:  # "FILE cannot be written (why)"
-        raise ConfigError(f"out={error}") from error
-    print(f"se-sample: {n} samples of shape {tuple(assembly.data.event_shape)} in {out}")
-
-
-def write(assembly: Assembly, x: Tensor, out: Path) -> None:
-    """Write samples to a picture or an array."""
-    import numpy as np
-
-    from se_framework.runs.files import write_atomically
-
-    try:
-        if out.suffix == ".png":
-            assembly.plot(out, x)
-        else:
-            buffer = io.BytesIO()
-            np.save(buffer, x.cpu().numpy())
-            write_atomically(out, buffer.getvalue())
-    except RunDirectoryError as error:
-        raise ConfigError(f"out={error}") from error
+    first = like.cpu().numpy()
+    described = {"descr": first.dtype.str, "fortran_order": False, "shape": (n, *first.shape[1:])}
+    with growing(out) as file:
+        np.lib.format.write_array_header_1_0(file, described)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block.cpu().numpy()).data)
 
 
 if __name__ == "__main__":

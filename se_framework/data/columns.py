@@ -33,8 +33,8 @@ def steps(rows: Tensor) -> Tensor:
     Raises:
         DataError: there is no such column.
     """
-    columns = [torch.unique(column) for column in rows[:ROWS].flatten(1).T]
-    discrete = [1 < len(values) <= FEW and min(len(rows), ROWS) >= REPEATS * len(values) for values in columns]
+    columns = [torch.unique(column) for column in rows.flatten(1).T]  # of all rows: a rare value may be a nearer one
+    discrete = [1 < len(values) <= FEW and len(rows) >= REPEATS * len(values) for values in columns]
     if not any(discrete):
         raise DataError(
             f"data.dequantise=true, and no column takes few values (2 to {FEW}, each {REPEATS} times in the mean): "

@@ -21,8 +21,6 @@ from se_framework.evaluation.held_out import held_out_value
 from se_framework.randomness import generator
 from se_framework.training.draws import in_type, like
 
-POINTS = 10_000
-"""Samples that are judged, at most."""
 LOOKS = 2_000
 """Points at which slopes are looked at: of the data, of the samples, and between both."""
 
@@ -55,7 +53,7 @@ def by_metric(judge: Assembly, samples_user: Tensor, seed: int) -> dict[str, Any
             f"{tuple(samples_user.shape[1:])}: choose a run on the same data"
         )
     kind = like(equation)
-    p = in_type(Particles(data.to_model(samples_user[:POINTS])), equation, kind)
+    p = in_type(Particles(data.to_model(samples_user)), equation, kind)
     entry = held_out_value(judge, len(p.x), seed, p)
     return entry | {"steepest": _steepest(judge, p, seed)}
 

@@ -13,7 +13,7 @@ from se_framework.assembly import Assembly, EnsembleAssembly
 from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError, SEError, nearest
 from se_framework.evaluation.held_out import held_out_value
-from se_framework.evaluation.losses import loss_of as loss_of
+from se_framework.evaluation.losses import loss_of
 from se_framework.evaluation.scores import NAMES, POINTS, SHOWN, lacks, scores
 from se_framework.evaluation.two_samples import two_sample_test
 from se_framework.runs.directory import LOSS
@@ -47,7 +47,7 @@ def evaluate(
     at_once = n
     if n is None:
         equation = assembly.equation
-        n = fitting(KEPT, equation.model.dimension, POINTS)
+        n = points_of(assembly)
         network = None if equation.metric is None else equation.metric.network
         at_once = fitting(KEPT, widest(equation.model, network), n)
     found: dict[str, dict[str, Any]] = {}
@@ -59,6 +59,11 @@ def evaluate(
         test, _ = attempt(lambda: two_sample_test(assembly, at_once or n, seed))
         found |= {"two_sample": test} if test is not None else {}
     return found
+
+
+def points_of(assembly: Assembly) -> int:
+    """Return how many samples are judged where nobody says: :data:`POINTS`, fewer of large examples."""
+    return fitting(KEPT, assembly.equation.model.dimension, POINTS)
 
 
 def _of_samples(assembly: Assembly, n: int, seed: int, names: Sequence[str]) -> dict[str, dict[str, Any]]:

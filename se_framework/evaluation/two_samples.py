@@ -22,7 +22,7 @@ DEALS = 999
 
 
 def two_sample_test(assembly: Assembly, n: int, seed: int) -> dict[str, Any] | None:
-    """Return the p-value of equal laws as an entry; None where the data brings no second law, or no critic scores both.
+    """Return the p-value of equal laws as an entry; None where p is no law of the data's, or no critic scores both.
 
     Args:
         assembly: trained objects.
@@ -30,7 +30,7 @@ def two_sample_test(assembly: Assembly, n: int, seed: int) -> dict[str, Any] | N
         seed: of the deals.
     """
     equation, data = assembly.equation, assembly.data
-    if data.reference is None or equation.metric is None or not equation.auxiliary.has_scores or data.classes:
+    if not equation.model.needs_reference or equation.metric is None or not equation.auxiliary.has_scores:
         return None
     kind = like(equation)
     x = in_type(data.held_out(n, seed, kind.device), equation, kind)
@@ -54,8 +54,9 @@ def p_value(of_x: Tensor, of_y: Tensor, seed: int) -> float:
         seed: of the deals.
     """
     both, draw = torch.cat([of_x, of_y]), generator(seed, 0, "two_samples")
-    deals = torch.stack([torch.randperm(len(both), generator=draw)[: len(of_x)] for _ in range(DEALS)])
-    sums = both[deals].sum(1)  # the difference of means grows with the sum over the first
+    # The difference of means grows with the sum over the first; a deal at a time, so that memory is that of one.
+    deals = (torch.randperm(len(both), generator=draw)[: len(of_x)] for _ in range(DEALS))
+    sums = torch.stack([both[deal].sum() for deal in deals])
     # The true sum is formed in another order: what is equal up to rounding counts as equal.
     slack = 8 * torch.finfo(torch.float64).eps * float(both.abs().sum())
     return (1 + int((sums >= of_x.sum() - slack).sum())) / (DEALS + 1)

@@ -12,6 +12,7 @@ from se_framework.assembly import Assembly
 from se_framework.data import Data
 from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError
+from se_framework.evaluation.losses import loss_of
 from se_framework.training.draws import in_type, like
 from se_framework.training.early_stop import EarlyStop
 from se_framework.training.state import TrainState
@@ -40,7 +41,7 @@ def _nll(data: Data, state: TrainState) -> float:
 
 def _score(assembly: Assembly, name: str, state: TrainState) -> float:
     """Return what ranks any other score, least first, by validation points in the place of held-out ones."""
-    from se_framework.evaluation.evaluate import evaluate, loss_of, refuse_absent
+    from se_framework.evaluation.evaluate import evaluate, refuse_absent
 
     seen = copy.copy(state)
     seen.best = None

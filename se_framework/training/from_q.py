@@ -67,6 +67,11 @@ class Proposals:
         label: the class of all points; None for labels as in the training data.
         device: of the equation.
         most: points of a block at most.
+
+    Attributes:
+        used: blocks that were drawn.
+        total: points in them: a law of held-out rows, or of letters, gives as many as it has.
+        normal: whether the noise of the last block was N(0, I).
     """
 
     def __init__(
@@ -75,12 +80,7 @@ class Proposals:
         self.equation, self.data, self.seed, self.label, self.device = equation, data, seed, label, device
         network = None if equation.metric is None else equation.metric.network
         self.size = fitting(NUMBERS, widest(equation.model, network), most)
-        self.used, self.normal = 0, False
-
-    @property
-    def total(self) -> int:
-        """Points that were drawn."""
-        return self.used * self.size
+        self.used, self.total, self.normal = 0, 0, False
 
     def stream(self, purpose: str) -> torch.Generator:
         """Return a generator of the block that was drawn last, on the CPU."""
@@ -108,7 +108,9 @@ class Proposals:
     def next(self) -> Particles:
         """Return the next block of points."""
         noise, particles = self.latent()
-        return particles(noise)
+        p = particles(noise)
+        self.total += len(p.x)
+        return p
 
     def ratios(self, p: Particles) -> Tensor:
         """Return log dq*/dp at the points of a block, as its own mean of dq*/dp tells the constant, shape (m,)."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from se_framework.data import ArrayData, DequantizedDigits, TensorData
-from se_framework.data.columns import few_valued, told
+from se_framework.data.columns import few_valued, steps, told
 from se_framework.errors import DataError
 from tests.support.oracles import z_score
 
@@ -74,6 +74,12 @@ def test_the_warning_names_the_columns_and_the_override_ends_it(table, tmp_path)
     assert told(ArrayData(tmp_path / "table.npy", dequantise=True)) is None
     whole = TensorData(table[:, 1:2].to(torch.int64), dequantise=True)
     assert whole.batch(0, 5, 0).x.is_floating_point() and told(whole) is None
+
+
+def test_a_value_that_is_rare_may_be_the_nearest():
+    """One row in 12,001, behind those that a warning looks at."""
+    rows = torch.cat([torch.tensor([0.0, 1.0]).repeat(6_000), torch.tensor([0.75])])[:, None]
+    assert steps(rows).tolist() == [0.25]
 
 
 def test_where_no_column_takes_few_values_it_is_refused(table):

@@ -155,7 +155,7 @@ def test_what_cannot_be_compared_is_refused(overrides, message, files):
         se.compose(overrides=[word.replace("=X", f"={files[0]}") for word in overrides]).state  # noqa: B018
 
 
-def test_the_ratio_of_two_files_is_learnt_and_resumed(tmp_path):
+def test_the_divergence_of_two_files_is_learnt(tmp_path):
     """N(0, 1) against N(1, 1): KL is 1/2, and the log-ratio is 1/2 - x."""
     draw = DRAW().manual_seed(0)
     for name, shift in (("x", 0.0), ("y", 1.0)):

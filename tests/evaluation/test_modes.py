@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from se_framework.data import GaussianMixture, GaussianMixture1d, Ring8
-from se_framework.evaluation.evaluate import loss_of, score_lines
+from se_framework.evaluation.evaluate import score_lines
 from se_framework.evaluation.known_modes import counts, mode_kl, modes, perfect_mode_kl
+from se_framework.evaluation.losses import loss_of
 from se_framework.evaluation.scores import scores
 
 Z = 4.9

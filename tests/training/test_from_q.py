@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from divergences import KL, CrossEntropy, OptimalTransport, Wasserstein1
-from models import Affine, Critic, GaussianMixture, MLPGenerator
+from models import Affine, Critic, GaussianMixture, Given, MLPGenerator
 from se_framework import Dual, Empirical, Metric, StandardEquation, Tilted, Transported
 from se_framework.commands.sample import METHODS as NAMED
 from se_framework.data import TensorData
+from se_framework.data.pairs import Rows
 from se_framework.equation.auxiliary import InnerProblem
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.training import from_q
@@ -87,6 +88,15 @@ def test_what_is_said_of_weights_is_so(data):
     assert 100 / ratio - 1 < float(said.split("%")[0].split()[-1]) < 103 / ratio + 1
 
 
+def test_points_are_counted_as_they_come(data):
+    """A law of 30 held-out rows gives 30, however many are asked for."""
+    rest = torch.linspace(-1, 1, 30)[:, None]
+    drawn = draw_q(equation(best(), model=Given((1,), Rows(rest, rest))), data, 8, 0, "resample")
+    assert "from 30 points of p_theta" in drawn.said and set(drawn.x.flatten().tolist()) <= set(
+        data.samples_to_user(rest).flatten().tolist()
+    )
+
+
 def test_langevin_dynamics_in_the_latent_space_ends_at_the_data(data, monkeypatch):
     """Of N(m, s^2) unadjusted steps of size h keep N(m, s^2 / (1 - h / (4 s^2))); 400 of them forget the start."""
     monkeypatch.setattr(from_q, "STEPS", 400)
@@ -134,9 +144,9 @@ def test_what_has_no_such_q_is_refused(make, method, message, data, monkeypatch)
         draw_q(make(), data, 500, 0, method)
 
 
-def test_fewer_are_the_first_of_more_only_by_block_and_seeds_differ(data):
+def test_a_seed_draws_the_same_and_help_names_the_methods_there_are(data):
     one, same, other = (draw_q(equation(best()), data, 300, seed, "reject").x for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert NAMED == from_q.METHODS
-    assert MLPGenerator((1,)).has_rsample  # a generator's noise is N(0, I) too
+    # a generator's noise is N(0, I) too
     assert MLPGenerator((1,))().normal_noise
