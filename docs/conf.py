@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["gallery"],
     "gallery_dirs": ["gallery_pages"],
     "filename_pattern": r"/plot_",
+    "ignore_pattern": r"film\.py",
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("matplotlib",),
     "matplotlib_animations": (True, "jshtml"),

@@ -85,4 +85,10 @@ axes[1].legend(loc="upper left")
 plt.show()
 
 for name in kinds:
-    print(name, "values", [round(v, 2) for v in found[name]["value"]], "slopes", [round(s, 2) for s in found[name]["slope"]])
+    print(
+        name,
+        "values",
+        [round(v, 2) for v in found[name]["value"]],
+        "slopes",
+        [round(s, 2) for s in found[name]["slope"]],
+    )
