@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / "docs" / name) for name in ("extensions", "gallery"))]
 
-import se_framework  # noqa: E402
+import se_framework
 
 project = "se-framework"
 author = "The se-framework authors"

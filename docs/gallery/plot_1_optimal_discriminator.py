@@ -4,7 +4,9 @@ The optimal discriminator
 
 For a fixed model the best discriminator of a GAN is known (Goodfellow et al. 2014, proposition 1),
 
-.. math:: D^\star(x) = \frac{p_d(x)}{p_d(x) + p_\theta(x)}, \qquad v^\star = \log\frac{D^\star}{1 - D^\star} = \log\frac{p_d}{p_\theta} ,
+.. math::
+    D^\star(x) = \frac{p_d(x)}{p_d(x) + p_\theta(x)}, \qquad
+    v^\star = \log\frac{D^\star}{1 - D^\star} = \log\frac{p_d}{p_\theta} ,
 
 so a trained one can be held against it. Here the model stands still, and :math:`\phi` alone plays.
 """

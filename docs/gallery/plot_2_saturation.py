@@ -68,8 +68,8 @@ plt.show()
 
 # %%
 # The minimax cost dies like the overlap of the two laws. The maximum-likelihood cost has the slope m in the mean, yet
-# among 4,000 samples the few that carry it are missing beyond m = 3: it is unbiased and of no use there. The non-saturating cost
-# stays. As configurations the three are one word apart::
+# among 4,000 samples the few that carry it are missing beyond m = 3: it is unbiased and of no use there. The
+# non-saturating cost stays. As configurations the three are one word apart::
 #
 #     se-train experiment=vanilla_gan
 #     se-train experiment=nonsaturating_gan

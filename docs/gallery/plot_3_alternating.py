@@ -2,9 +2,9 @@ r"""
 A game on a line, round by round
 ================================
 
-Figure 1 of Goodfellow et al. 2014, as it happens: the density of the data, that of the generator, and the critic between
-them. The generator is a mixture of Gaussians here, whose density is known at every round, so nothing in the picture is
-estimated from samples.
+Figure 1 of Goodfellow et al. 2014, as it happens: the density of the data, that of the generator, and the critic
+between them. The generator is a mixture of Gaussians here, whose density is known at every round, so nothing in the
+picture is estimated from samples.
 """
 
 import matplotlib.pyplot as plt
@@ -32,8 +32,8 @@ players = se.make_players(equation, adam, phi={"steps": 3})
 state = se.TrainState(equation, players)
 
 # %%
-# In a round phi makes three steps, then theta one. ``train`` is called again and again for some more rounds; between the
-# calls the objects can be read.
+# In a round phi makes three steps, then theta one. ``train`` is called again and again for some more rounds; between
+# the calls the objects can be read.
 
 x = torch.linspace(-4.5, 5.5, 401)[:, None]
 p_d = data.log_prob(x.double()).exp()
@@ -65,8 +65,8 @@ plt.close(figure)
 film
 
 # %%
-# The discriminator is first high where the data is and the generator is not; theta moves its mass there along the slope;
-# the difference goes, and what is left of the discriminator is the line at 1/2. In numbers:
+# The discriminator is first high where the data is and the generator is not; theta moves its mass there along the
+# slope; the difference goes, and what is left of the discriminator is the line at 1/2. In numbers:
 
 with torch.no_grad():
     p = model().log_prob(x).exp()

@@ -41,8 +41,8 @@ torch.manual_seed(0)
 data = TensorData(torch.stack((torch.zeros(4000), torch.rand(4000)), 1), standardize=False)
 
 # %%
-# One critic for each theta and each of the two equations. They differ in D and in the class of f: any perceptron for the
-# Jensen-Shannon divergence, a 1-Lipschitz one (by its layers, GroupSort) for W1.
+# One critic for each theta and each of the two equations. They differ in D and in the class of f: any perceptron for
+# the Jensen-Shannon divergence, a 1-Lipschitz one (by its layers, GroupSort) for W1.
 
 thetas = [-1.5, -1.0, -0.5, -0.2, 0.2, 0.5, 1.0, 1.5]
 kinds = {

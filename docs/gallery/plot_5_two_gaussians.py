@@ -2,8 +2,8 @@ r"""
 A saturated critic and a linear one
 ===================================
 
-Two Gaussians far from each other, as in figure 2 of Arjovsky, Chintala, Bottou 2017: the GAN's discriminator is 1 on one,
-0 on the other and flat on both; the critic of W1 is a line of slope one, and hands its slope to every sample.
+Two Gaussians far from each other, as in figure 2 of Arjovsky, Chintala, Bottou 2017: the GAN's discriminator is 1 on
+one, 0 on the other and flat on both; the critic of W1 is a line of slope one, and hands its slope to every sample.
 """
 
 import matplotlib.pyplot as plt

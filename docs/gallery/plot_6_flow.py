@@ -2,9 +2,9 @@ r"""
 A flow, coupling by coupling
 ============================
 
-A flow carries N(0, I) to the data by a stack of maps whose Jacobians are triangular, so its density is known exactly. Real
-NVP's couplings (Dinh, Sohl-Dickstein, Bengio 2017) move one coordinate by an affine function whose scale and shift are
-read off the other. In the equation this is D = cross-entropy with q = data, without a metric: maximum likelihood.
+A flow carries N(0, I) to the data by a stack of maps whose Jacobians are triangular, so its density is known exactly.
+Real NVP's couplings (Dinh, Sohl-Dickstein, Bengio 2017) move one coordinate by an affine function whose scale and shift
+are read off the other. In the equation this is D = cross-entropy with q = data, without a metric: maximum likelihood.
 """
 
 import copy
