@@ -23,7 +23,7 @@ extensions = [
     "repository",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["gallery", "extensions", "gallery_pages/**/*.ipynb", "gallery_pages/*.py", "sg_execution_times.rst"]
+exclude_patterns = ["gallery", "extensions", "gallery_pages/**/*.ipynb", "gallery_pages/*.py", "**/sg_execution_times.rst"]
 nitpicky = True
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "remove_config_comments": True,
     "min_reported_time": 0,
+    "write_computation_times": False,
 }
 
 # -- how it looks ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -62,3 +64,29 @@ def methods() -> list[Method]:
 def classes(cell: str) -> list[str]:
     """Return the names of classes in a cell, in order."""
     return re.findall(r"`(\w+)`", cell)
+
+
+def write_files(text: str, folder: Path) -> None:
+    """Write the files of a page into a folder: the blocks that begin with a comment naming a path."""
+    for name, body in re.findall(r"```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)```", text, flags=re.S):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(body)
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield every command of a page with the lines that the page shows below it."""
+    for block in re.findall(r"```console\n(.*?)```", text, flags=re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, *shown = part.splitlines()
+            yield command, shown
+
+
+def argv(command: str) -> list[str]:
+    """Return what starts a command of ours, or Python, in a process of the tests."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    name, *arguments = shlex.split(command)
+    if name == "python":
+        return [sys.executable, *arguments]
+    if name == "se-train":
+        arguments += ["device=cpu", "progress=false"]
+    return [sys.executable, "-m", scripts[name].partition(":")[0], *arguments]
