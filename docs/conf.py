@@ -21,9 +21,16 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "mathml",
     "repository",
+    "docstrings",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["gallery", "extensions", "gallery_pages/**/*.ipynb", "gallery_pages/*.py", "**/sg_execution_times.rst"]
+exclude_patterns = [
+    "gallery",
+    "extensions",
+    "gallery_pages/**/*.ipynb",
+    "gallery_pages/*.py",
+    "**/sg_execution_times.rst",
+]
 nitpicky = True
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -34,13 +41,15 @@ myst_heading_anchors = 4
 # -- the reference, from docstrings ------------------------------------------------------------------------------------
 
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_custom_sections = [("Class attributes", "params_style")]
+napoleon_use_rtype = False
 napoleon_use_ivar = True  # attributes in a list, beside the class
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False  # what overrides in silence is documented where the contract is
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|omegaconf|matplotlib|pandas|pathlib|collections|typing|scipy)\b.*"),
+    (r"py:.*", r"(torch|numpy|np|omegaconf|matplotlib|pandas|pathlib|collections|contextlib|typing|scipy)\b.*"),
     (r"py:class", r"(Tensor|nn\.Module|Path|Module|Generator|DictConfig|optional|default.*|T|P|R)"),
 ]
 

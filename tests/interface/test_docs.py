@@ -91,7 +91,7 @@ def test_every_page_is_in_a_menu():
 def test_the_reference_has_every_public_name_and_no_other(package):
     public = {n for n in importlib.import_module(package).__all__ if n not in ("__version__", "Kind")}
     text = (DOCS / "reference" / f"{package.rpartition('.')[2]}.md").read_text()
-    listed = re.findall(r"^\.\. auto(?:class|function|data):: (\S+)$", text, flags=re.M)
+    listed = re.findall(r"^\.\. (?:auto(?:class|function)|py:data):: (\S+)$", text, flags=re.M)
     assert len(listed) == len(set(listed))
     own = {n.removeprefix(f"{package}.") for n in listed if n.rpartition(".")[0] == package}
     in_errors = {n for n in public if n.endswith("Error")}  # se_framework.errors is shown as a module
