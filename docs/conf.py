@@ -50,7 +50,7 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|omegaconf|matplotlib|pandas|pathlib|collections|contextlib|typing|scipy)\b.*"),
-    (r"py:class", r"(Tensor|nn\.Module|Path|Module|Generator|DictConfig|optional|default.*|T|P|R)"),
+    (r"py:class", r"(Tensor|nn\.Module|Path|Module|Generator|DictConfig|optional|default.*|list\[dict\[str|T|P|R)"),
 ]
 
 # -- pages that are executed -------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "download_all_examples": False,
     "remove_config_comments": True,
-    "min_reported_time": 0,
+    "min_reported_time": 3600,
     "write_computation_times": False,
 }
 

@@ -32,8 +32,15 @@ def escaped(lines: list[str]) -> list[str]:
 
 
 def prepare(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Escape; of a property, keep napoleon from taking the words before a colon for a type: it looks at line one."""
-    lines[:] = ([""] if what in ("attribute", "data", "property") else []) + escaped(lines)
+    """Escape, and keep what napoleon shall not read."""
+    lines[:] = escaped(lines)
+    app.kept_lines = list(lines)  # type: ignore[attr-defined]
+
+
+def restore(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Of properties and data take back what napoleon makes: the words before a colon, which it takes for a type."""
+    if what in ("attribute", "data", "property"):
+        lines[:] = app.kept_lines  # type: ignore[attr-defined]
 
 
 def reached(start: Any, path: list[str]) -> bool:
@@ -71,7 +78,8 @@ def settle(app: Sphinx, env: Any, node: nodes.Element, content: nodes.TextElemen
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register both."""
+    """Register all."""
     app.connect("autodoc-process-docstring", prepare, priority=100)  # napoleon comes at 500
+    app.connect("autodoc-process-docstring", restore, priority=900)
     app.connect("missing-reference", settle)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -61,12 +61,11 @@ for until in [*range(0, 60, 5), *range(60, 300, 20), 300]:
     axes[1].text(298, -1.4, "-log 4: nothing can be told apart", fontsize=8, va="top", ha="right", color="#555555")
     axes[1].set(xlim=(-5, 305), ylim=(-1.45, -1.05), xlabel="round", title="$E_{p_d} f - E_p h^*(f)$ on held-out data")
     film.add(figure)
-plt.close(figure)
 film
 
 # %%
 # The discriminator is first high where the data is and the generator is not; theta moves its mass there along the
-# slope; the difference goes, and what is left of the discriminator is the line at 1/2. In numbers:
+# slope; the difference goes, and what is left of the discriminator is the line at 1/2 (the picture is the last frame). In numbers:
 
 with torch.no_grad():
     p = model().log_prob(x).exp()
