@@ -30,6 +30,7 @@ exclude_patterns = [
     "gallery_pages/**/*.ipynb",
     "gallery_pages/*.py",
     "**/sg_execution_times.rst",
+    "sg_execution_times.rst",
 ]
 nitpicky = True
 

@@ -38,7 +38,7 @@ state = se.TrainState(equation, players)
 x = torch.linspace(-4.5, 5.5, 401)[:, None]
 p_d = data.log_prob(x.double()).exp()
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-figure.subplots_adjust(left=0.05, right=0.98, bottom=0.14, top=0.9, wspace=0.13)
+figure.subplots_adjust(left=0.05, right=0.98, bottom=0.14, top=0.9, wspace=0.2)
 film = Film("densities of data and generator, the discriminator and the equation's value, round by round")
 rounds, values = [], []
 for until in [*range(0, 60, 5), *range(60, 300, 20), 300]:
