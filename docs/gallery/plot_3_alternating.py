@@ -65,7 +65,8 @@ film
 
 # %%
 # The discriminator is first high where the data is and the generator is not; theta moves its mass there along the
-# slope; the difference goes, and what is left of the discriminator is the line at 1/2 (the picture is the last frame). In numbers:
+# slope; the difference goes, and what is left of the discriminator is the line at 1/2 (the
+# picture is the last frame). In numbers:
 
 with torch.no_grad():
     p = model().log_prob(x).exp()
