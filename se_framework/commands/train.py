@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,9 +94,10 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         print(printable(describe(assembly), longest=None))
         return Outcome("dry run", None, run.path)
 
+    assembly.listeners()
     if not resumed:
         run.make()
-    with locked(run.path):
+    with locked(run.path), ExitStack() as followed:
         if resumed:
             go_on(assembly, run, config)
         else:
@@ -107,10 +109,11 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         if discrete is not None:
             say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
+        followed.enter_context(assembly.follower.through(assembly, run))
         costs = Costs(assembly)
         state = assembly.train(run)
         spent = costs.spent(assembly)
-        how = f"go on with: {command_to_go_on(run, assembly)}"
+        how = f"go on with: {command_to_go_on(run, assembly, overrides)}"
         if state.stopped_by is not None:
             say(f"stopped after round {state.round} of {config.loop.rounds}; {how}")
             raise SystemExit(128 + state.stopped_by)
@@ -175,6 +178,7 @@ def finish(assembly: Assembly, run: RunDirectory, spent: dict[str, Any]) -> floa
         animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
+    assembly.follower.at_the_end(assembly.state, found)
     best, last = assembly.state.best, assembly.state.history[-1] if assembly.state.history else {}
     summary: dict[str, Any] = {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, **spent, "scores": found,
@@ -207,6 +211,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory, spent: dict[s
             animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
+    assembly.follower.at_the_end(state, found)
     last = state.history[-1] if state.history else {}
     run.write_json("summary.json", {
         "round": state.round, "samples": state.samples, "members": len(state.members), "last_row": last,

@@ -105,6 +105,7 @@ class Config(Section):
     callbacks: dict[str, Any] = {}
     stages: list[dict[str, Any]] = []
     optimizer: Any = None
+    tracker: Any = None
     ensemble: EnsembleConfig = EnsembleConfig()
     performance: PerformanceConfig = PerformanceConfig()
     seed: int
