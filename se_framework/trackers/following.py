@@ -27,6 +27,8 @@ from se_framework.training.game import Game
 
 RECORD = "tracker.json"
 """What a run's tracker has been told, in the run's directory: by kind, the round of what it heard last."""
+COUNTS = ("round", "samples", "members")
+"""Columns that say when and of how many: the first is the step of every figure, the others are told with the terms."""
 
 
 class Followed(Protocol):
@@ -54,6 +56,7 @@ class Follower(Callback):
 
     def __init__(self, tracker: Tracker | None = None, choice: str = "") -> None:
         self._tracker, self._choice, self._inside = tracker, choice, False
+        self._nonce, self._heard = "", dict[str, int]()
 
     @contextmanager
     def through(self, followed: Followed, run: RunDirectory | None) -> Iterator[None]:
@@ -110,6 +113,8 @@ class Follower(Callback):
 
     def on_picture(self, state: Game, file: Path) -> None:
         """Tell of a picture: one of a round lies in a folder, by whose name it goes, one of the end by its own."""
+        if self._tracker is None:
+            return
         inside = file.relative_to(self._run.path)
         name = str(inside.parent if inside.stem.isdecimal() else inside.with_suffix(""))
         round_index = int(inside.stem) if inside.stem.isdecimal() else state.round
@@ -124,12 +129,13 @@ class Follower(Callback):
                 self.on_picture(state, file)
 
     def _figures(self, kind: str, prefix: str, row: Mapping[str, Any]) -> None:
-        figures = {prefix + key: float(v) for key, v in row.items() if key != "round" and isinstance(v, (int, float))}
+        left_out = COUNTS if prefix else COUNTS[:1]
+        figures = {prefix + k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and k not in left_out}
         round_index = int(row["round"])
         self._once(kind, round_index, lambda tracker: tracker.figures(round_index, figures))
 
     def _once(self, kind: str, round_index: int, call: Callable[[Tracker], None]) -> None:
-        if round_index <= self._heard.get(kind, -1):
+        if self._tracker is None or round_index <= self._heard.get(kind, -1):
             return
 
         def told(tracker: Tracker) -> None:

@@ -39,7 +39,8 @@ class MLflow(Tracker):
         """Open the store, and in it the run of that id, or a new one with the settings as its parameters."""
         from mlflow.entities import Param
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING), logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         uri, place = self.uri, None
         if uri is None:
             folder = run.folder("mlflow").absolute()
@@ -53,7 +54,7 @@ class MLflow(Tracker):
         if place is not None and kept.info.artifact_uri != f"{place}/{kept.info.run_id}/artifacts":
             raise RunDirectoryError(f"{uri} would put pictures at {kept.info.artifact_uri}: remove that file")
         self.id = kept.info.run_id
-        self.client.set_terminated(self.id, "RUNNING") if found else None
+        self.client.update_run(self.id, status="RUNNING")
         params = [Param(key, str(value)) for key, value in run.settings.items() if key not in kept.data.params]
         for first in range(0, len(params), MOST):
             self.client.log_batch(self.id, params=params[first : first + MOST])

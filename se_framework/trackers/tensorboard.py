@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from se_framework.trackers.base import Status, Tracked, Tracker, required
 
@@ -20,6 +21,7 @@ class TensorBoard(Tracker):
     def __init__(self, directory: str | None = None) -> None:
         required("tensorboard", "tensorboard")
         self.directory = directory
+        self.writer: Any = None
 
     def begin(self, run: Tracked) -> None:
         """Open a file beside those that are there, and write the settings."""

@@ -35,7 +35,7 @@ class WandB(Tracker):
             if (run.directory / name / "settings").exists() or (run.directory / name).is_symlink():
                 raise RunDirectoryError(f"{run.directory / name}/settings would say where to send: remove it")
         quiet = self.library.Settings(
-            silent=True,
+            silent=self.mode == "offline",
             console="off",
             disable_git=True,
             disable_code=True,
