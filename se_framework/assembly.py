@@ -131,7 +131,7 @@ class Assembly:
     def listeners(self) -> list[Callback]:
         """Return the callbacks of the configuration, its tracker's included, made once for the next :meth:`train`."""
         if self._listeners is None:
-            self.follower = follower_of(self.config, self.locator)
+            self.follower = follower_of(self.config)
             self._listeners = [*callbacks_of(self.config, self.locator), self.follower]
         return self._listeners
 

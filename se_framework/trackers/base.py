@@ -41,18 +41,22 @@ class Tracked:
         kinds = (bool, int, float, str)
         return {key: value if isinstance(value, kinds) else str(value) for key, value in self.settings.items()}
 
-    def folder(self, name: str) -> Path:
+    def folder(self, name: str, written_into: bool = True) -> Path:
         """Return a folder of the run's directory for files of the tracker, made where it is absent.
 
+        Args:
+            name: of the folder.
+            written_into: whether what is in it already will be written to, and not only new names beside it.
+
         Raises:
-            RunDirectoryError: something in it leads elsewhere: the directory may be a stranger's.
+            RunDirectoryError: it, or what will be written to, leads elsewhere: the directory may be a stranger's.
         """
         folder = self.directory / name
         if folder.is_symlink():
             raise RunDirectoryError(f"{folder} is a symbolic link: remove it")
         make_folder(folder)
         home = folder.resolve()
-        for entry in folder.rglob("*"):
+        for entry in folder.rglob("*") if written_into else ():
             if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(home):
                 raise RunDirectoryError(f"{entry} leads out of {folder}: remove it")
         return folder

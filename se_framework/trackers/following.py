@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from se_framework.config.build import build, locating
+from se_framework.config.build import build, find, locating
 from se_framework.config.resuming import OF_THE_CALL, below, leaves
 from se_framework.data.sources import fixed_randomness
 from se_framework.errors import ConfigError
@@ -179,13 +179,16 @@ class Follower(Callback):
         return secrets.token_hex(16), {}
 
 
-def follower_of(config: DictConfig, locator: Callable[[str, str], Any]) -> Follower:
-    """Return what tells the tracker that a configuration names, found by a locator.
+def follower_of(config: DictConfig) -> Follower:
+    """Return what tells the tracker that a configuration names.
+
+    It may name anything: what a run directory says of a tracker is not heard
+    (:func:`se_framework.config.saved.saved_config`), so what stands there was typed.
 
     Raises:
         ConfigError: it cannot be made: a wrong argument, a missing library.
     """
-    with locating(locator):
+    with locating(find):
         tracker = build(config.tracker, "tracker", Tracker)
     choice = OmegaConf.to_container(config.tracker, resolve=True) if tracker is not None else None
     return Follower(tracker, json.dumps(choice, sort_keys=True, default=str))

@@ -29,7 +29,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard.summary import hparams
 
         own = None if self.directory is None else Path(self.directory).expanduser() / f"{run.name}-{run.id[:8]}"
-        self.writer = SummaryWriter(str(own or run.folder("tensorboard")))
+        self.writer = SummaryWriter(str(own or run.folder("tensorboard", written_into=False)))
         _, settings, _ = hparams(run.simple(), {})  # not its first: that would say which metrics there are, none
         self.writer.file_writer.add_summary(settings)
         self.writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in run.settings.items()))

@@ -30,7 +30,7 @@ class WandB(Tracker):
 
     def begin(self, run: Tracked) -> None:
         """Start the run, or go on with that of the same id. Its steps are rounds."""
-        run.folder("wandb")
+        run.folder("wandb", written_into=False)  # a folder for each call, which has links to its own cache
         for name in ("wandb", ".wandb"):  # where the library would take an address from, were we in that directory
             if (run.directory / name / "settings").exists() or (run.directory / name).is_symlink():
                 raise RunDirectoryError(f"{run.directory / name}/settings would say where to send: remove it")

@@ -412,6 +412,7 @@ def test_a_folder_that_leads_out_of_the_run_is_not_written_to(tmp_path):
         (folder / "inner" / "bad").symlink_to(target)
         with pytest.raises(RunDirectoryError, match="leads out of"):
             run.folder("store")
+        assert run.folder("store", written_into=False) == folder
         (folder / "inner" / "bad").unlink()
     (tmp_path / "run" / "other").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunDirectoryError, match="is a symbolic link"):
