@@ -118,7 +118,7 @@ def train(composed: DictConfig, directory: Path, overrides: list[str], job: int 
     Raises:
         SEError: whatever was wrong, in one sentence.
     """
-    if job is not None and not composed.get("dry_run"):
+    if job is not None and not (composed.get("dry_run") or composed.get("cite")):
         sweeps.record_job(directory, job, overrides, "running")
     try:
         config = validate(composed)

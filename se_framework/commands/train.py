@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
+from se_framework.citing import cited
 from se_framework.commands.costs import Costs
 from se_framework.commands.going_on import command_to_go_on, command_to_sample, go_on
 from se_framework.config.resuming import newest_run, resumed_config, same_course
@@ -80,7 +81,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if resumed:
         config = resumed_config(config, run, overrides)
         done = finished_score(run, config) if config.resume == "auto" or job is not None else None
-        if done is not None and not config.dry_run:
+        if done is not None and not (config.dry_run or config.cite):
             say(f"{run.path} is a finished run of this configuration: skipped")
             return Outcome("skipped", done, run.path)
     run.keep_last, run.keep_best = config.loop.keep_last, config.loop.keep_best
@@ -90,8 +91,9 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     refuse_absent(assembly, config.score)
-    if config.dry_run:
-        print(printable(describe(assembly), longest=None))
+    if config.dry_run or config.cite:
+        told = [describe(assembly)] * config.dry_run + [cited(assembly)] * config.cite
+        print(printable("\n\n".join(told), longest=None))
         return Outcome("dry run", None, run.path)
 
     assembly.listeners()

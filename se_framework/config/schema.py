@@ -114,6 +114,7 @@ class Config(Section):
     deterministic: bool = False
     workers: AtLeast0 = 0
     dry_run: bool
+    cite: bool = False
     resume: Text | None
     resume_allow: list[str] = []
     trust: Any = None

@@ -25,6 +25,7 @@ class Digits(TensorData):
         rest_labels: labels of the held-out rows, shape (540,).
     """
 
+    sources: tuple[str, ...] = ("alpaydin1998optical", "pedregosa2011scikit")
     train_labels: Tensor
     rest_labels: Tensor
 
@@ -56,6 +57,7 @@ class DequantizedDigits(TensorData):
         labels: give the digit as class label to the models.
     """
 
+    sources: tuple[str, ...] = ("alpaydin1998optical", "pedregosa2011scikit", "uria2013rnade")
     train_labels: Tensor
     rest_labels: Tensor
     support = (0.0, 1.0)

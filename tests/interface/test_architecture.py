@@ -16,7 +16,7 @@ VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"reading"}, {"randomness"}, {"data"}, {"runs"}, {"equation"}, {"checks"}, {"training"}, {"config"},
     {"ensemble"}, {"pictures", "trackers"}, {"assembly"}, {"describe", "evaluation", "api"},
-    {"verify", "comparison"}, {"commands"}, {"__main__"},
+    {"verify", "comparison", "citing"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 
