@@ -39,7 +39,7 @@ Flags
   --help TOPIC           more of a group or key above (--help divergence, --help loop), or all
   --multirun, -m         a sweep over KEY=VALUE,VALUE...
   --config-dir, -cd DIR  a folder of configurations of your own: GROUP/CHOICE.yaml
-  --cfg, -c job          print the configuration, values of the parts included (hydra, all: with Hydra's own part)
+  --cfg, -c job          print the configuration, parts included (hydra, all: with Hydra's own part)
   --shell-completion     completion: eval "$(se-train -sc install=bash)"
   --hydra-help           Hydra's other flags
 """

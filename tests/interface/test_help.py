@@ -69,14 +69,16 @@ def test_a_topic_tells_more(tmp_path):
         (["--help", "all"], "min_theta"),
     ],
 )
-def test_the_command_prints_it(words, first, monkeypatch, capsys):
+def test_the_command_prints_it(words, first, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["se-train", *words])
     command.main()
     assert capsys.readouterr().out.startswith(first)
 
 
-def test_overrides_beside_the_help_are_looked_at(monkeypatch, capsys):
+def test_overrides_beside_the_help_are_looked_at(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["se-train", "--help", "data=mons"])
     with pytest.raises(SystemExit):
@@ -106,7 +108,7 @@ def test_help_and_completion_import_no_torch(tmp_path):
         ("se-train diver", ["divergence="], ["data="]),
         ("se-train divergence=k", ["divergence=kl"], ["divergence=jeffreys"]),
         ("se-train loop.ro", ["loop.rounds="], ["loop.decay="]),
-        ("se-train metric=conv metric.network.", ["metric.network.channels="], ["metric.network.width="]),
+        ("se-train metric=conv metric.network.", ["metric.network.width="], ["metric.network.depth="]),
         ("se-train tracker=", ["tracker=mlflow", "tracker=none", "tracker=tensorboard", "tracker=wandb"], []),
         ("se-train --config-dir conf divergence=m", ["divergence=mine", "divergence=mmd"], ["divergence=kl"]),
     ],
@@ -136,19 +138,17 @@ def test_a_folder_is_taken_from_the_line_only_where_a_shell_asks(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_takes_what_is_printed(monkeypatch, capfd):
+def test_bash_takes_what_is_printed(tmp_path, monkeypatch, capfd):
     """The function that bash is given asks a command of that name; here it is one that answers at once."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["se-train", "-sc", "install=bash"])
     command.main()
     # Hydra writes the name of the program that runs.
     script = capfd.readouterr().out
     assert "complete -o nospace -o default -F hydra_bash_completion" in script
-    asked = 'COMP_CWORD=1; COMP_LINE="CMD data=m"; COMP_POINT=10; hydra_bash_completion; echo "${COMPREPLY[@]}"'
     name = script.rstrip().splitlines()[-1].split()[-1]
-    stub = f"{name}() {{ echo data=moons data=digits; }}; export -f {name}"
-    done = subprocess.run(
-        ["bash", "-c", f"{stub}; {script}\nEXECUTABLE=/bin/true; command() {{ echo /bin/true; }}; {asked.replace('CMD', name)}"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    stub = f"{name}() {{ echo data=moons data=digits; }}; command() {{ echo /bin/true; }}"
+    asked = f'COMP_CWORD=1; COMP_LINE="{name} data=m"; hydra_bash_completion; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", f"{stub}\n{script}\n{asked}"], capture_output=True, text=True)
     assert done.stdout.split() == ["data=moons"], done.stderr
