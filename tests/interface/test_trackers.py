@@ -319,16 +319,21 @@ def test_a_strangers_run_does_not_say_who_is_told(tmp_path, quick, monkeypatch, 
     made = []
     monkeypatch.setattr("se_framework.trackers.base.required", lambda *_: made.append(1))
     train(tmp_path / "run", "loop.rounds=2", "loop.horizon=6")
-    text = (tmp_path / "run" / "config.yaml").read_text()
-    assert "tracker: {}" in text
-    (tmp_path / "run" / "config.yaml").write_text(text.replace("tracker: {}", f"tracker: {json.dumps(node)}"))
+    file = tmp_path / "run" / "config.yaml"
+
+    def named():
+        text = file.read_text()
+        assert "tracker: {}" in text
+        file.write_text(text.replace("tracker: {}", f"tracker: {json.dumps(node)}"))
+
+    named()
     quick("resume=run", "loop.rounds=3", "trust=tests")
+    named()  # again: the run that went on has written its own
     loaded = se.load(tmp_path / "run", trust="tests")
     loaded.config.loop.rounds = 4
     loaded.train(se.RunDirectory(tmp_path / "run"))
     assert loaded.state.round == 4 and not made and not (tmp_path / "mark").exists()
     assert not (tmp_path / "run" / "tracker.json").exists()
-    assert "tracker: {}" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 RECORDS = {
