@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ class WandB(Tracker):
     def __init__(
         self, project: str = "se-framework", mode: Literal["offline", "online"] = "offline", entity: str | None = None
     ) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else its makers are called, offline too (0.31)
         self.library = required("wandb", "wandb")
         self.project, self.mode, self.entity = project, mode, entity
 

@@ -191,6 +191,21 @@ def test_wandb(tracked, monkeypatch, tmp_path):
     assert settings["seed"] == "0" and settings["model._target_"].startswith('"models.')
 
 
+@pytest.mark.parametrize(("name", "made"), [("WANDB_ERROR_REPORTING", "WandB"), ("MLFLOW_DISABLE_TELEMETRY", "MLflow")])
+def test_the_makers_are_told_nothing_unless_the_user_wants_it(name, made, monkeypatch):
+    """Seen by the system calls of wandb 0.31: offline it asks for the address of its makers, and not with this."""
+    from se_framework import trackers
+
+    monkeypatch.setattr(f"se_framework.trackers.{made.lower()}.required", lambda *_: None)
+    monkeypatch.setenv(name, "x")
+    monkeypatch.delenv(name)  # put back at the end
+    getattr(trackers, made)()
+    assert os.environ[name] == {"WandB": "false", "MLflow": "true"}[made]
+    monkeypatch.setenv(name, "own")
+    getattr(trackers, made)()
+    assert os.environ[name] == "own"
+
+
 def test_wandb_takes_no_address_from_the_run_directory(tmp_path):
     pytest.importorskip("wandb")
     from se_framework.errors import RunDirectoryError
