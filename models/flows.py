@@ -130,6 +130,7 @@ class CouplingFlow(Model):
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("dinh2017density",)
     has_log_prob: ClassVar[bool] = True
     has_rsample: ClassVar[bool] = True
     has_context: ClassVar[bool] = True

@@ -29,6 +29,7 @@ class Given(Model):
         ValueError: the data gives no second law, or gives labels.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob = False
     has_rsample = False
     needs_reference = True

@@ -160,6 +160,7 @@ class CorrelatedGaussians(Sampler):
         DataError: d < 1, or I is not positive and finite.
     """
 
+    sources: tuple[str, ...] = ("belghazi2018mutual", "poole2019variational")
     name = "correlated_gaussians"
 
     def __init__(self, dimension: int = 20, information: float = 2.0, cubic: bool = False) -> None:

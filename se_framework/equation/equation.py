@@ -54,6 +54,7 @@ class StandardEquation(nn.Module):
         IncompatibleError: the objects do not form a legal equation; the message names them and the fix.
     """
 
+    sources: tuple[str, ...] = ("hu2022toward",)
     plus: nn.ModuleDict
 
     def __init__(

@@ -61,6 +61,11 @@ class Metric(nn.Module):
         self.settle()
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: that of weight clipping."""
+        return () if self.clip is None else ("arjovsky2017wasserstein",)
+
+    @property
     def function_class(self) -> str:
         """Return ``"1-Lipschitz by construction"``, ``"1-Lipschitz by penalty"``, ... or ``"unrestricted"``."""
         constant = getattr(self.network, "lipschitz", None)
