@@ -65,7 +65,7 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
         if parts[name] is None:
             raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
     weights, divergence = {name: numbers[name] for name in ("alpha", "beta")}, parts["divergence"] or Absent()
-    chosen = Choice(model, divergence, parts["auxiliary"], parts["metric"], **weights)
+    chosen = Choice(model, divergence, parts["auxiliary"], parts["metric"], **weights, pairs=model.pairs)
     try:
         warnings = check(chosen, mend=mending(made_for, key))
     except IncompatibleError as error:

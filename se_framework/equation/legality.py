@@ -73,6 +73,12 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
     return found
 
 
+def pairs_of(model: Any, reference: Any) -> int | None:
+    """Return what a model, or a class that is to be built for the data's reference, declares as ``pairs``."""
+    of_data = getattr(reference, "first", None) if model.needs_reference else None
+    return model.pairs or of_data
+
+
 def ensemble(
     members: int,
     modules: Sequence[Any] = (),
