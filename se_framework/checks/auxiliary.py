@@ -82,12 +82,12 @@ class Case(NamedTuple):
         """Return the problem at critic outputs v (K,) on letters (x, y) of a grid, p the product of their margins."""
         log_data = simplex(K, 52).log().view(2, 2)
         log_p = (log_data.logsumexp(1, keepdim=True) + log_data.logsumexp(0, keepdim=True)).flatten()
-        model = Letters(log_p, 2)
-        model.points, model.pairs = torch.cartesian_prod(normal((2,), 3), normal((2,), 4)), 1
-        data, p = Particles(model.points, log_data.flatten()), Particles(model.points, log_p, log_p)
+        model, grid = Letters(log_p, 2), torch.cartesian_prod(normal((2,), 3), normal((2,), 4))
+        model.points, model.pairs = grid, 1
+        data, p = Particles(grid, log_data.flatten()), Particles(grid, log_p, log_p)
 
         def metric(points: Tensor) -> Tensor:
-            return (points[:, None] == model.points).all(-1).to(v) @ v
+            return (points[:, None] == grid).all(-1).to(v) @ v
 
         return InnerProblem(v, v, data, p, model, self.divergence, *self.weights, metric)
 

@@ -34,7 +34,8 @@ class Conditional(Auxiliary):
     InfoNCE; Poole et al. 2019, section 2.3), for the pair itself is among the K. A function of x alone is free in f.
 
     The critic is evaluated at all pairs of a group: of M examples at M K points, with the memory of so many where
-    slopes are taken; without slopes of K^2 at a time.
+    slopes are taken; without slopes of K^2 at a time. A network that is a product of one of x and one of y
+    (``metric=separable``) is evaluated at M points of each, and has M K numbers as its scores.
 
     Args:
         candidates: K, the y among which q(y | x) chooses. M examples make M // K groups that differ by one at most, or
@@ -121,10 +122,13 @@ class Conditional(Auxiliary):
         first, kind = problem.model.pairs, problem.v_data
         if problem.metric is None or first is None or kind is None:
             raise IncompatibleError("this auxiliary needs a metric f_phi, and pairs (x, y) of data: data=paired")
-        left = x[:, None, :first].expand(-1, len(y), -1)
-        right = y[None, :, first:].expand(len(x), -1, -1)
-        pairs = torch.cat([left, right], 2).flatten(0, 1)
-        return problem.metric(pairs).view(len(x), len(y)).to(kind.dtype)
+        apart = getattr(problem.metric, "on_pairs", None)
+        found = None if apart is None else apart(x, y)
+        if found is None:
+            left = x[:, None, :first].expand(-1, len(y), -1)
+            right = y[None, :, first:].expand(len(x), -1, -1)
+            found = problem.metric(torch.cat([left, right], 2).flatten(0, 1)).view(len(x), len(y))
+        return found.to(kind.dtype)
 
     @staticmethod
     def _each(v: Tensor, among: Particles, divergence: Divergence) -> tuple[Tensor, ...]:
