@@ -2,7 +2,6 @@ r"""The minimum over q with the margin of x that p has: a convex conjugate for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isfinite
 
 import torch
@@ -70,12 +69,12 @@ class Conditional(Auxiliary):
 
     def minimum(self, problem: InnerProblem, role: Role | None = None) -> Tensor:
         r"""Return :math:`-\beta\,\mathbb E_{p(x)} D^*_{p(y)}(\ell(v))`."""
-        return -scaled(problem.beta, self._mean(problem, 0))
+        return -scaled(problem.beta, self._means(problem)[0])
 
     def solve(self, problem: InnerProblem) -> Solution:
         """Return D(q*, p) and E_q* f; the density of q is not known, nor its entropy."""
-        divergence, f_q = self._mean(problem, 1), problem.beta * self._mean(problem, 2)
-        return Solution(self.minimum(problem), None, divergence, f_q)
+        conjugate, divergence, link_q = self._means(problem)
+        return Solution(-problem.beta * conjugate, None, divergence, problem.beta * link_q)
 
     def log_ratio(self, x: Tensor, v: Tensor, problem: InnerProblem) -> Tensor:
         r"""Return log q*(y | x) / p(y) at pairs, shape (B,), with the first K examples' y for p(y)."""
@@ -99,23 +98,18 @@ class Conditional(Auxiliary):
 
     # -- one x after another -------------------------------------------------------------------------------------------
 
-    def _mean(self, problem: InnerProblem, which: int) -> Tensor:
-        """Return the mean over all x of the conjugate (0), of D (1) or of E_q f/beta (2)."""
-        parts = []
-        for group, share in self._groups(problem.data):
-            v = self._scores(group.x, group.x, problem)
-            parts.append(scaled(share, group.mean(self._each(v, group, problem.divergence)[which])))
-        return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
-
-    def _groups(self, data: Particles) -> Iterator[tuple[Particles, float]]:
-        """Yield the groups, with their share of the examples."""
-        n = len(data.x)
-        count = 1 if data.log_weights is not None else max(1, n // self.candidates)
-        if count == 1:
-            yield data, 1.0
-            return
-        for rows in torch.arange(n).tensor_split(count):
-            yield data.rows(slice(int(rows[0]), int(rows[-1]) + 1)), len(rows) / n
+    def _means(self, problem: InnerProblem) -> list[Tensor]:
+        """Return the means over all x of the conjugate, of D and of E_q f/beta."""
+        data, n = problem.data, len(problem.data.x)
+        if data.log_weights is not None:
+            every = self._each(self._scores(data.x, data.x, problem), data, problem.divergence)
+            return [data.mean(values) for values in every[:3]]
+        scores = [self._scores(x, x, problem) for x in data.x.tensor_split(max(1, n // self.candidates))]
+        found = []
+        for size in sorted({len(v) for v in scores}):  # two at most; what equal weights depend on is their number
+            v, among = torch.cat([v for v in scores if len(v) == size]), data.rows(slice(size))
+            found.append(self._each(v, among, problem.divergence)[:3])
+        return [torch.cat(values).mean() for values in zip(*found, strict=True)]
 
     def _scores(self, x: Tensor, y: Tensor, problem: InnerProblem) -> Tensor:
         """Return the critic's outputs at x of these points beside y of those, shape (A, K)."""
