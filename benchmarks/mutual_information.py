@@ -137,6 +137,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def ordered(done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that are there, method by method."""
+    keys = [f"se-train {command(method, level)}" for method in METHODS for level in LEVELS]
+    return [done[key] for key in keys if key in done]
+
+
 def main() -> None:
     """Run what is missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,18 +150,13 @@ def main() -> None:
     arguments = parser.parse_args()
     file = HERE / "mutual_information.json"
     done = {found["command"]: found for found in (json.loads(file.read_text()) if file.exists() else [])}
-    wanted = [(method, level) for level in LEVELS for method in METHODS]
-    for method, level in () if arguments.table else wanted:
+    for method, level in () if arguments.table else [(method, level) for level in LEVELS for method in METHODS]:
         key = f"se-train {command(method, level)}"
         if key not in done:
             done[key] = row(method, level)
             print(key, done[key]["batches"], flush=True)
-        file.write_text(json.dumps([done[k] for m, i in wanted if (k := f"se-train {command(m, i)}") in done], indent=1)
-                        + "\n")  # fmt: skip
-    rows = [
-        done[key] for method in METHODS for level in LEVELS if (key := f"se-train {command(method, level)}") in done
-    ]
-    (HERE / "mutual_information.md").write_text(table(rows))
+            file.write_text(json.dumps(ordered(done), indent=1) + "\n")
+    (HERE / "mutual_information.md").write_text(table(ordered(done)))
 
 
 if __name__ == "__main__":
