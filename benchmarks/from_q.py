@@ -29,6 +29,7 @@ DATA = {"ring8": ("high_quality", "mode_kl", "sliced_w2"), "grid25": ("high_qual
 GAMES = {"vanilla_gan": (2000, ("resample", "reject", "langevin")), "wgan_gp": (1000, ("transport",))}
 """Experiments: rounds, and the methods that their critics have."""
 SEEDS, N = (0, 1, 2), 4000
+PICTURE = ("grid25", "vanilla_gan", 0)
 W2 = ["divergence=optimal_transport", "auxiliary=transported", "metric=mlp"]
 FURTHER = (("critic trained on", 400, [], ("resample", "reject", "langevin")),
            ("critic of W2", 800, W2, ("transport",)))  # fmt: skip
@@ -51,7 +52,8 @@ def row(data: str, game: str, seed: int) -> dict[str, Any]:
     typed = [*words(data, game, seed, rounds), "players.theta.ema=0.99"]
     played = se.compose(None, [*typed, *quiet])
     played.train()
-    figures = {"p": judged(played, played.sample(N, seed), seed)}
+    samples = {"p": played.sample(N, seed)}
+    figures = {"p": judged(played, samples["p"], seed)}
     for method in methods:
         figures[f"{method}, critic of the game"] = of_q(played, method, seed)
     for said, chosen, more, methods in FURTHER if game == "vanilla_gan" else ():
@@ -63,7 +65,9 @@ def row(data: str, game: str, seed: int) -> dict[str, Any]:
         )
         further.train()
         for method in methods:
-            figures[f"{method}, {said}"] = of_q(further, method, seed)
+            figures[f"{method}, {said}"] = of_q(further, method, seed, samples)
+    if (data, game, seed) == PICTURE:
+        picture(samples, HERE / f"from_q_{data}.png")
     seconds = time.process_time() - started
     return {"command": f"se-train {' '.join(typed)}", "data": data, "game": game, "seed": seed, "figures": figures,
             "cpu_seconds": seconds, "machine": machine()}  # fmt: skip
@@ -77,7 +81,7 @@ def judged(assembly: Any, x: Any, seed: int) -> dict[str, Any]:
     return {name: {"value": entry["value"], "se": entry.get("se")} for name, entry in found.items() if "value" in entry}
 
 
-def of_q(assembly: Any, method: str, seed: int) -> dict[str, Any]:
+def of_q(assembly: Any, method: str, seed: int, kept: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the scores of samples of q, and what is said of how they came about; or why there are none."""
     from se_framework.errors import SEError
 
@@ -85,7 +89,25 @@ def of_q(assembly: Any, method: str, seed: int) -> dict[str, Any]:
         drawn = assembly.sample_q(N, seed, method)
     except SEError as error:
         return {"why": str(error)}
+    if kept is not None:
+        kept[method] = drawn.x
     return judged(assembly, drawn.x, seed) | {"said": drawn.said}
+
+
+def picture(samples: dict[str, Any], path: Path) -> None:
+    """Draw samples of p beside those of q, of the critic that was trained on or of that of W2."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(samples), figsize=(3 * len(samples), 3.2), sharex=True, sharey=True)
+    for axis, (name, x) in zip(axes, samples.items(), strict=True):
+        axis.scatter(*x[:2000].T.numpy(), s=1, linewidths=0)
+        axis.set(title=name, aspect="equal", xlim=(-5.5, 5.5), ylim=(-5.5, 5.5))
+    figure.tight_layout()
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
