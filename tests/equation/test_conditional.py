@@ -14,9 +14,9 @@ from divergences import KL, JensenShannon, Pearson, Renyi, TotalVariation, Wasse
 from models import Critic, Given, MLPCritic, MLPGenerator, Particles, SeparableCritic
 from se_framework.data import CorrelatedGaussians, Paired, TwoSamples
 from se_framework.data.pairs import Product
-from se_framework.equation.auxiliary import Conditional, InnerProblem
+from se_framework.equation.auxiliary import Conditional, Dual, InnerProblem
 from se_framework.errors import ConfigError, IncompatibleError
-from se_framework.evaluation.held_out import held_out_value
+from se_framework.evaluation.held_out import held_out_value, tails
 from tests.support.oracles import EPS, z_score
 
 DEFAULT_DTYPE = torch.float64
@@ -182,7 +182,6 @@ def test_at_the_best_critic_it_is_what_quadrature_says():
     found = held_out_value(assembly, 3_000, seed=3)
     assert abs(found["value"] - want) < z_score() * 1.5 * found["se"] and found["se"] < 0.02  # t of 9 degrees
     assert found["bound"].endswith("at most beta 0.6931, with 2 candidates")
-    assert "effective_sample_size" not in found  # every x has its own normaliser
 
 
 @pytest.mark.parametrize("make", [lambda: MLPCritic((3,), width=5, activation="silu"),
@@ -301,6 +300,15 @@ def test_members_of_an_ensemble_train_as_alone():
         x = Particles(alone.data.held_out(12).x)
         ours, theirs = (float(value(one.equation, x.x)) for one in (alone, member))
         assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+def test_its_error_holds_however_uneven_the_scores_are():
+    """Every x has its own normaliser, so p's particles do not weigh: the dual over them warns at the same scores."""
+    x, p = Particles(rows(50)), Particles(rows(50, seed=1))
+    assert tails(equation(Pairwise(30.0)), x, p, {}) == (50.0, True)
+    whole = se.StandardEquation(model=given(), divergence=KL(), auxiliary=Dual(), metric=se.Metric(Pairwise(30.0)))
+    size, holds = tails(whole, x, p, {})
+    assert size < 5 and not holds
 
 
 def test_what_is_said_of_the_value():
