@@ -32,6 +32,7 @@ class SeparableCritic(Critic):
     """
 
     row_wise: ClassVar[bool] = True
+    needs_pairs: ClassVar[bool] = True
 
     def __init__(
         self,
