@@ -155,6 +155,7 @@ class Critic(Part, ABC):
             guarantees one (for each label, where there are labels), else None.
         has_context: the network can read a label: its constructor takes ``classes``.
         needs_image: the network is for images: its constructor takes ``image_shape``.
+        needs_pairs: the network scores pairs (x, y): its constructor takes ``reference``, which says where x ends.
         row_wise: no example's score depends on the others, so data and samples may be scored in one pass.
 
     Args:
@@ -165,6 +166,7 @@ class Critic(Part, ABC):
     lipschitz: ClassVar[float | None] = None
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
