@@ -46,6 +46,7 @@ class Given(Model):
         if classes:
             raise ValueError("a given law has no labels: use data without labels")
         self.reference = reference
+        self.pairs = getattr(reference, "first", None)
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> GivenLaw:
