@@ -1,7 +1,7 @@
 """Play the leaderboard: objectives on data sets at equal processor time, three seeds each.
 
 python -m benchmarks.leaderboard                     what is not there yet, results to benchmarks/leaderboard/results
-python -m benchmarks.leaderboard --budget 60         processor seconds of training for each run (default: 15)
+python -m benchmarks.leaderboard --budget 60         processor seconds of training for each run (default: 10)
 python -m benchmarks.leaderboard --grid full         the whole legal product; --jobs 2: cells beside each other
 python -m benchmarks.leaderboard --table             only rewrite the tables
 
@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> None:
     """Play the cells that have no row yet, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", choices=list(GRIDS), default="tables", help="cells to play")
-    parser.add_argument("--budget", type=float, default=15.0, help="processor seconds of training for each run")
+    parser.add_argument("--budget", type=float, default=10.0, help="processor seconds of training for each run")
     parser.add_argument("--jobs", type=int, default=1, help="cells that are played beside each other")
     parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the rows")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs")

@@ -71,9 +71,17 @@ def outcomes(rows: list[Row]) -> list[Any]:
             settings = {"objective": row["objective"], "data": row["data"]}
             found.append(
                 Outcome(
-                    Path(row["data"]) / row["objective"] / str(run["seed"]), settings, run["seed"], run["status"],
-                    run["why"], scores, run.get("processor_seconds"), row["parameters"], run.get("rounds"),
-                    "processor", run.get("wall_seconds"),
+                    Path(row["data"]) / row["objective"] / str(run["seed"]),
+                    settings,
+                    run["seed"],
+                    run["status"],
+                    run["why"],
+                    scores,
+                    run.get("processor_seconds"),
+                    row["parameters"],
+                    run.get("rounds"),
+                    "processor",
+                    run.get("wall_seconds"),
                 )  # fmt: skip
             )
     return found

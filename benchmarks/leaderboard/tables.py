@@ -1,2 +1,5 @@
 """Tables of the leaderboard."""
-def write(folder, budget): pass
+
+
+def write(folder, budget):
+    pass
