@@ -11,6 +11,8 @@ A row is kept once it is finished: a leaderboard that was killed goes on with th
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="cells that are played beside each other")
     parser.add_argument("--results", type=Path, default=store.RESULTS, help="folder of the rows")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs")
+    parser.add_argument("--page", type=Path, default=tables.PAGE, help="the page that has the tables")
+    parser.add_argument("--report", action="store_true", help="make se-report's page of all runs at the end")
     parser.add_argument("--table", action="store_true", help="only rewrite the tables")
     chosen = parser.parse_args(words)
     if not chosen.budget > 0 or chosen.jobs < 1:
@@ -38,7 +42,11 @@ def main(words: list[str] | None = None) -> None:
     wanted = cells(chosen.grid)
     if not chosen.table:
         _play_all(wanted, chosen)
-    tables.write(chosen.results, chosen.budget)
+    kept = store.renamed(store.read(chosen.results), wanted)
+    tables.write(chosen.page, kept, wanted, chosen.budget)
+    print(f"leaderboard: tables in {chosen.page}")
+    if not chosen.table and chosen.report:
+        _report(chosen.runs)
 
 
 def _play_all(wanted: list[Cell], chosen: argparse.Namespace) -> None:
@@ -55,6 +63,12 @@ def _play_all(wanted: list[Cell], chosen: argparse.Namespace) -> None:
         told = row.get("refused") or ", ".join(store.told(run) for run in row["runs"])
         left = (time.monotonic() - began) / number * (len(todo) - number) / 60
         print(f"{row['data']}: {row['objective']}: {told}  ({number}/{len(todo)}, {left:.0f} min left)", flush=True)
+
+
+def _report(runs: Path) -> None:
+    """Let se-report make a page of the runs; it says itself what it lacks."""
+    out = runs / "report.html"
+    subprocess.run([sys.executable, "-m", "se_framework.commands.report", str(runs), f"out={out}"], check=False)
 
 
 def _row(cell: Cell, budget: float, folder: Path) -> dict[str, Any]:

@@ -27,14 +27,14 @@ def _compare(words: list[str]) -> None:
     parser.add("score", None, "by which they are compared (default: frechet, w2, nll or another that all have)")
     parser.add("by", None, "a key whose values are compared apart, as data sets always are")
     parser.add("level", 0.95, "of the intervals", _level)
-    parser.add("best_of", None, "compare tuned objectives: the best of so many trials by validation, or all", _trials)
+    parser.add("best_of", None, "tuned objectives: the best of so many trials by validation; all: of all", _trials)
     parser.add("format", None, f"{', '.join(ENDINGS.values())} (default: by the ending of out, else text)")
     parser.add("out", None, f"a file, with one of {' '.join(ENDINGS)}", file_to_write(*ENDINGS))
     arguments = parser.read(words)
     wanted = arguments.format or (ENDINGS[arguments.out.suffix] if arguments.out else "text")
     if wanted not in ENDINGS.values():
         raise ConfigError(f"format={wanted}: no such format; {nearest(wanted, ENDINGS.values())}")
-    from se_framework.comparison import best_of, compare
+    from se_framework.comparison import compare, tuned
     from se_framework.comparison.formats import FORMATS
     from se_framework.runs.files import write_atomically
 
@@ -44,7 +44,7 @@ def _compare(words: list[str]) -> None:
         runs = sum(len(row.points) for row in found.objectives)
     else:
         n = None if arguments.best_of == "all" else arguments.best_of
-        found = best_of(arguments.run_dirs, arguments.score, arguments.by, n)
+        found = tuned(arguments.run_dirs, arguments.score, arguments.by, n)
         runs = sum(trial.runs for row in found.objectives for trial in row.trials)
     if arguments.out is None:
         print(FORMATS[wanted](found))

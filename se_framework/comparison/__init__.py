@@ -32,9 +32,7 @@ def compare(
     return compare_outcomes(read_runs(paths), score, by, level)
 
 
-def best_of(
-    paths: Iterable[str | Path], score: str | None = None, by: str | None = None, n: int | None = None
-) -> BestOf:
+def tuned(paths: Iterable[str | Path], score: str | None = None, by: str | None = None, n: int | None = None) -> BestOf:
     """Return what the best of n trials of each objective comes to: what ``se-compare best_of=N`` prints.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from se_framework.commands.compare import main
-from se_framework.comparison import best_of
+from se_framework.comparison import tuned as best_of
 from se_framework.comparison.formats import FORMATS
 from se_framework.errors import ConfigError
 from tests.support.fake_runs import fail, fake_run, w2
@@ -29,7 +29,7 @@ def trial(folder, name, rate, validation, score, *words, seed=0, **summary):
     return fake_run(path, own, seed, {"w2": w2(score), "validation": {"value": validation, **LEAST}}, **summary)
 
 
-def tuned(folder):
+def two_objectives(folder):
     """kl: the best by validation (0.1) has not the best score; gan: one trial failed."""
     for rate, validation, score in ((0.1, 0.3, 0.5), (0.2, 0.1, 0.7), (0.3, 0.2, 0.4)):
         trial(folder, "kl", rate, validation, score)
@@ -43,7 +43,7 @@ def by_name(found):
 
 
 def test_trials_are_chosen_by_validation_and_judged_by_held_out_rows(tmp_path):
-    found = best_of([tuned(tmp_path)])
+    found = best_of([two_objectives(tmp_path)])
     rows = by_name(found)
     assert (found.n, found.score, found.columns) == (3, "w2", ("divergence",)) and list(rows) == ["kl", "gan"]
     assert rows["kl"].at(3).mean == 0.7, "the least score, 0.4, was not chosen: that would be choosing by the test"
@@ -78,7 +78,7 @@ def test_runs_without_validation_are_refused(tmp_path):
 
 
 def test_a_failed_trial_is_drawn_like_any_other(tmp_path):
-    found = best_of([tuned(tmp_path)])
+    found = best_of([two_objectives(tmp_path)])
     gan = by_name(found)["gan"]
     assert len(gan.trials) == 3 and gan.at(1).lost == pytest.approx(1 / 3, rel=1e-12) and gan.at(2).lost == 0
     np.testing.assert_allclose(gan.at(2).mean, (0.9 + 0.8 + 0.8) / 3, rtol=1e-12)
@@ -156,7 +156,7 @@ def test_data_sets_are_apart(tmp_path):
 
 
 def test_every_format_has_it(tmp_path):
-    found = best_of([tuned(tmp_path)])
+    found = best_of([two_objectives(tmp_path)])
     text = str(found)
     assert "best of 1" in text and "0.8 +- 0" in text and "3, 1 lost" in text
     lines = list(csv.DictReader(io.StringIO(FORMATS["csv"](found))))
@@ -170,7 +170,9 @@ def test_every_format_has_it(tmp_path):
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
-    tuned(tmp_path)
+    two_objectives(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["se-compare", str(tmp_path), "best_of=2", f"out={tmp_path}/t.csv"])
     main()
     assert "6 runs in" in capsys.readouterr().out and (tmp_path / "t.csv").read_text().startswith("task,objective,")
