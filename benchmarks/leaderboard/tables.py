@@ -101,12 +101,18 @@ def beside(rows: Sequence[store.Row]) -> list[str]:
     for row in rows:
         cells = [row["data"], row["objective"], str(row["rounds"]), *(_mean(row, name) for name in names)]
         made.append(f"| {' | '.join(cells)} |")
-    references = {name: row["scores"][name]["references"] for row in rows for name in names if name in row["scores"]}
-    perfect = {
-        name: next((r[k] for k in ("perfect", "all", "real_vs_real") if k in r), None) for name, r in references.items()
-    }
-    told = ", ".join(f"{name} {value:.4g}" for name, value in perfect.items() if value is not None)
-    return [*made, "", f"Of a perfect sample (of the last data set): {told}."]
+    told = {row["data"]: _perfect(row, names) for row in rows}
+    known = [f"{data}: {said}" for data, said in told.items() if said]
+    return [*made, *(["", f"Of a perfect sample, else of real data: {'; '.join(known)}."] if known else [])]
+
+
+def _perfect(row: dict[str, Any], names: Sequence[str]) -> str:
+    found = []
+    for name in names:
+        known = row["scores"].get(name, {}).get("references", {})
+        value = next((known[key] for key in ("perfect", "all", "real", "real_vs_real") if key in known), None)
+        found += [] if value is None else [f"{name} {value:.4g}"]
+    return ", ".join(found)
 
 
 def _mean(row: dict[str, Any], name: str) -> str:

@@ -212,14 +212,14 @@ def _searches(known: Sequence[Outcome], score: str, by: str | None) -> tuple[lis
         found.setdefault(identity(task), {}).setdefault(_parts(row, named[k]), []).append(k)
     searches, notes = [], []
     for of_one in found.values():
-        task = label(tasks[next(iter(of_one.values()))[0]], of_task, short=True)
+        where = label(tasks[next(iter(of_one.values()))[0]], of_task, short=True)
         alike = [known[k] for members in of_one.values() for k in members if known[k].status == "finished"]
         for name in (score, BY):
-            notes += [f"{task}: {said}" if task else said for said in check_alike(alike, name)]
+            notes += [f"{where}: {said}" if where else said for said in check_alike(alike, name)]
         for members in of_one.values():
             settings = {key: named[members[0]].get(key) for key in keys}
             trials = _trials([known[k] for k in members], [rows[k] for k in members], score)
-            searches.append(_search(task, label(settings, keys) or ONLY, settings, trials, score, alike))
+            searches.append(_search(where, label(settings, keys) or ONLY, settings, trials, score, alike))
     return searches, list(dict.fromkeys(notes))
 
 

@@ -185,7 +185,7 @@ def test_the_page_tells_what_is_missing_failed_or_off_the_budget(tmp_path):
     known |= {store.key_of("ring8", "experiment=z", 99.0): fake_row("z", [0.5], budget=99.0)}
     tables.write(page, known, wanted, 10.0)
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert "2 of 3 cells, 6 runs at 10 processor seconds each" in text
     assert "Not played yet: 1 of systems on moons." in text
     assert "Without a score: b on ring8 seed 1." in text
