@@ -22,10 +22,10 @@ GENERATOR, CRITIC = "model.width=64 loop.batch_size=128", "metric.network.width=
 # One line makes a system: its name in tables, and the words after ``se-train``.
 SYSTEMS = {
     "vanilla_gan": f"experiment=vanilla_gan {GENERATOR} {CRITIC}",
-    "wgan_gp": f"experiment=wgan_gp {GENERATOR} {CRITIC}",
-    "sngan_hinge": f"experiment=sngan_hinge {GENERATOR} {CRITIC}",
     "mle_flow": "experiment=mle_flow loop.batch_size=128",
+    "wgan_gp": f"experiment=wgan_gp {GENERATOR} {CRITIC}",
     "energy": f"experiment=sinkhorn divergence=energy {GENERATOR}",
+    "sngan_hinge": f"experiment=sngan_hinge {GENERATOR} {CRITIC}",
     "sinkhorn": f"experiment=sinkhorn {GENERATOR}",
 }
 FIRST = "ring8"
@@ -97,7 +97,7 @@ def merged(found: list[Cell]) -> list[Cell]:
 
 
 def _tables() -> list[Cell]:
-    found = [system(name, data) for data in (FIRST, *DATA) for name in SYSTEMS]
+    found = [system(name, data) for name in SYSTEMS for data in (FIRST, *DATA)]
     found += [
         crossed(d, c, FIRST, "constraints")
         for d in ("jensen_shannon", "wasserstein1")
