@@ -60,6 +60,7 @@ def _play_all(wanted: list[Cell], chosen: argparse.Namespace) -> None:
     calls = (joblib.delayed(_row)(cell, chosen.budget, chosen.runs / store.folder_of(cell)) for cell in todo)
     for number, row in enumerate(jobs(calls), 1):
         store.add(chosen.results, kept, row)
+        tables.write(chosen.page, kept, wanted, chosen.budget)  # the page is that of the rows, whenever it is killed
         told = row.get("refused") or ", ".join(store.told(run) for run in row["runs"])
         left = (time.monotonic() - began) / number * (len(todo) - number) / 60
         print(f"{row['data']}: {row['objective']}: {told}  ({number}/{len(todo)}, {left:.0f} min left)", flush=True)

@@ -206,7 +206,8 @@ def _searches(known: Sequence[Outcome], score: str, by: str | None) -> tuple[lis
     """Return the trials of every objective on every task, and what is to be said of how they were measured."""
     tasks, rows = split_tasks(known, by)
     of_task, named = differing(tasks), [_named(row) for row in rows]
-    keys = [key for key in OBJECTIVE if len({row.get(key) for row in named}) > 1]
+    every = dict.fromkeys(key for row in named for key in row)
+    keys = [key for key in every if len({row.get(key) for row in named}) > 1]
     found: dict[Any, dict[Any, list[int]]] = {}
     for k, (task, row) in enumerate(zip(tasks, rows, strict=True)):
         found.setdefault(identity(task), {}).setdefault(_parts(row, named[k]), []).append(k)
@@ -240,13 +241,14 @@ def _search(
 
 def _named(row: dict[str, Value]) -> dict[str, Value]:
     """Return the names of an objective's parts: a number that was tuned does not make another choice of a part."""
-    found = {}
+    found = dict[str, Value]()
     for key in OBJECTIVE:
         value = row.get(key)
         if key in GROUPS and value in choices(key):
             value = name_of(key, dict(classes(part_of(row, key))))
         found[key] = value
-    return found
+    inner = sorted((key, value) for key, value in classes(row) if key.partition(".")[0] in ("players", "plus"))
+    return found | {key.removesuffix("._target_"): str(value).rpartition(".")[2] for key, value in inner}
 
 
 def _parts(row: dict[str, Value], named: dict[str, Value]) -> Any:

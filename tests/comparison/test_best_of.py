@@ -135,6 +135,24 @@ def test_a_penalty_that_was_tuned_is_no_other_metric(tmp_path):
     assert found.columns == ("metric",) and sorted(len(row.trials) for row in found.objectives) == [2, 2]
 
 
+def test_a_penalty_that_was_tuned_names_nothing(tmp_path):
+    for k, weight in enumerate((0.1, 2.0)):
+        for name in ("kl", "gan"):
+            trial(tmp_path, name, 0.1 + k, 0.1 + k, 0.5, "metric=mlp_r1", f"metric.penalty.weight={weight}")
+    assert best_of([tmp_path]).columns == ("divergence",)
+
+
+def test_another_view_is_another_objective(tmp_path):
+    """The saturating and the non-saturating game differ in the view of one player alone."""
+    view = "players.theta.view={_target_: divergences.SoftenedReverseKL}"
+    for k, rate in enumerate((0.1, 0.2)):
+        trial(tmp_path / "a", "gan", rate, 0.1 + k, 0.5), trial(tmp_path / "b", "gan", rate, 0.1 + k, 0.6, view)
+    found = best_of([tmp_path])
+    assert [len(row.trials) for row in found.objectives] == [2, 2]
+    assert found.columns == ("players.theta.view",)
+    assert {row.label for row in found.objectives} == {"the one configuration", "players.theta.view=SoftenedReverseKL"}
+
+
 def test_where_more_is_better_and_where_nearer_is(tmp_path):
     for name, values in {"kl": (0.5, 1.4), "gan": (0.8, 0.9)}.items():
         for rate, value in zip((0.1, 0.2), values, strict=True):

@@ -197,6 +197,7 @@ def test_the_page_tells_what_is_missing_failed_or_off_the_budget(tmp_path):
 
 RESULTS = store.read(store.RESULTS)
 CITED = re.compile(r"\((\w+): ([\w ]+), (\w+) ([\d.]+)\)")
+"""(data: objective, score figure)"""
 
 
 def test_the_guide_cites_only_rows_that_are_there():
