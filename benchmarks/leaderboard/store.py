@@ -68,7 +68,7 @@ def outcomes(rows: list[Row]) -> list[Any]:
     for row in rows:
         for run in row["runs"]:
             scores = {name: {"value": value, **row["scores"][name]} for name, value in run["scores"].items()}
-            settings = {"objective": row["objective"], "data": row["data"]}
+            settings = {"objective": row["objective"], "data.name": row["data"]}
             found.append(
                 Outcome(
                     Path(row["data"]) / row["objective"] / str(run["seed"]),

@@ -90,7 +90,7 @@ def test_a_failed_trial_is_drawn_like_any_other(tmp_path):
 def test_seeds_of_a_trial_are_one_trial_and_one_that_fails_loses_it(tmp_path):
     for seed, (validation, score) in enumerate(((0.1, 0.5), (0.3, 0.7))):
         trial(tmp_path, "kl", 0.1, validation, score, seed=seed)
-    trial(tmp_path, "kl", 0.2, 0.01, 0.4), trial(tmp_path, "kl", 0.2, None, None, seed=1)
+    trial(tmp_path, "kl", 0.2, 0.01, 0.4), trial(tmp_path, "kl", 0.2, None, None, seed=1)  # by luck the least
     found = best_of([tmp_path])
     (row,) = found.objectives
     assert [(own.runs, own.validation, own.status) for own in row.trials] == [

@@ -195,6 +195,16 @@ def test_the_page_tells_what_is_missing_failed_or_off_the_budget(tmp_path):
     assert page.read_text() == text
 
 
+def test_data_sets_are_tasks_of_their_own():
+    """Rows of two data sets may be judged by other numbers of points, and have ranks beside each other."""
+    rows = [fake_row(name, values, data) for data in ("ring8", "moons") for name, values in
+            {"a": [0.6, 0.61], "b": [0.7, 0.72]}.items()]  # fmt: skip
+    for row in rows[2:]:
+        row["scores"] = {"c2st": row["scores"]["c2st"] | {"n": 5}}
+    found = compare(store.outcomes(rows), "c2st")
+    assert found.tasks == ("ring8", "moons") and [rank.mean for rank in found.ranks] == [1, 2]
+
+
 RESULTS = store.read(store.RESULTS)
 CITED = re.compile(r"\((\w+): ([\w ]+), (\w+) ([\d.]+)\)")
 """(data: objective, score figure)"""
