@@ -114,14 +114,20 @@ def _of_a_round(words: list[str], budget: float, many: int) -> tuple[float, int]
     known = sum(p.numel() for player in first.state.players for p in player.parameters)
     assembly.config.loop.horizon = 10**9  # a short run at the first rates
     assembly.config.loop.rounds, rounds = WARM, FEWEST
-    assembly.train()
+    _unless_stopped(assembly.train())
     done = spent = 0.0
     while spent < LEAST * budget * many:
         assembly.config.loop.rounds += rounds
         before = time.process_time()
-        assembly.train()
+        _unless_stopped(assembly.train())
         spent, done, rounds = spent + time.process_time() - before, done + rounds, 2 * rounds
     return spent / done / many, known
+
+
+def _unless_stopped(state: Any) -> None:
+    """Leave where a signal has stopped a short run: it returns like one that has all its rounds."""
+    if state.stopped_by is not None:
+        raise SystemExit(128 + state.stopped_by)
 
 
 def train(words: list[str], path: Path) -> str | None:

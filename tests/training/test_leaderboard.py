@@ -44,7 +44,7 @@ def test_one_line_makes_a_system(monkeypatch):
 # -- equal processor time ---------------------------------------------------------------------------------------------
 
 
-def clocked(monkeypatch, per_round, refuse=()):
+def clocked(monkeypatch, per_round, refuse=(), stopped=None):
     """Let rounds cost what is planted, those that warm up 1 s each; ensembles in ``refuse`` say no when they train."""
     clock = [0.0]
     monkeypatch.setattr(cell, "time", SimpleNamespace(process_time=lambda: clock[0]))
@@ -61,6 +61,7 @@ def clocked(monkeypatch, per_round, refuse=()):
             rounds = own.config.loop.rounds - done[0]
             clock[0] += rounds * (1.0 if done[0] < cell.WARM else per_round * many)
             done[0] += rounds
+            return SimpleNamespace(stopped_by=stopped)
 
         own.train = train
         return own
@@ -73,6 +74,12 @@ def test_a_round_costs_what_is_planted_and_warming_up_nothing(monkeypatch):
         clocked(monkeypatch, 0.02, refuse)
         found, seconds, numbers = cell.calibrate([], 10.0, (0, 1, 2))
         assert (found, numbers) == (stacked, 7) and seconds == pytest.approx(0.02, rel=1e-9)  # sums of 40 roundings
+
+
+def test_a_signal_while_rounds_are_timed_ends_the_leaderboard(monkeypatch):
+    clocked(monkeypatch, 0.02, stopped=15)
+    with pytest.raises(SystemExit, match="143"):
+        cell.calibrate([], 10.0, (0, 1, 2))
 
 
 def test_of_what_cannot_train_rounds_are_a_guess_and_what_is_not_legal_is_no_run(monkeypatch):
