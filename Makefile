@@ -1,11 +1,11 @@
-# make install | train | test | soak | quality | bench | bench-quick | docs | gpu | wheels | clean.  Everything lives in .venv (make gpu: .venv-gpu); nothing but package installation needs a network.
+# make install | train | test | soak | quality | leaderboard | bench | bench-quick | docs | gpu | wheels | clean.  Everything lives in .venv (make gpu: .venv-gpu); nothing but package installation needs a network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak quality bench bench-quick docs gpu wheels clean
+.PHONY: help install train test soak quality leaderboard bench bench-quick docs gpu wheels clean
 
 help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test      set up, then lint, type-check and test"
 	@echo "make soak      the fault tests at full length, figures to benchmarks/reliability (about half an hour)"
 	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
+	@echo "make leaderboard  objectives at equal processor time, what is not there yet (45 minutes of a core); JOBS=2 BUDGET=60 GRID=full"
 	@echo "make bench     measure benchmarks/speed on this device, every row (an hour or two)"
 	@echo "make bench-quick  the CPU ratios against their goals in three minutes; the last line names those missed"
 	@echo "make docs      build the documentation as a site, build/docs/index.html (two minutes; no network but for its tools)"
@@ -46,6 +47,9 @@ soak: $(STAMP)
 
 quality: $(STAMP)
 	$(BIN)/python benchmarks/quality.py
+
+leaderboard: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.leaderboard --report $(if $(JOBS),--jobs $(JOBS)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(GRID),--grid $(GRID))
 
 # The libraries that the rows compare with; the constraints keep them from bringing another torch.
 $(VENV)/.bench: $(STAMP)

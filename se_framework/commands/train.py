@@ -26,15 +26,18 @@ from se_framework.data import columns
 from se_framework.describe import describe
 from se_framework.errors import printable
 from se_framework.evaluation.evaluate import (
+    VALIDATION,
     attempt,
     chosen_name,
     evaluate,
     evaluate_members,
+    judging,
     refuse_absent,
     refuse_unknown,
     score_lines,
     warnings_of,
 )
+from se_framework.evaluation.validation import refuse_unvalidated, validated
 from se_framework.pictures.frames import animate
 from se_framework.pictures.plots import curves
 from se_framework.reading import count, mapping, number, take
@@ -73,7 +76,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         SEError: whatever was wrong, in one sentence.
         SystemExit: a signal stopped the run; the code is 128 plus its number.
     """
-    refuse_unknown(config.score)
+    refuse_unknown(judging(config.score))
     if job is not None and config.device == "auto" and torch.cuda.device_count() > 1:
         config.device = f"cuda:{job % torch.cuda.device_count()}"
     run, resumed = which_run(config, directory, in_sweep=job is not None)
@@ -90,7 +93,8 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     be_deterministic(config.deterministic)
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
-    refuse_absent(assembly, config.score)
+    refuse_absent(assembly, judging(config.score))
+    refuse_unvalidated(assembly.config)
     if config.dry_run or config.cite:
         told = [describe(assembly)] * config.dry_run + [cited(assembly)] * config.cite
         print(printable("\n\n".join(told), longest=None))
@@ -171,7 +175,8 @@ def finish(assembly: Assembly, run: RunDirectory, spent: dict[str, Any]) -> floa
     """Evaluate, draw, summarise (with what training cost) and say where everything lies."""
     if isinstance(assembly, EnsembleAssembly):
         return finish_ensemble(assembly, run, spent)
-    found = evaluate(assembly)
+    found, chosen_by = evaluate(assembly), validated(assembly)
+    found |= {} if chosen_by is None else {VALIDATION: chosen_by}
     note = assembly.state.note
     _, why = attempt(lambda: assembly.plot(run.path / "samples.png", note=note))
     if why:

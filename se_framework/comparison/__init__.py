@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from se_framework.comparison.best_of import BestOf
     from se_framework.comparison.comparison import Comparison
 
 
@@ -29,3 +30,22 @@ def compare(
     from se_framework.comparison.runs import read_runs
 
     return compare_outcomes(read_runs(paths), score, by, level)
+
+
+def tuned(paths: Iterable[str | Path], score: str | None = None, by: str | None = None, n: int | None = None) -> BestOf:
+    """Return what the best of n trials of each objective comes to: what ``se-compare best_of=N`` prints.
+
+    Args:
+        paths: directories of runs that looked at validation rows (``loop.early_stop``).
+        score: over held-out rows, by which what was chosen is judged; None as in :func:`compare`.
+        by: a further key whose values are tasks of their own, besides the data.
+        n: trials of a search, the same for every objective; None for as many as all have.
+
+    Raises:
+        RunDirectoryError: a path is neither a run nor holds any.
+        ConfigError: no run has a score over validation rows, or they were measured in different ways.
+    """
+    from se_framework.comparison.best_of import best_of as best_of_outcomes
+    from se_framework.comparison.runs import read_runs
+
+    return best_of_outcomes(read_runs(paths), score, by, n)

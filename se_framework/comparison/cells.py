@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from se_framework.comparison.grouping import cell
 from se_framework.comparison.objective import Objective, Point
@@ -34,6 +34,22 @@ class Column:
     cells: tuple[str, ...]
     number: bool = True
     worth: int = ALWAYS
+
+
+class Table(Protocol):
+    """What every format writes: a comparison, the best of n."""
+
+    def tables(self) -> list[list[Column]]:
+        """Return the columns of each table, the first one first."""
+
+    def told(self) -> list[str]:
+        """Return what stands under them, in sentences."""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the lines of a CSV."""
+
+    def tree(self) -> dict[str, Any]:
+        """Return the whole as names and values."""
 
 
 def columns(found: Comparison) -> list[Column]:

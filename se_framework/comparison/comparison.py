@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from se_framework.comparison.sentence import sentence_of
 from se_framework.comparison.statistics import Array, corrected, pairs, ranks, student
 from se_framework.errors import ConfigError
 from se_framework.evaluation.losses import loss_of
+
+if TYPE_CHECKING:
+    from se_framework.comparison.cells import Column
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,41 @@ class Comparison:
 
         return html(self)
 
+    def tables(self) -> list[list[Column]]:
+        """Return the columns of the table of objectives, and of that of their ranks."""
+        from se_framework.comparison.cells import columns, rank_columns
+
+        return [columns(self), *([rank_columns(self)] if self.ranks else [])]
+
+    def told(self) -> list[str]:
+        """Return what stands under them."""
+        from se_framework.comparison.cells import remarks
+
+        return remarks(self)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return one line per run."""
+        from se_framework.comparison.records import long_form
+
+        return long_form(self)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the comparison as names and values."""
+        from se_framework.comparison.records import tree
+
+        return tree(self)
+
     def frame(self) -> Any:
         """Return a pandas DataFrame of one line per run, with its row's figures beside it.
 
         Raises:
             ConfigError: pandas is not installed.
         """
-        from se_framework.comparison.records import long_form
-
         try:
             pandas = importlib.import_module("pandas")
         except ImportError:
             raise ConfigError("a frame needs pandas, which is not installed: pip install pandas") from None
-        return pandas.DataFrame(long_form(self))
+        return pandas.DataFrame(self.lines())
 
 
 def compare(

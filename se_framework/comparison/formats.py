@@ -1,4 +1,4 @@
-"""A comparison as text, Markdown, LaTeX and HTML. Names and texts of runs are escaped: they may be a stranger's."""
+"""Tables as text, Markdown, LaTeX and HTML. Names and texts of runs are escaped: they may be a stranger's."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import shutil
 import textwrap
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
-from se_framework.comparison.cells import LITTLE, SETTING, Column, columns, rank_columns, remarks
-from se_framework.comparison.comparison import Comparison
+from se_framework.comparison.cells import LITTLE, SETTING, Column, Table
 from se_framework.comparison.records import as_csv, json
 from se_framework.errors import printable
 
@@ -21,19 +21,20 @@ _LATEX = {
 }  # fmt: skip
 
 
-def text(found: Comparison, width: int | None = None) -> str:
+def text(found: Table, width: int | None = None) -> str:
     """Return the tables for a terminal.
 
     Args:
-        found: the comparison.
+        found: the comparison, or another table.
         width: in characters; None for the terminal's. Columns of least worth are left out, and named.
     """
     width = min(max(width or shutil.get_terminal_size((100, 24)).columns, NARROWEST), WIDEST)
-    lines, left = _plain(columns(found), width)
-    told = [line for said in remarks(found) for line in textwrap.wrap(printable(said), width)]
+    first, *others = found.tables()
+    lines, left = _plain(first, width)
+    told = [line for said in found.told() for line in textwrap.wrap(printable(said), width)]
     if left:
         told += textwrap.wrap(f"left out for want of room: {', '.join(left)}; format=markdown has them", width)
-    ranked = ["", *_plain(rank_columns(found), width)[0]] if found.ranks else []
+    ranked = [line for made in others for line in ("", *_plain(made, width)[0])]
     return "\n".join([*lines, *ranked, "", *told])
 
 
@@ -76,7 +77,7 @@ def _plain(made: list[Column], width: int) -> tuple[list[str], list[str]]:
     return [line([c.head for c in made]), "  ".join("-" * n for n in sizes), *body], left
 
 
-def markdown(found: Comparison) -> str:
+def markdown(found: Table) -> str:
     """Return the tables in Markdown."""
 
     def table(made: list[Column]) -> list[str]:
@@ -87,8 +88,7 @@ def markdown(found: Comparison) -> str:
         body = [line([_of_markdown(c.cells[i]) for c in made]) for i in range(len(made[0].cells))]
         return [line([_of_markdown(c.head) for c in made]), rules, *body]
 
-    parts = [table(columns(found)), *([table(rank_columns(found))] if found.ranks else [])]
-    parts += [[_of_markdown(said)] for said in remarks(found)]
+    parts = [*map(table, found.tables()), *([_of_markdown(said)] for said in found.told())]
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -98,7 +98,7 @@ def _of_markdown(said: str) -> str:
     return "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in said)
 
 
-def latex(found: Comparison) -> str:
+def latex(found: Table) -> str:
     """Return the tables in LaTeX, each a ``tabular`` with booktabs' rules, the remarks as comments."""
 
     def table(made: list[Column]) -> list[str]:
@@ -118,16 +118,17 @@ def latex(found: Comparison) -> str:
             r"\end{tabular}",
         ]
 
-    told = [f"% {' '.join(printable(said).split())}" for said in remarks(found)]
-    ranked = ["", *table(rank_columns(found))] if found.ranks else []
-    return "\n".join([*told, r"% needs \usepackage{booktabs}", *table(columns(found)), *ranked])
+    told = [f"% {' '.join(printable(said).split())}" for said in found.told()]
+    first, *others = found.tables()
+    ranked = [line for made in others for line in ("", *table(made))]
+    return "\n".join([*told, r"% needs \usepackage{booktabs}", *table(first), *ranked])
 
 
 def _of_latex(said: str) -> str:
     return "".join(_LATEX.get(c, c) for c in printable(" ".join(said.split())))
 
 
-def html(found: Comparison) -> str:
+def html(found: Table) -> str:
     """Return the tables in HTML, without styles of their own."""
 
     def table(made: list[Column]) -> str:
@@ -138,11 +139,11 @@ def html(found: Comparison) -> str:
         head = row("th", [c.head for c in made])
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
-    told = "".join(f"<p>{escape(printable(said))}</p>" for said in remarks(found))
-    return table(columns(found)) + (table(rank_columns(found)) if found.ranks else "") + told
+    told = "".join(f"<p>{escape(printable(said))}</p>" for said in found.told())
+    return "".join(map(table, found.tables())) + told
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {
+FORMATS: dict[str, Callable[[Any], str]] = {
     "text": text, "csv": as_csv, "json": json, "markdown": markdown, "latex": latex, "html": html,
 }  # fmt: skip
 """What writes a comparison, by the format's name."""

@@ -45,18 +45,7 @@ def grouped(outcomes: Sequence[Outcome], by: str | None) -> list[Group]:
         ConfigError: no run has that key.
     """
     known = [outcome for outcome in outcomes if outcome.settings]
-    if by is not None and not any(_within(key, by) for own in known for key in own.settings):
-        keys = {key for own in known for key in own.settings}
-        raise ConfigError(f"by={by}: no run has that key: {nearest(by, keys)}")
-    split: list[tuple[dict[str, Value], dict[str, Value]]] = [({}, {}) for _ in known]
-    for own, (task, rest) in zip(known, split, strict=True):
-        for key, value in own.settings.items():
-            (task if _within(key, "data") or (by is not None and _within(key, by)) else rest)[key] = value
-    whole = [task for own, (task, _) in zip(known, split, strict=True) if is_complete(own.settings)]
-    tasks = [
-        task if is_complete(own.settings) else _meant(task, whole) for own, (task, _) in zip(known, split, strict=True)
-    ]
-    rows = [rest for _, rest in split]
+    tasks, rows = split_tasks(known, by)
     of_task, of_row = differing(tasks), differing(rows)
     found: dict[Any, dict[Any, list[int]]] = {}
     for k, (task, rest) in enumerate(zip(tasks, rows, strict=True)):
@@ -71,6 +60,26 @@ def grouped(outcomes: Sequence[Outcome], by: str | None) -> list[Group]:
         for of_one in found.values()
         for members in of_one.values()
     ]
+
+
+def split_tasks(known: Sequence[Outcome], by: str | None) -> tuple[list[dict[str, Value]], list[dict[str, Value]]]:
+    """Return of each run the settings that say on which task it was trained, and the others.
+
+    Raises:
+        ConfigError: no run has the key.
+    """
+    if by is not None and not any(_within(key, by) for own in known for key in own.settings):
+        keys = {key for own in known for key in own.settings}
+        raise ConfigError(f"by={by}: no run has that key: {nearest(by, keys)}")
+    split: list[tuple[dict[str, Value], dict[str, Value]]] = [({}, {}) for _ in known]
+    for own, (task, rest) in zip(known, split, strict=True):
+        for key, value in own.settings.items():
+            (task if _within(key, "data") or (by is not None and _within(key, by)) else rest)[key] = value
+    whole = [task for own, (task, _) in zip(known, split, strict=True) if is_complete(own.settings)]
+    tasks = [
+        task if is_complete(own.settings) else _meant(task, whole) for own, (task, _) in zip(known, split, strict=True)
+    ]
+    return tasks, [rest for _, rest in split]
 
 
 def _meant(task: dict[str, Value], whole: list[dict[str, Value]]) -> dict[str, Value]:

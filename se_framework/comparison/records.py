@@ -12,6 +12,7 @@ from se_framework.errors import printable
 from se_framework.runs.files import as_json
 
 if TYPE_CHECKING:
+    from se_framework.comparison.cells import Table
     from se_framework.comparison.comparison import Comparison
 
 OF_ROW = (
@@ -40,9 +41,9 @@ def long_form(found: Comparison) -> list[dict[str, Any]]:
     return lines
 
 
-def as_csv(found: Comparison) -> str:
-    """Return the long form as comma-separated values; empty where there is no value."""
-    lines, text = long_form(found), io.StringIO(newline="")
+def as_csv(found: Table) -> str:
+    """Return the lines as comma-separated values; empty where there is no value."""
+    lines, text = found.lines(), io.StringIO(newline="")
     writer = csv.DictWriter(text, list(lines[0]) if lines else ["task"])
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in line.items()} for line in lines)
@@ -67,6 +68,6 @@ def _row(row: Objective) -> dict[str, Any]:
     return own
 
 
-def json(found: Comparison) -> str:
-    """Return the comparison as JSON."""
-    return as_json(tree(found)).decode()
+def json(found: Table) -> str:
+    """Return the whole as JSON."""
+    return as_json(found.tree()).decode()

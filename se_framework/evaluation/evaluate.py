@@ -25,6 +25,9 @@ Result = TypeVar("Result")
 KEPT = 2**25
 """Numbers of all examples that are in memory at once, and of the widest activation: 128 MiB in float32."""
 HELD_OUT = "held_out_value"
+VALIDATION = "validation"
+"""The entry of ``summary.json`` by which a sweep may choose: ``loop.early_stop`` over rows neither trained on nor held
+out. It is none of :data:`SCORES`, which judge."""
 SCORES = (*NAMES, HELD_OUT)
 """Every score there is; which of them a run has depends on its data and model."""
 
@@ -92,8 +95,13 @@ def has_density(assembly: Assembly) -> bool:
 
 def shown(assembly: Assembly) -> tuple[str, ...]:
     """Return the names of the scores that are computed at the end of a run, or while it is trained."""
-    chosen = assembly.config.score
+    chosen = judging(assembly.config.score)
     return (*SHOWN, HELD_OUT) if chosen is None else tuple(dict.fromkeys((*SHOWN, chosen, HELD_OUT)))
+
+
+def judging(name: str | None) -> str | None:
+    """Return the score over held-out rows that ``score=`` asks for; None where it asks for none."""
+    return None if name == VALIDATION else name
 
 
 def refuse_unknown(name: str | None, option: str = "score") -> None:
@@ -167,7 +175,7 @@ def score_row(assembly: Assembly, state: TrainState) -> dict[str, float | str]:
     """
     own = next((member for member in getattr(assembly, "members", ()) if member.state is state), assembly)
     found = {name: entry for name, entry in evaluate(own).items() if "value" in entry}
-    name = chosen_name(found, assembly.config.score)
+    name = chosen_name(found, judging(assembly.config.score))
     return {LOSS: loss_of(found[name]), **{key: float(entry["value"]) for key, entry in found.items()}}
 
 
@@ -212,6 +220,7 @@ BESIDE = {
     "kernel": "{}",
     "neighbours": "k {}",
     "rows": "{} training rows",
+    "chosen_by": "{} over validation points, least is best",
 }
 """What else a line says, by the key of its entry."""
 
