@@ -31,6 +31,7 @@ class SeparableCritic(Critic):
         ValueError: nothing says where x ends, or x or y has no coordinate.
     """
 
+    sources: tuple[str, ...] = ("vandenoord2018representation", "poole2019variational")
     row_wise: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = True
 

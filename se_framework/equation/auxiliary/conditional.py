@@ -44,6 +44,7 @@ class Conditional(Auxiliary):
         ConfigError: K is less than two.
     """
 
+    sources: tuple[str, ...] = ("vandenoord2018representation", "poole2019variational")
     works_through = "has_dual"
     needs_mass_one = True
     needs_alpha = False
