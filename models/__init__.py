@@ -7,6 +7,7 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.images.r3gan import R3GANCritic, R3GANGenerator
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
@@ -33,6 +34,8 @@ __all__ = [
     "Particles",
     "Projection",
     "PushForward",
+    "R3GANCritic",
+    "R3GANGenerator",
     "RealNVP",
     "SpectralCritic",
     "SplineFlow",

@@ -79,7 +79,9 @@ def test_laws_on_a_line_are_refused_with_what_would_work():
 def test_scalar_and_both_steps_are_those_of_the_enumerated_pairs(beta):
     equation, data, _ = game(beta=beta)
     log_2s = lambda gap: math.log(2) - math.log1p(math.exp(-gap))  # noqa: E731
-    assert float(equation.scalar(data, equation.sample(0)).detach()) == pytest.approx(beta * enumerated(log_2s), abs=32 * EPS)
+    assert float(equation.scalar(data, equation.sample(0)).detach()) == pytest.approx(
+        beta * enumerated(log_2s), abs=32 * EPS
+    )
     # theta sees the same number less what does not move with it: its slope is that of the sum, in the logits.
     for swapped, loss in ((False, log_2s), (True, lambda gap: math.log1p(math.exp(gap)) - math.log(2))):
         role = equation.roles()[-1]

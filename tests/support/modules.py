@@ -10,6 +10,7 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.images.r3gan import R3GANCritic, R3GANGenerator
 from models.mixtures import GaussianMixture
 from models.spectral import SpectralCritic
 from models.splines import SplineFlow
@@ -36,6 +37,7 @@ MODELS = {
     "nvp-image": lambda: RealNVP((1, 4, 4), couplings=6, width=8, activation="relu"),
     "conv-4x4": lambda: ConvGenerator((1, 4, 4), latent_dim=3, width=4),
     "conv-flat": lambda: ConvGenerator((90,), (2, 5, 9), latent_dim=3, width=3, output="tanh"),
+    "r3gan-8": lambda: R3GANGenerator((1, 8, 8), latent_dim=3, width=4, per_group=2),
     "mixture-1": lambda: GaussianMixture((1,), components=2),
     "mixture-2": lambda: GaussianMixture((2,), components=3),
     "mixture-image": lambda: GaussianMixture((1, 4, 4), components=7, min_scale=0.5),
@@ -59,6 +61,7 @@ CRITICS = {
     "spectral-image": lambda: SpectralCritic((1, 4, 4), width=12, depth=2, activation="relu"),
     "conv-4x4": lambda: ConvCritic((1, 4, 4), width=4),
     "conv-flat": lambda: ConvCritic((90,), (2, 5, 9), width=3, spectral=True),
+    "r3gan-8": lambda: R3GANCritic((64,), (1, 8, 8), width=4, per_group=2),
     "tabular-6": lambda: TabularCritic((1,)),
 }
 EMBEDDINGS = {
