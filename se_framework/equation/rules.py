@@ -148,12 +148,13 @@ def batch_coupled(choice: Choice) -> Iterator[Problem]:
     if not _scores(choice) or not choice.metric.batch_coupled:
         return
     penalty, couples = choice.metric.penalty, f"{name_of(choice.metric.network)} couples the examples"
+    couples += f" by {choice.metric.coupled_by}"
     if choice.auxiliary.moves_points:
         takes = f"auxiliary {name_of(choice.auxiliary)} takes v at points of its own"
-        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+        yield Problem(f"{takes}, and {couples}", ("metric",))
     elif penalty is not None and penalty.per_example:
         takes = f"{name_of(penalty)} takes each example's gradient"
-        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+        yield Problem(f"{takes}, and {couples}", ("metric",))
 
 
 def penalty(choice: Choice) -> Iterator[Problem]:

@@ -27,9 +27,9 @@ def like(equation: StandardEquation) -> Tensor:
 
 
 def draw_batch(data: Data, start: int, n: int, seed: int, equation: StandardEquation) -> Particles:
-    """Return n examples of the data from the start-th on as particles, in the type that the model computes in."""
+    """Return n examples of the data from the start-th on as particles, as the model sees them, in its type."""
     kind = like(equation)
-    return in_type(data.batch(start, n, seed, kind.device), equation, kind)
+    return equation.model.seen(in_type(data.batch(start, n, seed, kind.device), equation, kind))
 
 
 def in_type(batch: Particles, equation: StandardEquation, kind: Tensor) -> Particles:
