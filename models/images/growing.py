@@ -7,7 +7,7 @@ every change of phase).
 
 Every event has full size. Full is the least 4 * 2^k not below the image's side; images of another size (28: full is 32)
 are its middle, and the critic puts their border around them again. The generator of resolution r repeats its pixels up
-to full size; the critic averages squares of full size down to r x r, which gives back exactly what was repeated.
+to full size; the critic averages squares of full size down to r x r, which gives back what was repeated.
 
 A fade brings a resolution in smoothly, alpha rising from 0 to 1 by the examples seen since the stage began:
 
@@ -172,7 +172,7 @@ class GrowingCritic(Critic):
         self.resolution, self.fades = canvas.resolution, bool(fade)
         width = {side: channels(side, base, most) for side in (2, *canvas.sides)}
         read = [self.resolution // 2] * self.fades + [self.resolution]
-        self.images = Images(canvas.image)
+        self.images = Images((canvas.image[0], self.resolution, self.resolution))
         self.from_image = nn.ModuleDict({str(s): EqualisedConv2d(canvas.image[0], width[s], 1) for s in read})
         self.blocks = nn.ModuleDict()
         for side in canvas.sides[:0:-1]:
