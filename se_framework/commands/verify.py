@@ -23,15 +23,8 @@ SUITES = {
     "equivalences": tuple(
         f"se_framework.verify.equivalences.{name}"
         for name in (
-            "duality",
-            "families",
-            "adversarial",
-            "transport",
-            "teacher",
-            "estimation",
-            "sums",
-            "pairs",
-            "growing",
+            *("duality", "families", "adversarial", "transport", "teacher", "estimation", "sums"),
+            *("pairs", "growing"),
         )
     ),
     "dynamics": ("se_framework.verify.dynamics",),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import se_framework as se
 from models import GrowingCritic, GrowingGenerator, Particles
 from models.images.equalised import Deviation, EqualisedConv2d, EqualisedLinear, normalised
 from models.images.stages import Canvas, Fade
@@ -129,6 +130,14 @@ def test_the_deviation_is_that_of_groups_of_four_taken_apart_by_quarters():
         np.testing.assert_allclose(found[i, 3], np.full((2, 2), truth), rtol=0, atol=16 * EPS)
     np.testing.assert_allclose(Deviation()(x[:1])[0, 3], 1e-4, rtol=1e-12)
     assert Deviation()(x[:6]).shape == (6, 4, 2, 2)  # groups of 3: scores may be asked of any number
+
+
+def test_a_critic_with_deviations_is_coupled_by_declaration_and_keeps_the_laws_of_metrics():
+    for more in ({}, {"resolution": 4}, {"deviation": False}):
+        metric = se.Metric(NETWORKS["critic"]((1, 8, 8), **more), se.GradientPenalty(drift=0.1))
+        assert metric.batch_coupled == more.get("deviation", True) == (metric.network.batch_multiple == 4)
+        assert metric.coupled_by == ("the deviation of a group" if metric.batch_coupled else "")
+        se.check_metric(metric)
 
 
 # -- the canvas -------------------------------------------------------------------------------------------------------

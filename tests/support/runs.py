@@ -26,7 +26,7 @@ from tests.support.comparing import same
 
 CLOCK = {"seconds", "samples_per_second"}
 SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false",
-         "device=cpu", "loop.picture_every=0"]  # fmt: skip
+         "device=cpu", "loop.picture_every=0", "stages=[]"]  # fmt: skip
 
 
 def unscored(path, typed):
