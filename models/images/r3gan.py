@@ -14,13 +14,12 @@ Published for sides of 4 times a power of two, whose first stage is 4 x 4. Other
 halvings leave: 7 x 7 for 28 pixels. A side that cannot be halved down to 7 is refused.
 
 Source: Huang, Gokaslan, Kuleshov, Tompkin, "The GAN is dead; long live the GAN! A modern GAN baseline", NeurIPS 2024.
-CIFAR-10 there: width 768, 8 channels of it per group, 2 blocks, latent_dim 64, classes 10, class_dim 64 in the
+CIFAR-10 there: width and most 768, 8 channels of it per group, 2 blocks, latent_dim 64, classes 10, class_dim 64 in the
 generator and 768 in the critic: 20.78M and 21.28M parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from math import sqrt
 from typing import ClassVar, get_args
@@ -87,7 +86,8 @@ class Build:
         event_shape: shape E of one example.
         image_shape: (H, W) or (C, H, W); None where E itself is such a shape.
         owner: the network, for messages.
-        width: channels at every resolution, or a number for each, the coarsest first.
+        width: channels at full resolution, doubled at every halving,
+        most: up to so many; as many at every resolution where it is ``width``.
         per_group: channels to a group.
         blocks: residual blocks of a stage.
 
@@ -105,7 +105,8 @@ class Build:
         event_shape: tuple[int, ...],
         image_shape: tuple[int, ...] | None,
         owner: str,
-        width: int | Sequence[int],
+        width: int,
+        most: int,
         per_group: int,
         blocks: int,
     ) -> None:
@@ -117,17 +118,12 @@ class Build:
                 f"are multiples of {2**steps}, or ConvGenerator and ConvCritic, which crop"
             )
         self.coarse = (height >> steps, columns >> steps)
-        self.widths = [width] * (steps + 1) if isinstance(width, int) else list(width)
+        self.widths = [min(width << k, most) for k in range(steps, -1, -1)]
         checked_at_least("per_group", per_group, 1)
         checked_layers("blocks", blocks, 1)
-        if len(self.widths) != steps + 1:
-            raise ValueError(
-                f"{owner} has {steps + 1} resolutions for images of {height} x {columns} pixels, got "
-                f"{len(self.widths)} widths: give one number, or one for each, the coarsest first"
-            )
         for each in self.widths:
             if each < 1 or each % per_group:
-                raise ValueError(f"width must be a multiple of per_group={per_group}, got {each}")
+                raise ValueError(f"width and most must give multiples of per_group={per_group}, got {each}")
         self._per_group, self._blocks = per_group, blocks
         self._gain = GAIN * (blocks * len(self.widths)) ** -0.25
 
@@ -146,7 +142,8 @@ class R3GANGenerator(Generator):
         event_shape: shape E of one example.
         image_shape: (H, W) or (C, H, W); None where E itself is such a shape.
         latent_dim: dimension of z.
-        width: channels at every resolution, or a number for each, the coarsest first.
+        width: channels at full resolution, doubled at every halving,
+        most: up to so many.
         per_group: channels of a width to a group of the 3 x 3 convolutions.
         blocks: residual blocks of a stage.
         classes: number of classes of the context; 0 for none.
@@ -164,7 +161,8 @@ class R3GANGenerator(Generator):
         event_shape: tuple[int, ...],
         image_shape: tuple[int, ...] | None = None,
         latent_dim: int = 64,
-        width: int | tuple[int, ...] = 64,
+        width: int = 64,
+        most: int = 64,
         per_group: int = 8,
         blocks: int = 1,
         classes: int = 0,
@@ -175,7 +173,7 @@ class R3GANGenerator(Generator):
         if output not in get_args(Output):
             raise ValueError(f"output must be linear or tanh, got {output!r}; use tanh for pixels in [-1, 1]")
         checked_at_least("class_dim", class_dim, 1)
-        build = Build(self.event_shape, image_shape, type(self).__name__, width, per_group, blocks)
+        build = Build(self.event_shape, image_shape, type(self).__name__, width, most, per_group, blocks)
         first = build.widths[0]
         self.basis = nn.Parameter(torch.randn(first, *build.coarse))
         self.embedding = variance_scaled(nn.Linear(classes, class_dim, bias=False)) if classes else None
@@ -203,7 +201,8 @@ class R3GANCritic(Critic):
     Args:
         event_shape: shape E of one example.
         image_shape: (H, W) or (C, H, W); None where E itself is such a shape.
-        width: channels at every resolution, or a number for each, the coarsest first.
+        width: channels at full resolution, doubled at every halving,
+        most: up to so many.
         per_group: channels of a width to a group of the 3 x 3 convolutions.
         blocks: residual blocks of a stage.
         classes: number of classes of the context; 0 for none.
@@ -221,7 +220,8 @@ class R3GANCritic(Critic):
         self,
         event_shape: tuple[int, ...],
         image_shape: tuple[int, ...] | None = None,
-        width: int | tuple[int, ...] = 64,
+        width: int = 64,
+        most: int = 64,
         per_group: int = 8,
         blocks: int = 1,
         classes: int = 0,
@@ -229,7 +229,7 @@ class R3GANCritic(Critic):
     ) -> None:
         super().__init__(event_shape, classes)
         checked_at_least("class_dim", class_dim, 1)
-        build = Build(self.event_shape, image_shape, type(self).__name__, width, per_group, blocks)
+        build = Build(self.event_shape, image_shape, type(self).__name__, width, most, per_group, blocks)
         widths = build.widths[::-1]
         layers: list[nn.Module] = [
             Images(build.image),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
+import se_framework as se
 from models import R3GANCritic, R3GANGenerator
 from models.images.r3gan import GAIN, Block
 from models.images.resampling import Bilinear
+from se_framework.errors import IncompatibleError
 
 DEFAULT_DTYPE = torch.float64
 EPS = torch.finfo(torch.float64).eps
@@ -29,7 +32,7 @@ def by_hand(image, channels, steps, width, latent=64):
 
 def test_sizes_are_those_published():
     with torch.device("meta"):
-        cifar = {"event_shape": (3, 32, 32), "width": 768, "per_group": 8, "blocks": 2, "classes": 10}
+        cifar = {"event_shape": (3, 32, 32), "width": 768, "most": 768, "per_group": 8, "blocks": 2, "classes": 10}
         assert parameters(R3GANGenerator(**cifar, class_dim=64)) == 20_781_952  # 20.78M
         assert parameters(R3GANCritic(**cifar, class_dim=768)) == 21_280_512  # 21.28M
         for side, steps, told in ((16, 2, (111, 106)), (32, 3, (146, 142))):
@@ -81,7 +84,7 @@ def test_blocks_start_as_the_identity_and_what_they_will_add_keeps_the_published
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_the_gain_counts_all_blocks_of_the_network(blocks):
-    network = R3GANCritic((1, 16, 16), width=64, per_group=8, blocks=blocks)
+    network = R3GANCritic((1, 16, 16), width=64, most=64, per_group=8, blocks=blocks)
     found = [m.first.weight for m in network.modules() if isinstance(m, Block)]
     assert len(found) == 3 * blocks
     everything = torch.cat([w.detach().flatten() for w in found])
@@ -99,11 +102,11 @@ def test_biases_stand_in_blocks_alone_and_the_score_starts_linear_in_the_pixels(
 
 
 def test_28_pixels_start_from_7_and_flat_examples_are_images():
-    model = R3GANGenerator((784,), (28, 28), latent_dim=2, width=(4, 4, 2), per_group=2, output="tanh")
+    model = R3GANGenerator((784,), (28, 28), latent_dim=2, width=2, most=4, per_group=2, output="tanh")
     assert model.basis.shape == (4, 7, 7)
     x = model().sample((3,))
     assert x.shape == (3, 784) and float(x.abs().max()) < 1
-    critic = R3GANCritic((1, 28, 28), width=(4, 4, 2), per_group=2)
+    critic = R3GANCritic((1, 28, 28), width=2, most=4, per_group=2)
     assert critic.features[-2].weight.shape == (4, 1, 7, 7)
     assert critic(torch.zeros(3, 1, 28, 28)).shape == (3,)
 
@@ -125,8 +128,8 @@ def test_labels_move_both_networks():
     [
         ({"event_shape": (1, 30, 30)}, "halves its images 2 times, got sides of 30 and 30 pixels: use sides that are"),
         ({"event_shape": (1, 28, 30)}, "multiples of 4"),
-        ({"event_shape": (1, 8, 8), "width": (4, 4, 4)}, "has 2 resolutions for images of 8 x 8 pixels, got 3 widths"),
-        ({"event_shape": (1, 8, 8), "width": 12}, "width must be a multiple of per_group=8, got 12"),
+        ({"event_shape": (1, 8, 8), "width": 12}, "width and most must give multiples of per_group=8, got 12"),
+        ({"event_shape": (1, 8, 8), "width": 64, "most": 12}, "must give multiples of per_group=8, got 12"),
         ({"event_shape": (1, 8, 8), "blocks": 0}, "blocks"),
         ({"event_shape": (1, 8, 8), "class_dim": 0}, "class_dim"),
         ({"event_shape": (5,)}, "is for images"),
@@ -140,3 +143,10 @@ def test_what_they_cannot_make_is_refused(network, arguments, told):
 def test_an_unknown_output_is_refused():
     with pytest.raises(ValueError, match="output must be linear or tanh, got 'relu'"):
         R3GANGenerator((1, 8, 8), output="relu")
+
+
+def test_for_data_that_are_no_images_both_networks_are_replaced_and_the_fix_works():
+    with pytest.raises(IncompatibleError, match="add metric=mlp model=") as caught:
+        se.compose("r3gan", ["data=ring8"])
+    fix = re.search(r": add ([^(]*)", str(caught.value)).group(1).split()
+    se.compose("r3gan", ["data=ring8", *fix])

@@ -18,7 +18,7 @@ from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.training.draws import draw_batch
 from se_framework.training.execution import Execution
 from tests.support.ensembles import both, distance, rounds
-from tests.support.runs import play
+from tests.support.runs import KILLED, play
 
 SMALL = ["data=digits", "model.base=8", "model.most=4", "model.latent_dim=3", "metric.network.base=8",
          "metric.network.most=4", "loop.log_every=1", "loop.checkpoint_every=1", "progress=false",
@@ -90,8 +90,6 @@ def test_it_goes_on_to_the_bit_from_any_round(grown, checkpoint):
 @pytest.mark.soak
 def test_killed_in_stages_and_fades_it_goes_on_to_the_bit(soak, tmp_path):
     """``make soak``: before each round, as processes; ``make test``: not at all, the rounds above are played there."""
-    from tests.reliability.test_stages import KILLED
-
     if soak:
         typed = [*SMALL, "experiment=progressive", stages(*LADDER)]
         done = play(KILLED, tmp_path, "\n".join(typed), ",".join(map(str, range(1, 8))))
