@@ -76,8 +76,12 @@ def test_batches_fades_and_optimisers_follow_the_stages(grown):
     assert set(assembly.state.equation.model.to_image) == {"8"}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("checkpoint", [1, 2, 3, 4, 5, 6, 7])
-def test_it_goes_on_to_the_bit_from_any_round(grown, checkpoint):
+def test_it_goes_on_to_the_bit_from_any_round(grown, checkpoint, soak):
+    """``make soak``: from every round; ``make test``: from the ends of a stage and from within the fade."""
+    if not soak and checkpoint not in (2, 4):
+        return
     assembly, path, _ = grown
     again = se.load(path, checkpoint=checkpoint)
     assert again.state.round == checkpoint
@@ -125,8 +129,14 @@ def test_every_batch_of_a_step_is_faded_and_no_score_is(grown):
     assert torch.equal(data.held_out(6, 0).x, there.data.held_out(6, 0).x)
 
 
-def test_a_prepared_step_reads_the_fade_as_it_is():
-    """Compiled once: alpha is a buffer that is set in place, so no key of a step has to hold it; r is its stage's."""
+@pytest.mark.soak
+def test_a_prepared_step_reads_the_fade_as_it_is(soak):
+    """Compiled once: alpha is a buffer that is set in place, so no key of a step has to hold it; r is its stage's.
+
+    ``make soak`` alone: to compile both players' steps takes 5 s.
+    """
+    if not soak:
+        return
     states = [composed(ladder=((3, 4, 8, 8),)).state for _ in range(2)]
     data = composed().data
     states[1].execution = Execution(compiled=True, backend="eager")
@@ -188,9 +198,9 @@ def test_a_resume_in_another_list_is_refused(grown, ladder):
 
 def test_the_deviation_under_a_penalty_needs_to_be_allowed_and_is_remarked():
     with pytest.raises(IncompatibleError, match=r"couples the examples by the deviation of a group.*batch_coupled"):
-        composed("allow=[]")
-    assert "by the deviation of a group" in composed().state.note
-    assert composed("allow=[]", "metric.network.deviation=false").state.note is None
+        composed("allow=[]", ladder=LADDER[:1])
+    assert "by the deviation of a group" in composed(ladder=LADDER[:1]).state.note
+    assert composed("allow=[]", "metric.network.deviation=false", ladder=LADDER[:1]).state.note is None
 
 
 # -- the penalty's drift ----------------------------------------------------------------------------------------------
