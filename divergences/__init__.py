@@ -9,6 +9,7 @@ from divergences.kernels import MMD, EnergyDistance
 from divergences.likelihood import CrossEntropy
 from divergences.one_dimensional import Wasserstein1D
 from divergences.optimal_transport import OptimalTransport
+from divergences.paired import PairedJensenShannon
 from divergences.parametric import Alpha, WeightedJensenShannon
 from divergences.regularised import LipschitzRegularised
 from divergences.renyi import Renyi
@@ -34,6 +35,7 @@ __all__ = [
     "JensenShannon",
     "Neyman",
     "OptimalTransport",
+    "PairedJensenShannon",
     "Pearson",
     "Renyi",
     "ReverseKL",

@@ -93,6 +93,7 @@ class Divergence(nn.Module):
         cost_degree: D of data multiplied by s is s**cost_degree times D (0 for f-divergences, in nats).
         surrogate: not a divergence but a pair of losses, one for each player; it has no D and no q.
         has_normalised_dual: the dual over probability q is there as well.
+        has_paired_dual: D is the maximum over v of a mean over pairs of :meth:`paired` (``auxiliary=paired``).
         additive_dual: :math:`D^*_p` over unnormalised q is a mean under p, that of :meth:`conjugate`; else only
             :meth:`mean_conjugate` and :meth:`inner` are there, and a sample's value is biased.
         link_slope: L where :math:`|\ell(v)-\ell(w)|\le L|v-w|` for all v, w, so that f/beta is L-Lipschitz where v is
@@ -129,6 +130,7 @@ class Divergence(nn.Module):
     up_to_constant: ClassVar[bool] = False
     surrogate: ClassVar[bool] = False
     has_normalised_dual: bool = True
+    has_paired_dual: ClassVar[bool] = False
     additive_dual: ClassVar[bool] = True
     has_ground_cost: bool = False
     largest_dimension: ClassVar[int | None] = None
@@ -193,6 +195,10 @@ class Divergence(nn.Module):
     def ground_cost(self, squared: Tensor) -> Tensor:
         r"""Return the cost c(x, y) of moving a unit of mass, elementwise, from :math:`|x-y|^2`; zero at zero."""
         raise NotImplementedError(f"{type(self).__name__} is no transport at a cost: use its dual or its primal")
+
+    def paired(self, gap: Tensor, role: Mover | None = None) -> Tensor:
+        """Return a player's integrand of a pair from gap = v(x) - v(y), x of the data, y of the model, elementwise."""
+        raise NotImplementedError(f"{type(self).__name__} is no mean over pairs: use its dual or its primal")
 
     def view(self, role: Mover) -> Divergence | None:
         r"""Return the divergence through which a player sees the critic's output, None for this one.

@@ -7,6 +7,8 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.images.growing import GrowingCritic, GrowingGenerator
+from models.images.r3gan import R3GANCritic, R3GANGenerator
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
@@ -26,6 +28,8 @@ __all__ = [
     "Given",
     "GroupSortCritic",
     "GroupSortEmbedding",
+    "GrowingCritic",
+    "GrowingGenerator",
     "Law",
     "MLPCritic",
     "MLPEmbedding",
@@ -34,6 +38,8 @@ __all__ = [
     "Particles",
     "Projection",
     "PushForward",
+    "R3GANCritic",
+    "R3GANGenerator",
     "RealNVP",
     "SeparableCritic",
     "SpectralCritic",

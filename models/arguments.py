@@ -1,6 +1,13 @@
-"""What constructors of models refuse: shapes without coordinates, sizes out of range."""
+"""What models refuse: shapes without coordinates, sizes out of range, batches and labels of another kind."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from models.base import Critic, Embedding, Model
 
 MOST_LAYERS = 1000
 
@@ -38,3 +45,31 @@ def checked_layers(name: str, value: int, least: int) -> None:
     checked_at_least(name, value, least)
     if value > MOST_LAYERS:
         raise ValueError(f"{name} must be at most {MOST_LAYERS}, got {value}; set {name}={MOST_LAYERS} or less")
+
+
+def check_batch(owner: Critic | Embedding, verb: str, x: Tensor) -> None:
+    """Refuse a tensor that is no batch of examples of the owner's event shape.
+
+    Raises:
+        ValueError: see above; the message names the class, what it does (``verb``), and both shapes.
+    """
+    if x.ndim == 0 or tuple(x.shape[1:]) != owner.event_shape:
+        raise ValueError(
+            f"{type(owner).__name__} {verb} a batch of examples of shape {owner.event_shape}, got a tensor of shape "
+            f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, owner.event_shape))})"
+        )
+
+
+def check_context(owner: Model | Critic, context: Tensor | None) -> None:
+    """Refuse labels that are missing, or that the network cannot read.
+
+    Raises:
+        ValueError: see above; the message names the class.
+    """
+    name = type(owner).__name__
+    if context is None and owner.classes:
+        raise ValueError(f"{name} is conditional: it needs one label in 0..{owner.classes - 1} per example, got none")
+    if context is not None and not owner.classes:
+        raise ValueError(f"{name} is not conditional, got labels; build it with classes=K or use data without labels")
+    if context is not None and (context.ndim != 1 or context.is_floating_point()):
+        raise ValueError(f"{name} needs whole-number labels of shape (N,), got {context.dtype} {tuple(context.shape)}")

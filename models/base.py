@@ -10,6 +10,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from models.arguments import check_batch as check_batch
+from models.arguments import check_context as check_context
 from models.arguments import checked_at_least, checked_event_shape
 from models.laws import Particles
 
@@ -57,6 +59,13 @@ class Part(nn.Module):
 
         A schedule (of a resolution, a temperature) sets its buffers by this number and by nothing else, so that a
         resumed run has the same.
+        """
+
+    def check_follows(self, before: nn.Module) -> None:
+        """Refuse to go on, in a run with stages, where a part of the stage before ended; here anything may follow.
+
+        Raises:
+            ValueError: this one cannot follow; the message says what could.
         """
 
 
@@ -139,6 +148,13 @@ class Model(Part, ABC):
         p = self(context).particles(draws["noise"])
         return p if context is None else replace(p, context=context)
 
+    def seen(self, batch: Particles) -> Particles:
+        """Return data as this family can look like it, at every draw of a player's step; here as they are.
+
+        A model of a lower resolution than the data's is trained against data of its own. Scores compare with the data.
+        """
+        return batch
+
     def prepare(self, batch: Particles) -> None:
         """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing.
 
@@ -157,6 +173,7 @@ class Critic(Part, ABC):
         needs_image: the network is for images: its constructor takes ``image_shape``.
         needs_pairs: the network scores pairs (x, y): its constructor takes ``reference``, which says where x ends.
         row_wise: no example's score depends on the others, so data and samples may be scored in one pass.
+        batch_multiple: a number that a step's batch must be a multiple of, where a statistic is over groups of as many.
 
     Args:
         event_shape: shape E of one example.
@@ -168,6 +185,7 @@ class Critic(Part, ABC):
     needs_image: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
+    batch_multiple: ClassVar[int] = 1
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
@@ -261,31 +279,3 @@ class Embedding(Part, ABC):
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
         r"""Return the embedding, shape (B, k), of examples of shape (B, \*E) whose shape has been checked."""
-
-
-def check_batch(owner: Critic | Embedding, verb: str, x: Tensor) -> None:
-    """Refuse a tensor that is no batch of examples of the owner's event shape.
-
-    Raises:
-        ValueError: see above; the message names the class, what it does (``verb``), and both shapes.
-    """
-    if x.ndim == 0 or tuple(x.shape[1:]) != owner.event_shape:
-        raise ValueError(
-            f"{type(owner).__name__} {verb} a batch of examples of shape {owner.event_shape}, got a tensor of shape "
-            f"{tuple(x.shape)}; pass shape (B, {', '.join(map(str, owner.event_shape))})"
-        )
-
-
-def check_context(owner: Model | Critic, context: Tensor | None) -> None:
-    """Refuse labels that are missing, or that the network cannot read.
-
-    Raises:
-        ValueError: see above; the message names the class.
-    """
-    name = type(owner).__name__
-    if context is None and owner.classes:
-        raise ValueError(f"{name} is conditional: it needs one label in 0..{owner.classes - 1} per example, got none")
-    if context is not None and not owner.classes:
-        raise ValueError(f"{name} is not conditional, got labels; build it with classes=K or use data without labels")
-    if context is not None and (context.ndim != 1 or context.is_floating_point()):
-        raise ValueError(f"{name} needs whole-number labels of shape (N,), got {context.dtype} {tuple(context.shape)}")

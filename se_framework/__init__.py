@@ -29,6 +29,7 @@ _WHERE = {
     "EnsembleAssembly": "assembly",
     "GradientPenalty": "equation.penalties",
     "Metric": "equation.metric",
+    "Paired": "equation.auxiliary",
     "Player": "training.players",
     "R1": "equation.penalties",
     "RunDirectory": "runs.directory",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from se_framework.equation.auxiliary import Dual as Dual
     from se_framework.equation.auxiliary import Embedded as Embedded
     from se_framework.equation.auxiliary import Empirical as Empirical
+    from se_framework.equation.auxiliary import Paired as Paired
     from se_framework.equation.auxiliary import Tilted as Tilted
     from se_framework.equation.auxiliary.transported import Transported as Transported
     from se_framework.equation.equation import StandardEquation as StandardEquation

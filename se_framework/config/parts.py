@@ -17,6 +17,7 @@ from se_framework.config.build import assemble, build, resolve
 from se_framework.config.mending import mending
 from se_framework.config.objects import summand
 from se_framework.config.saved import saved_config
+from se_framework.config.steps import check_batch, check_order
 from se_framework.data import Data, as_data
 from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary
@@ -141,6 +142,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     if flat:
         legality.refuse(flat, mend(choice, flat, config.allow))
     warnings = legality.check(choice, config.allow, mend)
+    check_batch(config.loop.batch_size, outline)
     if members > 1:
         with torch.device("meta"):
             outlines = [model if isinstance(model, Model) else assemble(model, arguments, "model"), outline]
@@ -195,6 +197,7 @@ def all_outlined(stages: Sequence[DictConfig], data: Any, objects: Mapping[str, 
             found.append(outlined(stage, data if data is not None else shared, objects))
         except SEError as error:
             raise type(error)(f"stages[{k}]: {error}") if len(stages) > 1 else error from error
+    check_order([(parts.model, parts.metric) for parts in found[1:] and found])
     return found
 
 

@@ -24,7 +24,7 @@ from se_framework.errors import NonFiniteError, StepError, StepRecord
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.files import append_row
 from se_framework.training import fitting
-from se_framework.training.draws import in_type, like
+from se_framework.training.draws import in_type, like, seen_by_members
 from se_framework.training.execution import Execution
 from se_framework.training.failure import Diagnosis
 from se_framework.training.monitors import PREFIX, SEPARATOR, warnings_in
@@ -142,7 +142,7 @@ class Ensemble:
         kind = like(self.equation)
         batch = data.batches(self.samples, n, [member.seed for member in self.living.values()], kind.device)
         self.samples += n
-        return in_type(batch, self.equation, kind)
+        return seen_by_members(in_type(batch, self.equation, kind), [m.equation for m in self.living.values()])
 
     def finish_round(self) -> None:
         """Count a round."""

@@ -25,6 +25,8 @@ ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound", "view_reads")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
+OF_DATA = ("image", "reference")
+"""Rules between a part and the data alone, see :func:`of_data`."""
 
 
 def weights(model: Any, alpha: float, beta: float, plus: Mapping[str, tuple[float, Any]]) -> None:

@@ -89,8 +89,15 @@ class Metric(nn.Module):
 
     @property
     def batch_coupled(self) -> bool:
-        """Whether one example's score depends on the others (batch normalisation)."""
-        return any(isinstance(m, BATCH_NORMS) for m in self.network.modules())
+        """Whether one example's score depends on the others."""
+        return bool(self.coupled_by)
+
+    @property
+    def coupled_by(self) -> str:
+        """Return by what it does: batch normalisation, or what a layer declares as ``couples_by``; else nothing."""
+        words = ("batch normalisation" if isinstance(m, BATCH_NORMS) else getattr(m, "couples_by", "")
+                 for m in self.network.modules())  # fmt: skip
+        return next(filter(None, words), "")
 
     @property
     def settles(self) -> bool:

@@ -94,13 +94,22 @@ class GradientPenalty(Penalty):
         weight: lambda.
         sides: punish norms on both sides of one, or only above.
         every: clock in phi-steps.
+        drift: epsilon of a further term :math:`\epsilon\,\mathbb E_{p_d}v^2`, which keeps v, of which only differences
+            count, from drifting away (Karras et al. 2018, appendix A: 0.001); not multiplied by ``weight``.
+
+    Raises:
+        ConfigError: a negative drift.
     """
 
     enforces_lipschitz = True
 
-    def __init__(self, weight: float = 10.0, sides: Literal["one", "two"] = "two", every: int = 1) -> None:
+    def __init__(
+        self, weight: float = 10.0, sides: Literal["one", "two"] = "two", every: int = 1, drift: float = 0.0
+    ) -> None:
         super().__init__(weight, every)
-        self.sides = sides
+        if not 0 <= drift < float("inf"):
+            raise ConfigError(f"metric.penalty needs drift >= 0, got {drift}")
+        self.sides, self.drift = sides, drift
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -108,8 +117,15 @@ class GradientPenalty(Penalty):
         return ("gulrajani2017improved", *(["petzka2018regularization"] if self.sides == "one" else []))
 
     def extra_repr(self) -> str:
-        """Show weight and sides."""
-        return f"{super().extra_repr()}, sides={self.sides}"
+        """Show weight, sides and drift."""
+        return f"{super().extra_repr()}, sides={self.sides}" + (f", drift={self.drift:g}" if self.drift else "")
+
+    def forward(
+        self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Return weight times the penalty, and the drift's term, shape ()."""
+        penalty = super().forward(metric, x_data, x_model, mix, weights)
+        return penalty + self.every * self.drift * metric(x_data).square().mean() if self.drift else penalty
 
     def penalty(
         self, metric: Critic, x_data: Tensor, x_model: Tensor, mix: Tensor, weights: Tensor | None = None

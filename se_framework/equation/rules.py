@@ -83,6 +83,7 @@ USES: dict[str, tuple[str, tuple[str, ...]]] = {
         "works through the dual of D, and {d} has none", ("metric", "auxiliary", "model", "divergence"),
     ),
     "primal_needs": ("evaluates D(p_d, p_theta) on samples, and {d} {known}", ("metric", "divergence")),
+    "has_paired_dual": ("compares pairs of an example and a particle, and {d} is no mean over those", ("divergence",)),
     "has_ground_cost": ("moves p at a ground cost, and {d} has none", ("divergence",)),
     "entropy_weight": ("has no closed form of q under {d}", ("divergence",)),
 }  # fmt: skip
@@ -149,12 +150,13 @@ def batch_coupled(choice: Choice) -> Iterator[Problem]:
     if not _scores(choice) or not choice.metric.batch_coupled:
         return
     penalty, couples = choice.metric.penalty, f"{name_of(choice.metric.network)} couples the examples"
+    couples += f" by {choice.metric.coupled_by}"
     if choice.auxiliary.moves_points:
         takes = f"auxiliary {name_of(choice.auxiliary)} takes v at points of its own"
-        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+        yield Problem(f"{takes}, and {couples}", ("metric",))
     elif penalty is not None and penalty.per_example:
         takes = f"{name_of(penalty)} takes each example's gradient"
-        yield Problem(f"{takes}, and {couples} by batch normalisation", ("metric",))
+        yield Problem(f"{takes}, and {couples}", ("metric",))
 
 
 def penalty(choice: Choice) -> Iterator[Problem]:
@@ -247,10 +249,10 @@ def context(choice: Choice) -> Iterator[Problem]:
 
 def view(choice: Choice) -> Iterator[Problem]:
     """A player's view needs the dual, and a divergence that has one."""
-    q = name_of(choice.auxiliary)
+    q, need = name_of(choice.auxiliary), str(choice.auxiliary.works_through)
     for name, d in choice.views.items():
         reads, null = f"a player's view {name_of(d)}", (f"players.{name}.view=null",)
-        if not choice.auxiliary.takes_views or not (d.has_dual and choice.divergence.has_dual):
+        if not choice.auxiliary.takes_views or not all(getattr(each, need, None) for each in (d, choice.divergence)):
             has_none = f"which auxiliary {q} or the view or D itself does not have"
             yield Problem(f"{reads} reads the critic through a dual, {has_none}", values=null)
         elif choice.auxiliary.needs_alpha:
@@ -264,8 +266,8 @@ IMPLIED = {"log_ratio": ("log_ratio", "sign"), "sign": ("sign",), "potential": (
 
 def view_reads(choice: Choice) -> Iterator[Problem]:
     """All who look at the critic must find there what they read: phi learns it, D and the other views read it off."""
-    own, q = choice.divergence, choice.auxiliary
-    views = {k: d for k, d in choice.views.items() if d.has_dual and own.has_dual and q.takes_views}
+    own, q, need = choice.divergence, choice.auxiliary, str(choice.auxiliary.works_through)
+    views = {k: d for k, d in choice.views.items() if q.takes_views and getattr(d, need, 0) and getattr(own, need, 0)}
     learner = next((k for k in views if NAMES.get(k) == "the metric"), None)
     learns = views.get(learner, own) if learner else own
     for name, d in views.items():

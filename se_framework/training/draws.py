@@ -6,7 +6,9 @@ a step is a function of it and of the weights alone: evaluated as it stands, com
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -27,9 +29,16 @@ def like(equation: StandardEquation) -> Tensor:
 
 
 def draw_batch(data: Data, start: int, n: int, seed: int, equation: StandardEquation) -> Particles:
-    """Return n examples of the data from the start-th on as particles, in the type that the model computes in."""
+    """Return n examples of the data from the start-th on as particles, as the model sees them, in its type."""
     kind = like(equation)
-    return in_type(data.batch(start, n, seed, kind.device), equation, kind)
+    return equation.model.seen(in_type(data.batch(start, n, seed, kind.device), equation, kind))
+
+
+def seen_by_members(batch: Particles, members: Sequence[StandardEquation]) -> Particles:
+    """Return a batch of every member, stacked, as each member's model sees its own."""
+    own = batch.x.unbind()
+    seen = [member.model.seen(Particles(x)).x for member, x in zip(members, own, strict=True)]
+    return batch if all(map(operator.is_, own, seen)) else replace(batch, x=torch.stack(seen))
 
 
 def in_type(batch: Particles, equation: StandardEquation, kind: Tensor) -> Particles:

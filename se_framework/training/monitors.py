@@ -196,6 +196,8 @@ def coupled(metric: Metric, batch: Particles) -> Iterator[Finding]:
     )
     if float((seen - own).abs().mean()) > COUPLING * float(own.mean()):
         text = f"{type(metric.penalty).__name__} sees slopes of {float(seen.mean()):.2g}, the examples' own are "
-        text += f"{float(own.mean()):.2g}: the metric couples the examples of a batch (batch normalisation)"
+        text += (
+            f"{float(own.mean()):.2g}: the metric couples the examples of a batch ({metric.coupled_by or 'undeclared'})"
+        )
         hint = "choose a network without it, or layer normalisation"
         yield Finding("a penalty that fights the metric", f"{text}; {hint}")

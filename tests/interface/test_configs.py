@@ -11,7 +11,7 @@ from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose, config_dir, groups
 from se_framework.errors import ConfigError, DataError, IncompatibleError, StepError
 
-SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu"]
+SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu", "stages=[]"]
 GROUPS = groups([config_dir()])
 
 

@@ -12,7 +12,7 @@ from se_framework.describe import describe
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.runs.files import append_row
 from tests.support.commands import TRAIN, call
-from tests.support.runs import play
+from tests.support.runs import KILLED, play
 
 BASE = ["experiment=vanilla_gan", "data=ring8", "model.width=8", "metric.network.width=8", "loop.batch_size=16",
         "loop.log_every=1", "progress=false", "device=cpu"]  # fmt: skip
@@ -69,18 +69,6 @@ def test_what_fits_is_taken_over_and_the_rest_starts_afresh(capsys):
     for one, other in zip(before.parameters(), state.equation.model.parameters(), strict=True):
         assert torch.equal(one, other)
     assert state.player("phi").steps_taken == 0 and state.player("theta").steps_taken == 2
-
-
-KILLED = """
-root, typed, kills = Path(sys.argv[1]), sys.argv[2].split("\\n"), [int(k) for k in sys.argv[3].split(",")]
-assert child(root / "whole", typed) == 0
-for k in kills:
-    cut = root / f"cut{k}"
-    assert child(cut, typed, kill_at=k) == -signal.SIGKILL
-    assert child(cut, [f"resume={cut}"]) == 0
-    assert not differences(root / "whole", cut), (k, differences(root / "whole", cut))
-    assert rows(cut) == rows(root / "whole")
-"""
 
 
 @pytest.mark.soak

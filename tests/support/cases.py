@@ -13,7 +13,7 @@ import torch
 
 import divergences as d
 from divergences import Divergence, FDivergence
-from se_framework.equation.auxiliary import Auxiliary, Conditional, Dual, Embedded, Empirical, Tilted
+from se_framework.equation.auxiliary import Auxiliary, Conditional, Dual, Embedded, Empirical, Paired, Tilted
 from se_framework.equation.auxiliary.transported import Transported
 from se_framework.equation.penalties import R1, GradientPenalty, Penalty
 from tests.support.oracles import ALPHA_ORDERS
@@ -50,6 +50,8 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
     "sliced_wasserstein": lambda: d.SlicedWasserstein(order=1, directions=8),
     "optimal_transport": lambda: d.OptimalTransport(order=1.5),
     "fisher": d.FisherIPM,
+    "paired": d.PairedJensenShannon,
+    "paired_swapped": lambda: d.PairedJensenShannon(swapped=True),
     "sinkhorn_w1": lambda: d.Sinkhorn(p=1),
     "sinkhorn_unbalanced": lambda: d.Sinkhorn(reach=1.0),
     "energy": d.EnergyDistance,
@@ -61,6 +63,7 @@ AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "dual": Dual,
     "dual_probability": lambda: Dual(normalised=True),
     "dual_conditional": Conditional,
+    "paired": Paired,
     "data": Empirical,
     "embedded": Embedded,
     "tilted": Tilted,

@@ -12,7 +12,7 @@ from se_framework.training.step import play_round
 K = 3
 REFUSED = {"sinkhorn": "Sinkhorn", "sinkhorn_learned": "Sinkhorn"}
 """The experiments that run one problem at a time, and the part that does not allow more."""
-BASE = ["loop.batch_size=16", "device=cpu", "progress=false", "loop.log_every=0"]
+BASE = ["loop.batch_size=16", "device=cpu", "progress=false", "loop.log_every=0", "stages=[]"]
 SMALL = ["model.width=16", "model.depth=1", "metric.network.width=16", "metric.network.depth=1"]
 
 

@@ -10,6 +10,8 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.images.growing import GrowingCritic, GrowingGenerator
+from models.images.r3gan import R3GANCritic, R3GANGenerator
 from models.mixtures import GaussianMixture
 from models.separable import SeparableCritic
 from models.spectral import SpectralCritic
@@ -25,6 +27,14 @@ class Cloud:
         return torch.randn(n, 2, generator=generator)
 
 
+def half_way(network):
+    """Return a growing network in the midst of its fade, where all of its layers are read."""
+    for samples in (0, 1):
+        for fade in network.fade.values():
+            fade.at(samples)
+    return network
+
+
 MODELS = {
     "affine-1": lambda: Affine((1,)),
     "affine-3": lambda: Affine((3,), init_scale=1.5),
@@ -37,6 +47,9 @@ MODELS = {
     "nvp-image": lambda: RealNVP((1, 4, 4), couplings=6, width=8, activation="relu"),
     "conv-4x4": lambda: ConvGenerator((1, 4, 4), latent_dim=3, width=4),
     "conv-flat": lambda: ConvGenerator((90,), (2, 5, 9), latent_dim=3, width=3, output="tanh"),
+    "r3gan-8": lambda: R3GANGenerator((1, 8, 8), latent_dim=3, width=4, per_group=2),
+    "growing-8": lambda: GrowingGenerator((1, 8, 8), latent_dim=3, base=8, most=4),
+    "growing-fade": lambda: half_way(GrowingGenerator((36,), (6, 6), 3, base=8, most=4, resolution=8, fade=2)),
     "mixture-1": lambda: GaussianMixture((1,), components=2),
     "mixture-2": lambda: GaussianMixture((2,), components=3),
     "mixture-image": lambda: GaussianMixture((1, 4, 4), components=7, min_scale=0.5),
@@ -61,6 +74,9 @@ CRITICS = {
     "spectral-image": lambda: SpectralCritic((1, 4, 4), width=12, depth=2, activation="relu"),
     "conv-4x4": lambda: ConvCritic((1, 4, 4), width=4),
     "conv-flat": lambda: ConvCritic((90,), (2, 5, 9), width=3, spectral=True),
+    "r3gan-8": lambda: R3GANCritic((64,), (1, 8, 8), width=4, per_group=2),
+    "growing-8": lambda: GrowingCritic((1, 8, 8), base=8, most=4, deviation=False),
+    "growing-fade": lambda: half_way(GrowingCritic((36,), (6, 6), 8, 4, 8, fade=2, deviation=False)),
     "tabular-6": lambda: TabularCritic((1,)),
 }
 EMBEDDINGS = {

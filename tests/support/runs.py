@@ -26,7 +26,7 @@ from tests.support.comparing import same
 
 CLOCK = {"seconds", "samples_per_second"}
 SHORT = ["loop.rounds=7", "loop.batch_size=24", "loop.log_every=1", "loop.checkpoint_every=3", "progress=false",
-         "device=cpu", "loop.picture_every=0"]  # fmt: skip
+         "device=cpu", "loop.picture_every=0", "stages=[]"]  # fmt: skip
 
 
 def unscored(path, typed):
@@ -124,3 +124,16 @@ __all__ = [
     "Path", "RunDirectory", "child", "compose", "differences", "evaluation", "files", "json", "loop", "os", "rows",
     "same", "signal", "start", "sys", "torch", "train", "wait", "SHORT",
 ]  # fmt: skip
+
+
+KILLED = """
+root, typed, kills = Path(sys.argv[1]), sys.argv[2].split("\\n"), [int(k) for k in sys.argv[3].split(",")]
+assert child(root / "whole", typed) == 0
+for k in kills:
+    cut = root / f"cut{k}"
+    assert child(cut, typed, kill_at=k) == -signal.SIGKILL
+    assert child(cut, [f"resume={cut}"]) == 0
+    assert not differences(root / "whole", cut), (k, differences(root / "whole", cut))
+    assert rows(cut) == rows(root / "whole")
+"""
+"""What plays a run that is killed before stated rounds, resumes it, and compares: root, what was typed, rounds."""

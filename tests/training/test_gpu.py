@@ -18,7 +18,14 @@ def test_experiments_train_and_evaluate_on_cuda(experiment):
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        short = ["device=cuda", "loop.rounds=20", "loop.log_every=10", "loop.batch_size=64", "progress=false"]
+        short = [
+            "device=cuda",
+            "loop.rounds=20",
+            "loop.log_every=10",
+            "loop.batch_size=64",
+            "progress=false",
+            "stages=[]",
+        ]
         assembly = compose(experiment, short)
         rows = assembly.train().history
         assert len(rows) == 2 and all(p.is_cuda for p in assembly.model.parameters())

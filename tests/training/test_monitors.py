@@ -353,7 +353,7 @@ def test_no_healthy_run_is_warned(experiment, soak, monkeypatch):
 
     ``make test`` lets samples and critic be judged after 40 rounds, which asks more of a healthy run than 100.
     """
-    config = compose(experiment, ["device=cpu", "progress=false", "loop.picture_every=0"])
+    config = compose(experiment, ["device=cpu", "progress=false", "loop.picture_every=0", "stages=[]"])
     config.loop.horizon = config.loop.rounds
     config.loop.rounds, config.loop.log_every = (1500, 50) if soak else (42, 7)
     if not soak:

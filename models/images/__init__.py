@@ -1,0 +1,1 @@
+"""Networks for images beyond the small convolutional pair."""
