@@ -1,13 +1,4 @@
-r"""What the engine needs from data: batches as pure functions of (start, n, seed), held-out points, and units.
-
-The model works in *model space*; people read *user units*. The two are tied by an affine map, feature by feature,
-
-.. math:: x_{user} = \text{loc} + \text{scale}\cdot x_{model}, \qquad
-          \log p_{user}(x_{user}) = \log p_{model}(x_{model}) - \sum_i \log|\text{scale}_i| ,
-
-so that a score or a likelihood is always reported in the units of the file it came from. Where data declares a
-:mod:`transform <se_framework.data.transforms>`, it lies between the affine map and the model.
-"""
+r"""What the engine needs from data: batches as pure functions of (start, n, seed), held-out points, and units."""
 
 from __future__ import annotations
 
@@ -23,20 +14,17 @@ from torch import Tensor
 from models.laws import Particles, Source
 from se_framework.data import fingerprint
 from se_framework.data.features import Features
-from se_framework.data.transforms import Transform
+from se_framework.data.units import Units
 from se_framework.errors import DataError
 
-RESOLUTION = 1e-3
-"""Spacing of numbers in standard deviations that nobody sees."""
 Kind = Literal["curve", "points", "image", "table"]
 
 
-class Data(ABC):
-    r"""A law known through its samples.
+class Data(Units, ABC):
+    r"""A law known through its samples, with its :class:`Units <se_framework.data.units.Units>`.
 
     Attributes:
         name: short name for tables and file names.
-        event_shape: E, the shape of one point; the sizes of models are taken from here.
         train_size: number of training rows; None for a sampler that never runs out.
         has_log_prob: whether :meth:`log_prob` is known.
         modes: centres of a mixture, shape (K, \*E), in user units; None where there are none.
@@ -44,11 +32,6 @@ class Data(ABC):
         mode_weights: shares of the modes, shape (K,), which add up to one; None where they are not known.
         mode_of: tells the modes 0..K-1 of points in user units, (n, \*E) to (n,), where they have no centres (a
             classifier); None elsewhere.
-        loc: shift from model space to user units, broadcastable to E.
-        scale: factor from model space to user units, broadcastable to E.
-        transform: an elementwise map after shift and scale, see :mod:`se_framework.data.transforms`; None for none.
-        level_width: width of the noise that points carry in the place of a step between their values, in user units,
-            broadcastable to E; None where a coordinate carries none. A density then bounds the values' probability.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
         resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
@@ -59,17 +42,12 @@ class Data(ABC):
     """
 
     name: str = "data"
-    event_shape: tuple[int, ...]
     train_size: int | None = None
     has_log_prob: bool = False
     modes: Tensor | None = None
     mode_sigma: float | None = None
     mode_weights: Tensor | None = None
     mode_of: Callable[[Tensor], Tensor] | None = None
-    loc: Tensor | float = 0.0
-    scale: Tensor | float = 1.0
-    transform: Transform | None = None
-    level_width: Tensor | float | None = None
     image_shape: tuple[int, ...] | None = None
     resident: bool = True
     classes: int = 0
@@ -97,26 +75,9 @@ class Data(ABC):
         return None
 
     @property
-    def log_scale(self) -> float:
-        r""":math:`\sum_i\log|\text{scale}_i|` over the event, so that log p_user = log p_model - log_scale."""
-        return torch.as_tensor(self.scale, dtype=torch.float64).abs().log().expand(self.event_shape).sum().item()
-
-    @property
     def dtype(self) -> torch.dtype:
         """Type of the points of a batch: torch's default type, or int64 where the data holds whole numbers."""
         return torch.get_default_dtype()
-
-    @property
-    def user_dtype(self) -> torch.dtype:
-        """Type of samples in user units: torch's default, or float64 where that would cost them their digits.
-
-        That is where the numbers next to each other around the shift are more than :data:`RESOLUTION` of the scale
-        apart.
-        """
-        default = torch.get_default_dtype()
-        loc, scale = (torch.as_tensor(t, dtype=torch.float64).abs() for t in (self.loc, self.scale))
-        coarse = bool((torch.finfo(default).eps * loc > RESOLUTION * scale).any())
-        return torch.float64 if coarse else default
 
     @abstractmethod
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
@@ -218,39 +179,6 @@ class Data(ABC):
         cls = type(self)
         return fingerprint.of_text(f"{cls.__module__}.{cls.__qualname__} {re.sub(r' at 0x[0-9a-f]+', '', repr(self))}")
 
-    def to_user(self, x: Tensor) -> Tensor:
-        r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""
-        if self._keeps(x):
-            return x.clone()
-        inner = x.double() if self.transform is None else self.transform.inverse(x)
-        return (inner * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
-
-    def samples_to_user(self, x: Tensor) -> Tensor:
-        r"""Map a model's samples, (n, \*E), to user units, in :attr:`user_dtype` where they are floats."""
-        return self.to_user(x.to(self.user_dtype) if x.is_floating_point() else x)
-
-    def to_model(self, x: Tensor) -> Tensor:
-        r"""Map points of shape (n, \*E) from user units to model space; the inverse of :meth:`to_user`."""
-        if self._keeps(x):
-            return x.clone()
-        inner = (x.double() - _double(self.loc, x)) / _double(self.scale, x)
-        return (inner if self.transform is None else self.transform.forward(inner)).to(x.dtype)
-
-    def log_slope(self, x: Tensor) -> Tensor:
-        r"""Return :math:`\log|\det\partial x_{user}/\partial x_{model}|` at points of model space, (n, \*E) to (n,).
-
-        So log p_user = log p_model - log_slope; in float64.
-        """
-        shift = torch.full((len(x),), self.log_scale, dtype=torch.float64, device=x.device)
-        return shift if self.transform is None else shift - self.transform.log_slope(self.transform.inverse(x))
-
-    def covers(self, x: Tensor) -> Tensor:
-        r"""Return which points in user units, (n, \*E), the map to model space reaches, (n,): all without transform."""
-        if self.transform is None:
-            return torch.ones(len(x), dtype=torch.bool, device=x.device)
-        inner = ((x.double() - _double(self.loc, x)) / _double(self.scale, x)).flatten(1)
-        return ((inner >= 0) & (inner <= 1)).all(1)
-
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return the log-density in user units at points in user units, (n, \*E) to (n,), in float64.
 
@@ -258,10 +186,6 @@ class Data(ABC):
             NotImplementedError: the density is not known (``has_log_prob`` is False).
         """
         raise NotImplementedError(f"the density of {self.name} is not known: it has no log_prob, only samples")
-
-    def _keeps(self, x: Tensor) -> bool:
-        """Whether x are whole numbers in user units already: float64 would cost those beyond 2^53 their last digits."""
-        return not x.is_floating_point() and plain_units(self)
 
     def __repr__(self) -> str:
         rows = "sampler" if self.train_size is None else f"{self.train_size} training rows"
@@ -301,12 +225,6 @@ def point_type(stored: Tensor) -> torch.dtype:
     return torch.get_default_dtype() if stored.is_floating_point() else torch.int64
 
 
-def plain_units(data: Data) -> bool:
-    """Return whether model space is user space: loc 0 and scale 1 by number."""
-    affine = not any(isinstance(t, Tensor) for t in (data.loc, data.scale)) and (data.loc, data.scale) == (0, 1)
-    return affine and data.transform is None
-
-
 def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return E where it is that of an image, (H, W) or (C, H, W) with C = 1 or 3; else None."""
     if len(event_shape) == 2 and min(event_shape) > 1:
@@ -314,7 +232,3 @@ def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if len(event_shape) == 3 and event_shape[0] in (1, 3):
         return event_shape
     return None
-
-
-def _double(value: Tensor | float, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64, device=like.device)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from se_framework.data.base import RESOLUTION
 from se_framework.data.readers import as_floats
+from se_framework.data.units import RESOLUTION
 from se_framework.errors import DataError
 
 SMALLEST = 1e-150

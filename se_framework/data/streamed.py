@@ -18,10 +18,11 @@ from torch import Tensor
 
 from models.laws import Particles
 from se_framework.data import fingerprint
-from se_framework.data.base import epoch_slices, image_shape_of, plain_units
+from se_framework.data.base import epoch_slices, image_shape_of
 from se_framework.data.readers import as_floats, as_numbers
 from se_framework.data.rows import MIN_ROWS, SPLIT_SEED, Part, RowData, split
 from se_framework.data.sources import Request, Source, Stored
+from se_framework.data.units import plain_units
 from se_framework.data.workers import ahead
 from se_framework.errors import DataError
 

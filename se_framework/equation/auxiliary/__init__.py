@@ -9,7 +9,6 @@ from se_framework.equation.auxiliary.tilted import Tilted
 from se_framework.equation.auxiliary.transported import Transported
 
 __all__ = [
-    "Auxiliary", "Conditional", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Paired", "Primal", "Solution",
-    "Tilted", "Transported",
-    "drawn_for",
+    "Auxiliary", "Conditional", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Paired", "Primal",
+    "Solution", "Tilted", "Transported", "drawn_for",
 ]  # fmt: skip
