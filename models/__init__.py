@@ -7,6 +7,8 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.glow.model import Glow
+from models.invertible import Flow
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
@@ -21,8 +23,10 @@ __all__ = [
     "CouplingFlow",
     "Critic",
     "Embedding",
+    "Flow",
     "GaussianMixture",
     "Given",
+    "Glow",
     "GroupSortCritic",
     "GroupSortEmbedding",
     "Law",

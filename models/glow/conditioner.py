@@ -110,10 +110,10 @@ def numbers_of(net: Weights, a: Tensor) -> Tensor:
     """
     height, width = a.shape[1:3]
     h = (net.first @ gather(a)).unflatten(1, (height * width, -1))
-    h = h.add_(net.first_map).relu_().flatten(1)
+    h = (h + net.first_map).relu_().flatten(1)  # h is a view: to add in place would cost a copy of its gradient
     h = torch.addmm(net.middle_bias, net.middle, h).relu_()
     out = scatter(net.last @ h, height, width)
-    return out.flatten(1, 2).add_(net.last_map).unflatten(1, (height, width))
+    return (out.flatten(1, 2) + net.last_map).unflatten(1, (height, width))
 
 
 class ZeroConvolution(nn.Module):

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.splines import checked_spline, pull_spline, push_spline
 
@@ -52,18 +51,32 @@ class Additive(Move):
         return z - numbers[0], None
 
 
+LEAST_SCALE = 1e-3
+"""Of an affine coupling: the inverse multiplies by at most its reciprocal."""
+
+
 class Affine(Move):
-    r"""The map :math:`(x+t)\,\text{sigmoid}(h)`, h = 2 at the start: a slope in (0, 1) (the code of Glow)."""
+    r"""The map :math:`(x+t)\,s`, :math:`s=\epsilon+(1-\epsilon)\,\text{sigmoid}(h)`, a slope below 1; h = 2 at first.
+
+    The authors' code has :math:`\epsilon=0`; with :data:`LEAST_SCALE` the inverse is bounded as well, so that samples
+    do not overflow.
+    """
 
     start = (0.0, 2.0)
 
+    @staticmethod
+    def _scale(numbers: Tensor) -> Tensor:
+        return numbers[1].sigmoid() * (1 - LEAST_SCALE) + LEAST_SCALE
+
     def pull(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (x + t) sigmoid(h)."""
-        return (x + numbers[0]) * numbers[1].sigmoid(), F.logsigmoid(numbers[1])
+        """Return (x + t) s."""
+        scale = self._scale(numbers)
+        return (x + numbers[0]) * scale, scale.log()
 
     def push(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z / sigmoid(h) - t."""
-        return z / numbers[1].sigmoid() - numbers[0], -F.logsigmoid(numbers[1])
+        """Return z / s - t."""
+        scale = self._scale(numbers)
+        return z / scale - numbers[0], -scale.log()
 
 
 class Spline(Move):

@@ -13,24 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SIDE = 3
 """Of a kernel."""
-
-
-def _shifts(side: int, offset: int) -> tuple[slice, slice]:
-    """Return where pixels of a row of that length stand, and where their neighbours at an offset do."""
-    return slice(max(0, -offset), side - max(0, offset)), slice(max(0, offset), side - max(0, -offset))
-
-
-def _pairs(height: int, width: int) -> list[tuple[int, int, tuple[slice, slice], tuple[slice, slice]]]:
-    """Return, for each place of a kernel, which pixels have a neighbour there, and where it stands."""
-    found = []
-    for i in range(SIDE):
-        for j in range(SIDE):
-            (rows, their_rows), (columns, their_columns) = _shifts(height, i - 1), _shifts(width, j - 1)
-            found.append((i, j, (rows, columns), (their_rows, their_columns)))
-    return found
 
 
 class Gather(torch.autograd.Function):
@@ -40,21 +26,19 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        """Copy the image nine times, shifted."""
-        channels, height, width, batch = x.shape
-        out = x.new_zeros(SIDE, SIDE, channels, height, width, batch)
-        for i, j, (rows, columns), (their_rows, their_columns) in _pairs(height, width):
-            out[i, j, :, rows, columns] = x[:, their_rows, their_columns]
-        return out
+        """Copy the padded image nine times, shifted, in one pass."""
+        height, width = x.shape[1:3]
+        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
+        return padded.unfold(1, height, 1).unfold(2, width, 1).permute(1, 2, 0, 4, 5, 3).contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Keep nothing: the map is linear."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Apply the transpose."""
-        return Scatter.apply(gradient)  # type: ignore[no-any-return, no-untyped-call]
+        return Scatter.apply(gradient)
 
 
 class Scatter(torch.autograd.Function):
@@ -64,36 +48,37 @@ class Scatter(torch.autograd.Function):
 
     @staticmethod
     def forward(windows: Tensor) -> Tensor:
-        """Add nine images, shifted."""
-        height, width = windows.shape[3:5]
-        out = windows[1, 1].clone()
-        for i, j, (rows, columns), (their_rows, their_columns) in _pairs(height, width):
-            if (i, j) != (1, 1):
-                out[:, their_rows, their_columns] += windows[i, j, :, rows, columns]
-        return out
+        """Add nine shifted images: along the rows for all three heights at once, then the three."""
+        rows = windows[:, 1].clone()
+        rows[..., 1:, :] += windows[:, 2, ..., :-1, :]
+        rows[..., :-1, :] += windows[:, 0, ..., 1:, :]
+        out = rows[1]
+        out[:, 1:] += rows[2, :, :-1]
+        out[:, :-1] += rows[0, :, 1:]
+        return out.contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Keep nothing: the map is linear."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """Apply the transpose."""
-        return Gather.apply(gradient)  # type: ignore[no-any-return, no-untyped-call]
+        return Gather.apply(gradient)
 
 
 def gather(x: Tensor) -> Tensor:
     """Return the windows of images (c, H, W, B) as columns, (9 c, H W B), the place in the kernel first."""
-    return Gather.apply(x).flatten(3).flatten(0, 2)  # type: ignore[no-any-return, no-untyped-call]
+    return Gather.apply(x).flatten(3).flatten(0, 2)
 
 
 def scatter(columns: Tensor, height: int, width: int) -> Tensor:
     """Return the images (c, H, W, B) that are the sums of shifted ones, given as columns (9 c, H W B)."""
     windows = columns.unflatten(1, (height, width, -1)).unflatten(0, (SIDE, SIDE, -1))
-    return Scatter.apply(windows)  # type: ignore[no-any-return, no-untyped-call]
+    return Scatter.apply(windows)
 
 
 def outside(height: int, width: int) -> Tensor:
     """Return which neighbours of a pixel lie outside of the image, as 0 and 1, shape (9, H W)."""
-    inside = Gather.apply(torch.ones(1, height, width, 1))  # type: ignore[no-untyped-call]
-    return 1 - inside.reshape(SIDE * SIDE, height * width)  # type: ignore[no-any-return]
+    inside = Gather.apply(torch.ones(1, height, width, 1))
+    return 1 - inside.reshape(SIDE * SIDE, height * width)

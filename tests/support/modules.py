@@ -10,6 +10,7 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.glow.model import Glow
 from models.mixtures import GaussianMixture
 from models.spectral import SpectralCritic
 from models.splines import SplineFlow
@@ -46,6 +47,9 @@ MODELS = {
     "nvp-white": lambda: RealNVP((2,), couplings=2, width=8, whiten=True),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
+    "glow-image": lambda: Glow((1, 4, 4), levels=2, steps=2, width=4),
+    "glow-flat": lambda: Glow((32,), (2, 4, 4), levels=1, steps=2, width=3, coupling="additive", mixing="plain"),
+    "glow-spline": lambda: Glow((4, 4), levels=1, steps=1, width=3, coupling="spline", bins=3),
     "given-2": lambda: Given((2,), Cloud()),
 }
 CRITICS = {
