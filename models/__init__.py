@@ -1,5 +1,6 @@
 """Models: what can stand for p_theta and f_phi. Depends on torch alone."""
 
+from models.autoregressive import AutoregressiveFlow
 from models.base import Critic, Embedding, Law, Model, Stream
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
@@ -18,6 +19,7 @@ from models.tabular import TabularCritic, TabularModel
 
 __all__ = [
     "Affine",
+    "AutoregressiveFlow",
     "ConvCritic",
     "ConvGenerator",
     "CouplingFlow",

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from models.arguments import checked_layers
 from models.base import check_context
-from models.invertible import Flow
-from models.laws import Particles, PushForward
+from models.invertible import WithEnd
+from models.laws import PushForward
 from models.logits import from_logits, to_logits, to_unit
 from models.networks import Activation, ColumnPerceptron, with_context
-from models.triangular import Triangular, of_gaussian
+from models.triangular import Triangular
 
 Support = Literal["real", "unit"]
 Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -106,7 +106,7 @@ def interleaved(even: Tensor, odd: Tensor) -> Tensor:
     return whole if len(even) == len(odd) else torch.cat((whole, even[len(odd) :]))
 
 
-class CouplingFlow(Flow):
+class CouplingFlow(WithEnd):
     r"""A flow :math:`x=g_\theta(z)` of couplings; a subclass writes the increasing function of one coordinate.
 
     .. math:: \log p_\theta(x)=\log N(g^{-1}(x);0,I)+\log|\det\partial g^{-1}(x)/\partial x|
@@ -158,9 +158,7 @@ class CouplingFlow(Flow):
             ColumnPerceptron(self.split[i % 2] + classes, numbers * self.split[1 - i % 2], width, depth, activation)
             for i in range(couplings)
         )
-        self.loc = nn.Parameter(torch.zeros(d))
-        self.log_scale = nn.Parameter(torch.zeros(d))
-        self.below = nn.Parameter(torch.zeros(d, d)) if whiten else None
+        self.add_end(whiten)
 
     @abstractmethod
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,13 +172,9 @@ class CouplingFlow(Flow):
         """Return the first part of :meth:`push_coordinate`; samples need no more."""
         return self.push_coordinate(numbers, z)[0]
 
-    def prepare(self, batch: Particles) -> None:
-        """Whiten the first batch, where that is wanted."""
-        if self.below is not None and len(batch.x) > 1:
-            x = batch.x.flatten(1)
-            fitted = of_gaussian(to_logits(x)[0] if self.support == "unit" else x)
-            for mine, its in zip((self.loc, self.log_scale, self.below), fitted, strict=True):
-                mine.copy_(its)
+    def at_end(self, x: Tensor) -> Tensor:
+        """Return rows of data as logits, where that is the support."""
+        return to_logits(x)[0] if self.support == "unit" else x
 
     def forward(self, context: Tensor | None = None) -> PushForward:
         """Return the law of the flow; a conditional one has one row per label."""
@@ -191,9 +185,7 @@ class CouplingFlow(Flow):
             labels = with_context(self.loc.new_empty(len(context), 0), context, self.classes).T
         nets: Iterable[Any] = self.conditioners
         conditioners = [partial(net, weights=net.weights()) for net in nets]
-        below = None if self.below is None else self.below.tril(-1)
-        end = Triangular(self.loc[:, None], self.log_scale[:, None], below)
-        couplings = Couplings(conditioners, self.split, self.input_bound, end, labels)
+        couplings = Couplings(conditioners, self.split, self.input_bound, self.end(), labels)
 
         def push(z: Tensor) -> tuple[Tensor, Tensor]:
             x, ladj = couplings.push(z, self.push_coordinate)

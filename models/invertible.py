@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from models.base import Model
-from models.laws import PushForward
+from models.laws import Particles, PushForward
+from models.triangular import Triangular, of_gaussian
 
 
 class Flow(Model):
@@ -34,3 +36,38 @@ class Flow(Model):
         """
         super().at_sampling(context, **settings)
         return self(context).tempered(temperature)
+
+
+class WithEnd(Flow):
+    """A flow of vectors with an affine map at the data end, which may start at what whitens the first batch.
+
+    Attributes:
+        loc, log_scale: of each coordinate, shape (d,).
+        below: what is below the diagonal of the map, shape (d, d); None for an elementwise one.
+    """
+
+    loc: nn.Parameter
+    log_scale: nn.Parameter
+    below: nn.Parameter | None
+
+    def add_end(self, whiten: bool) -> None:
+        """Make the map, the identity at first; with ``whiten`` a triangular one that :meth:`prepare` sets."""
+        d = self.dimension
+        self.loc, self.log_scale = nn.Parameter(torch.zeros(d)), nn.Parameter(torch.zeros(d))
+        self.below = nn.Parameter(torch.zeros(d, d)) if whiten else None
+
+    def end(self) -> Triangular:
+        """Return the map at the present parameters."""
+        below = None if self.below is None else self.below.tril(-1)
+        return Triangular(self.loc[:, None], self.log_scale[:, None], below)
+
+    def at_end(self, x: Tensor) -> Tensor:
+        """Return rows of data, shape (N, d), as the map sees them."""
+        return x
+
+    def prepare(self, batch: Particles) -> None:
+        """Whiten the first batch, where that is wanted."""
+        if self.below is not None and len(batch.x) > 1:
+            fitted = of_gaussian(self.at_end(batch.x.flatten(1)))
+            for mine, its in zip((self.loc, self.log_scale, self.below), fitted, strict=True):
+                mine.copy_(its)
