@@ -176,7 +176,9 @@ class Assembly:
             raise ValueError(
                 f"points have shape {tuple(x.shape)}, expected (n, {', '.join(map(str, self.data.event_shape))})"
             )
-        return log_density(self, self.data.to_model(x), context) - self.data.log_scale
+        inner = self.data.to_model(x)
+        found = log_density(self, inner, context) - self.data.log_slope(inner).cpu()
+        return torch.where(self.data.covers(x).cpu(), found, -torch.inf)
 
     def plot(self, path: str | Path, samples: Tensor | None = None, note: str | None = None) -> None:
         """Draw samples beside data, with the model's density where there is one, into a picture (.png).

@@ -21,7 +21,8 @@ Use = Literal["auto", "always", "never"]
 EarlyStopping = (
     Literal[
         "auto", "nll", "w2", "sliced_w2", "modes", "high_quality", "mode_kl", "mmd", "energy", "c2st", "precision",
-        "recall", "density", "coverage", "memorised", "frechet", "nearest_train", "kl", "reverse_kl", "held_out_value",
+        "recall", "density", "coverage", "memorised", "frechet", "nearest_train", "bits_per_dim", "kl",
+        "reverse_kl", "held_out_value",
     ]
     | None
 )  # fmt: skip

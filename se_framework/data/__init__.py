@@ -7,6 +7,7 @@ from se_framework.data.datasets import StreamedData
 from se_framework.data.digits import DequantizedDigits, Digits
 from se_framework.data.files import StreamedArray, StreamedImages
 from se_framework.data.images import ImageFolder
+from se_framework.data.mnist import DequantizedMnist5k, Mnist5k, StackedMnist
 from se_framework.data.pairs import CorrelatedGaussians, Paired, TwoSamples
 from se_framework.data.pixels import PixelData
 from se_framework.data.rows import RowData
@@ -22,6 +23,7 @@ __all__ = [
     "CorrelatedGaussians",
     "Data",
     "DequantizedDigits",
+    "DequantizedMnist5k",
     "Digits",
     "GaussianMixture",
     "GaussianMixture1d",
@@ -29,6 +31,7 @@ __all__ = [
     "Grid25",
     "ImageFolder",
     "Kind",
+    "Mnist5k",
     "Moons",
     "Paired",
     "PixelData",
@@ -38,6 +41,7 @@ __all__ = [
     "StreamedArray",
     "StreamedData",
     "StreamedImages",
+    "StackedMnist",
     "SwissRoll",
     "TensorData",
     "TorchvisionData",

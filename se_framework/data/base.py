@@ -5,14 +5,15 @@ The model works in *model space*; people read *user units*. The two are tied by 
 .. math:: x_{user} = \text{loc} + \text{scale}\cdot x_{model}, \qquad
           \log p_{user}(x_{user}) = \log p_{model}(x_{model}) - \sum_i \log|\text{scale}_i| ,
 
-so that a score or a likelihood is always reported in the units of the file it came from.
+so that a score or a likelihood is always reported in the units of the file it came from. Where data declares a
+:mod:`transform <se_framework.data.transforms>`, it lies between the affine map and the model.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from models.laws import Particles, Source
 from se_framework.data import fingerprint
 from se_framework.data.features import Features
+from se_framework.data.transforms import Transform
 from se_framework.errors import DataError
 
 RESOLUTION = 1e-3
@@ -40,8 +42,13 @@ class Data(ABC):
         modes: centres of a mixture, shape (K, \*E), in user units; None where there are none.
         mode_sigma: standard deviation common to all components, in user units; None where it is not common.
         mode_weights: shares of the modes, shape (K,), which add up to one; None where they are not known.
+        mode_of: tells the modes 0..K-1 of points in user units, (n, \*E) to (n,), where they have no centres (a
+            classifier); None elsewhere.
         loc: shift from model space to user units, broadcastable to E.
         scale: factor from model space to user units, broadcastable to E.
+        transform: an elementwise map after shift and scale, see :mod:`se_framework.data.transforms`; None for none.
+        level_width: width of the noise that points carry in the place of a step between their values, in user units,
+            broadcastable to E; None where a coordinate carries none. A density then bounds the values' probability.
         image_shape: (H, W) or (C, H, W) where a point is an image; None elsewhere.
         resident: whether points are cheap: in memory, or computed; else pictures look at few of them.
         classes: number K of classes whose labels 0..K-1 come with the points; 0 where the models are given no labels.
@@ -58,8 +65,11 @@ class Data(ABC):
     modes: Tensor | None = None
     mode_sigma: float | None = None
     mode_weights: Tensor | None = None
+    mode_of: Callable[[Tensor], Tensor] | None = None
     loc: Tensor | float = 0.0
     scale: Tensor | float = 1.0
+    transform: Transform | None = None
+    level_width: Tensor | float | None = None
     image_shape: tuple[int, ...] | None = None
     resident: bool = True
     classes: int = 0
@@ -212,7 +222,8 @@ class Data(ABC):
         r"""Map points of shape (n, \*E) from model space to user units, in float64 inside, keeping the type of x."""
         if self._keeps(x):
             return x.clone()
-        return (x.double() * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
+        inner = x.double() if self.transform is None else self.transform.inverse(x)
+        return (inner * _double(self.scale, x) + _double(self.loc, x)).to(x.dtype)
 
     def samples_to_user(self, x: Tensor) -> Tensor:
         r"""Map a model's samples, (n, \*E), to user units, in :attr:`user_dtype` where they are floats."""
@@ -222,7 +233,23 @@ class Data(ABC):
         r"""Map points of shape (n, \*E) from user units to model space; the inverse of :meth:`to_user`."""
         if self._keeps(x):
             return x.clone()
-        return ((x.double() - _double(self.loc, x)) / _double(self.scale, x)).to(x.dtype)
+        inner = (x.double() - _double(self.loc, x)) / _double(self.scale, x)
+        return (inner if self.transform is None else self.transform.forward(inner)).to(x.dtype)
+
+    def log_slope(self, x: Tensor) -> Tensor:
+        r"""Return :math:`\log|\det\partial x_{user}/\partial x_{model}|` at points of model space, (n, \*E) to (n,).
+
+        So log p_user = log p_model - log_slope; in float64.
+        """
+        shift = torch.full((len(x),), self.log_scale, dtype=torch.float64, device=x.device)
+        return shift if self.transform is None else shift - self.transform.log_slope(self.transform.inverse(x))
+
+    def covers(self, x: Tensor) -> Tensor:
+        r"""Return which points in user units, (n, \*E), the map to model space reaches, (n,): all without transform."""
+        if self.transform is None:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        inner = ((x.double() - _double(self.loc, x)) / _double(self.scale, x)).flatten(1)
+        return ((inner >= 0) & (inner <= 1)).all(1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Return the log-density in user units at points in user units, (n, \*E) to (n,), in float64.
@@ -276,7 +303,8 @@ def point_type(stored: Tensor) -> torch.dtype:
 
 def plain_units(data: Data) -> bool:
     """Return whether model space is user space: loc 0 and scale 1 by number."""
-    return not any(isinstance(t, Tensor) for t in (data.loc, data.scale)) and (data.loc, data.scale) == (0, 1)
+    affine = not any(isinstance(t, Tensor) for t in (data.loc, data.scale)) and (data.loc, data.scale) == (0, 1)
+    return affine and data.transform is None
 
 
 def image_shape_of(event_shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from se_framework.data.features import Features, of_digits
 from se_framework.data.rows import SPLIT_SEED
 from se_framework.data.tensors import TensorData
+from se_framework.data.transforms import Name, transform_of
 
 _LEVELS = 17  # values of a pixel of scikit-learn's digits
 
@@ -54,17 +55,23 @@ class DequantizedDigits(TensorData):
 
     Args:
         labels: give the digit as class label to the models.
+        transform: what maps [0, 1] to the line: none, logit or gaussianise (:mod:`se_framework.data.transforms`);
+            fitted to all training rows, those of validation among them. Likelihoods stay those of [0, 1].
+
+    Raises:
+        DataError: there is no such map.
     """
 
     train_labels: Tensor
     rest_labels: Tensor
-    support = (0.0, 1.0)
 
-    def __init__(self, labels: bool = False) -> None:
+    def __init__(self, labels: bool = False, transform: Name = "none") -> None:
         train, rest, self.train_labels, self.rest_labels = _split_digits()
         self.classes = 10 if labels else 0
         steps = torch.full((64,), 1 / _LEVELS, dtype=torch.float64)
         self._set(train / _LEVELS, rest / _LEVELS, 0.0, 1.0, "digits_dequantized", (8, 8), steps)
+        self.transform = transform_of(transform, train, _LEVELS)
+        self.support = (0.0, 1.0) if self.transform is None else None
 
 
 def _split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:

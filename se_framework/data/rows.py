@@ -6,7 +6,6 @@ import copy
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -51,7 +50,7 @@ class RowData(Data):
 
     @abstractmethod
     def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        r"""Return a copy of the rows of a part in model space.
+        r"""Return a copy of the rows of a part in model space, before the data's transform and without noise.
 
         Args:
             part: "train" or "rest".
@@ -62,25 +61,27 @@ class RowData(Data):
             Points of shape (n, \*E), of type :attr:`dtype`.
         """
 
-    def points(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Particles:
-        r"""Return a copy of rows as :meth:`rows` does, with their labels where the models are given some."""
-        return Particles(self.rows(part, index, device), context=self._context(part, index, device))
+    def points(
+        self, part: Part, index: Tensor, device: torch.device | str = "cpu", noise: Tensor | None = None
+    ) -> Particles:
+        r"""Return a copy of rows with their noise, (n, \*E), in model space, labelled where the models read labels."""
+        x = self._shaped(self.rows(part, index, device), noise)
+        return Particles(x, context=self._context(part, index, device))
 
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
         r"""Return rows start .. start + n - 1 without replacement within an epoch, shape (n, \*E), with labels."""
-        found, noise = self.points("train", self._chosen(start, n, seed), device), self._noise(start, n, seed)
-        return found if noise is None else replace(found, x=found.x + noise.to(found.x))
+        return self.points("train", self._chosen(start, n, seed), device, self._noise(start, n, seed))
 
     def batches(self, start: int, n: int, seeds: Sequence[int], device: torch.device | str = "cpu") -> Particles:
         r"""Return ``batch(start, n, seed)`` of several seeds, x of shape (len(seeds), n, \*E), gathered at once."""
         self._orders_kept = max(self._orders_kept, 2 * len(seeds))
         if type(self).batch is not RowData.batch:
             return super().batches(start, n, seeds, device)
-        found = self.points("train", torch.cat([self._chosen(start, n, seed) for seed in seeds]), device)
-        context = None if found.context is None else found.context.unflatten(0, (len(seeds), n))
-        x = found.x.unflatten(0, (len(seeds), n))
         noise = [added for seed in seeds if (added := self._noise(start, n, seed)) is not None]
-        return Particles(x + torch.stack(noise).to(x) if noise else x, context=context)
+        chosen = torch.cat([self._chosen(start, n, seed) for seed in seeds])
+        found = self.points("train", chosen, device, torch.cat(noise) if noise else None)
+        context = None if found.context is None else found.context.unflatten(0, (len(seeds), n))
+        return Particles(found.x.unflatten(0, (len(seeds), n)), context=context)
 
     def held_out(self, n: int, seed: int = 0, device: torch.device | str = "cpu") -> Particles:
         r"""Return all held-out rows, or n of them chosen by the seed where there are more, shape (m, \*E)."""
@@ -113,15 +114,18 @@ class RowData(Data):
         chosen = torch.arange(count)
         if count > n:
             chosen = torch.randperm(count, generator=generator(SPLIT_SEED, 0, "reference"))[:n].sort().values
-        noise, labels = self._noise(0, len(chosen), SPLIT_SEED), self.train_labels
-        rows = self.rows("train", chosen)
-        return Particles(
-            rows if noise is None else rows + noise.to(rows), context=None if labels is None else labels[chosen]
-        )
+        x = self.points("train", chosen, noise=self._noise(0, len(chosen), SPLIT_SEED)).x
+        return Particles(x, context=None if self.train_labels is None else self.train_labels[chosen])
 
     def _noise(self, start: int, n: int, seed: int) -> Tensor | None:
-        r"""Return what is added to the rows of a batch in model space, shape (n, \*E); None for nothing."""
+        r"""Return what is added to the rows of a batch, shape (n, \*E); None for nothing."""
         return None
+
+    def _shaped(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Return rows with their noise after the data's transform, which float64 keeps off the edges of levels."""
+        if self.transform is None:
+            return x if noise is None else x + noise.to(x)
+        return self.transform.forward(x.double() if noise is None else x.double() + noise.to(x.device)).to(x.dtype)
 
     def _reorder(self, order: Tensor) -> None:
         """Put the training rows, and their labels, into another order; nothing may be changed in place."""

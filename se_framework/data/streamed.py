@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -68,10 +69,13 @@ class StreamedRows(RowData):
         r"""Read rows of a part, shape (n, \*E); where items are random, their draw is always the same here."""
         return self.points(part, index, device).x
 
-    def points(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Particles:
+    def points(
+        self, part: Part, index: Tensor, device: torch.device | str = "cpu", noise: Tensor | None = None
+    ) -> Particles:
         """Read rows of a part as :meth:`rows` does, with the labels that they come with."""
         stored = self._read(Request(SPLIT_SEED, ((0, self._index[part][index].numpy()),)))
-        return self._points(stored, part, index, device)
+        found = self._points(stored, part, index, device)
+        return replace(found, x=self._shaped(found.x, noise))
 
     def batch(self, start: int, n: int, seed: int, device: torch.device | str = "cpu") -> Particles:
         r"""Return a batch, x of shape (n, \*E): what workers have read ahead where it is that, else read now."""

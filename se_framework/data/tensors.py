@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ class TensorData(RowData):
         self.name, self.loc, self.scale = name, loc, scale
         self.event_shape = tuple(train.shape[1:])
         self.train_size, self.rest_size = len(train), len(rest)
-        self.train, self.rest = self.to_model(train), self.to_model(rest)
+        self.train, self.rest = self.to_model(train), self.to_model(rest)  # before any transform: noise comes first
         self.steps = None if widths is None else widths / scale
         if self.steps is not None:
             self.rest = self.rest + self._uniform(self.rest_size, generator(SPLIT_SEED, 0, "dequantize/held_out"))
@@ -107,6 +106,11 @@ class TensorData(RowData):
         """Type of the points of a batch."""
         return point_type(self.train)
 
+    @property
+    def level_width(self) -> Tensor | None:  # type: ignore[override]
+        """Width of the noise in user units, where every coordinate carries some."""
+        return None if self.steps is None or not bool((self.steps > 0).all()) else self.steps * self.scale
+
     def rows(self, part: Part, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         r"""Return rows of ``train`` or ``rest``, shape (n, \*E)."""
         stored = self.train if part == "train" else self.rest
@@ -119,11 +123,11 @@ class TensorData(RowData):
 
     def validation(self, n: int, device: torch.device | str = "cpu") -> Particles:
         r"""Return the validation rows with one fixed draw of the noise, shape (m, \*E)."""
-        found = super().validation(n, device)
-        if self.steps is None:
-            return found
-        noise = self._uniform(len(found.x), generator(SPLIT_SEED, 0, "dequantize/validation"))
-        return replace(found, x=found.x + noise.to(found.x))
+        if self.steps is None or not self.validation_size:
+            return super().validation(n, device)
+        index = self.train_size + torch.arange(min(n, self.validation_size))
+        noise = self._uniform(len(index), generator(SPLIT_SEED, 0, "dequantize/validation"))
+        return self.points("train", index, device, noise)
 
     def _noise(self, start: int, n: int, seed: int) -> Tensor | None:
         return None if self.steps is None else self._added.rows(start, n, seed).x

@@ -25,6 +25,8 @@ def cost_factor(equation: StandardEquation, data: Data) -> float | None:
     if degree == 0:
         return 1.0
     scale = torch.as_tensor(data.scale, dtype=torch.float64).abs().flatten()
+    if data.transform is not None:  # distances beyond a map that is no scaling
+        return None
     return float(scale[0] ** degree) if bool((scale == scale[0]).all()) else None
 
 

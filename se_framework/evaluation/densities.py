@@ -54,10 +54,12 @@ def of_rows(data: Data, n: int, seed: int) -> dict[str, float]:
     if data.train_size is None or data.classes or wide or not data.dtype.is_floating_point:
         return {}
     train = data.reference_rows(MOST_ROWS).x.double().cpu().flatten(1).numpy()
-    rest = data.held_out(n, seed).x.double().cpu().flatten(1).numpy()
+    apart = data.held_out(n, seed).x.double().cpu()
+    rest = apart.flatten(1).numpy()
     if len(train) <= train.shape[1] + 1 or not (train.std(0) > 0).all():
         return {}
-    return {"gaussian": _gaussian(train, rest) + data.log_scale, "mixture": _mixture(train, rest) + data.log_scale}
+    slope = float(data.log_slope(apart).mean())
+    return {"gaussian": _gaussian(train, rest) + slope, "mixture": _mixture(train, rest) + slope}
 
 
 def _gaussian(train: np.ndarray, rest: np.ndarray) -> float:

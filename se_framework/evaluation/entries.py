@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,10 +50,16 @@ def of_figure(figure: Figure, references: dict[str, float]) -> Entry:
 
 def captured(judged: Judged) -> Entry:
     """Return how many modes are captured."""
-    centres, sigma = _modes(judged.data)
-    references = {"all": float(len(centres))}
-    references |= _of_mixture(judged, "modes", lambda x: float(known_modes.modes(x, centres, sigma)[0]))
-    return {"value": float(known_modes.modes(judged.samples, centres, sigma)[0]), "references": references}
+    data = judged.data
+
+    def found(x: Tensor) -> float:
+        if data.mode_of is not None:
+            return float(len(data.mode_of(x).unique()))
+        return float(known_modes.modes(x, *_modes(data))[0])
+
+    known = data.mode_weights if data.mode_of is not None else data.modes
+    references = {} if known is None else {"all": float(len(known))}
+    return {"value": found(judged.samples), "references": references | _of_mixture(judged, "modes", found)}
 
 
 def high_quality(judged: Judged) -> Entry:
@@ -76,7 +83,9 @@ def mode_kl(judged: Judged) -> Entry:
     assert weights is not None
 
     def found(x: Tensor) -> tuple[float, float]:
-        return known_modes.mode_kl(known_modes.counts(x, _modes(judged.data)[0]), weights)
+        if judged.data.mode_of is None:
+            return known_modes.mode_kl(known_modes.counts(x, _modes(judged.data)[0]), weights)
+        return known_modes.mode_kl(torch.bincount(judged.data.mode_of(x), minlength=len(weights)), weights)
 
     references = {"perfect": known_modes.perfect_mode_kl(n, weights)}
     references |= _of_mixture(judged, "mode_kl", lambda x: found(x)[0])
@@ -188,7 +197,20 @@ def nll(judged: Judged) -> Entry:
         known |= judged.reference("nll", held.n, lambda: densities.of_rows(data, judged.sizes.points, judged.seed))
     elif held.labels is None and judged.mixture is not None and judged.mixture.has_log_prob:
         known["mixture"] = -float(judged.mixture.log_prob(data.to_user(held.x.double()).cpu()).mean())
-    return _of_mean(held.nll(), known)
+    more = {} if data.transform is None else {"transform": data.transform.name}
+    return _of_mean(held.nll(), known) | more
+
+
+def bits_per_dim(judged: Judged) -> Entry:
+    """Return the held-out negative log-likelihood of the values, at most, in bits per coordinate."""
+    entry = nll(judged)
+    found = {key: likelihood.bits_per_dim(value, judged.data) for key, value in entry.get("references", {}).items()}
+    size = torch.Size(judged.data.event_shape).numel()
+    return entry | {
+        "value": likelihood.bits_per_dim(entry["value"], judged.data),
+        "se": entry["se"] / (size * math.log(2)),
+        "references": found,
+    }
 
 
 def kl(judged: Judged) -> Entry:

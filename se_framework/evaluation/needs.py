@@ -37,8 +37,15 @@ def known_modes(data: Data, density: bool) -> str:
     return "" if data.modes is not None and data.mode_sigma is not None else f"{data.name} knows no modes of one width"
 
 
+def counted_modes(data: Data, density: bool) -> str:
+    """Modes must have centres and one width, or be told by the data."""
+    return "" if data.mode_of is not None else known_modes(data, density)
+
+
 def separate_modes(data: Data, density: bool) -> str:
-    """Modes must have shares, and be told by their nearest centre."""
+    """Modes must have shares, and be told by the data or by their nearest centre."""
+    if data.mode_of is not None and data.mode_weights is not None:
+        return ""
     if data.modes is None or data.mode_sigma is None or data.mode_weights is None:
         return f"{data.name} knows no modes of one width with their shares"
     flat = data.modes.double().flatten(1)
@@ -64,6 +71,13 @@ def features(data: Data, density: bool) -> str:
 def model_density(data: Data, density: bool) -> str:
     """The model must have a density."""
     return "" if density else "the model has no density"
+
+
+def levels(data: Data, density: bool) -> str:
+    """The model must have a density, which bounds the probability of values that were dequantised."""
+    return model_density(data, density) or (
+        "" if data.level_width is not None else f"{data.name} does not carry noise in the place of steps"
+    )
 
 
 def known_density(data: Data, density: bool) -> str:

@@ -14,7 +14,7 @@ where there is none. What cannot be computed is ``{"why", "n", "seed"}``.
 ``precision``, ``recall``, ``density``, ``coverage``   :mod:`~se_framework.evaluation.neighbours`
 ``memorised``, ``nearest_train``                       :mod:`~se_framework.evaluation.copies`
 ``frechet``                                            :mod:`~se_framework.evaluation.frechet`
-``nll``, ``kl``, ``reverse_kl``                        :mod:`~se_framework.evaluation.likelihood`
+``nll``, ``bits_per_dim``, ``kl``, ``reverse_kl``      :mod:`~se_framework.evaluation.likelihood`
 =====================================================  ==============================================================
 
 Which of them a model has follows from what its data declares (``modes``, ``features``, rows that end, a density) and
@@ -72,7 +72,7 @@ class Score(NamedTuple):
 
 UNIT = "unit of the data"
 ALL = (
-    Score("modes", "modes", "higher", True, needs.known_modes, own=entries.captured),
+    Score("modes", "modes", "higher", True, needs.counted_modes, own=entries.captured),
     Score("high_quality", "share", "nearer", True, needs.known_modes, own=entries.high_quality),
     Score("mode_kl", "nats", "lower", True, needs.separate_modes, own=entries.mode_kl),
     Score("w2", UNIT, "lower", True, needs.nothing, entries.w2),
@@ -88,6 +88,7 @@ ALL = (
     Score("frechet", "squared unit of the features", "lower", True, needs.features, own=entries.frechet),
     Score("nearest_train", UNIT, "lower", True, needs.finite_rows, own=entries.nearest_train),
     Score("nll", "nats", "lower", True, needs.model_density, own=entries.nll),
+    Score("bits_per_dim", "bits", "lower", True, needs.levels, own=entries.bits_per_dim),
     Score("kl", "nats", "lower", True, needs.known_density, own=entries.kl),
     Score("reverse_kl", "nats", "lower", False, needs.both_densities, own=entries.reverse_kl),
 )

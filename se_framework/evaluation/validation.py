@@ -36,7 +36,7 @@ def _nll(data: Data, state: TrainState) -> float:
     points = in_type(data.validation(POINTS, kind.device), equation, kind)
     with torch.no_grad(), evaluating(equation.model):
         log_prob = equation.model(points.context).log_prob(points.x)
-    return data.log_scale - float(log_prob.double().mean())
+    return float((data.log_slope(points.x) - log_prob.double()).mean())
 
 
 def _score(assembly: Assembly, name: str, state: TrainState) -> float:

@@ -128,7 +128,7 @@ def of_a_line(
         )
     if model_log_prob is not None:
         inner = data.to_model(points).to(torch.get_default_dtype())
-        model = model_log_prob(inner).detach().cpu().double() - data.log_scale
+        model = model_log_prob(inner).detach().cpu().double() - data.log_slope(inner)
         axes.plot(
             x.numpy(), model.exp().numpy(), color=MODEL, linewidth=1.6, linestyle="--", label="density of the model"
         )

@@ -20,18 +20,21 @@ from se_framework.data import (
     CorrelatedGaussians,
     Data,
     DequantizedDigits,
+    DequantizedMnist5k,
     Digits,
     GaussianMixture,
     GaussianMixture1d,
     Gaussians8,
     Grid25,
     ImageFolder,
+    Mnist5k,
     Moons,
     Paired,
     PixelData,
     Ring8,
     RowData,
     Sampler,
+    StackedMnist,
     StreamedArray,
     StreamedData,
     StreamedImages,
@@ -40,6 +43,7 @@ from se_framework.data import (
     TorchvisionData,
     TwoSamples,
     as_data,
+    mnist,
 )
 from se_framework.data.rows import split
 from se_framework.data.sampler import BLOCK
@@ -87,12 +91,26 @@ def labels(files):
     return files / "labels.npy"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_digits():
+    """Stand-ins for the images of the extra mnist."""
+    draw = torch.Generator().manual_seed(1)
+    found = torch.randint(0, 256, (ROWS, 1, 28, 28), generator=draw, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "load_digits", lambda: mnist.Digits5k(found, torch.arange(ROWS) % 10, *split(ROWS, 0.1)))
+        yield
+
+
 KINDS = {
     "tensor": lambda f: TensorData(torch.randn(ROWS, 2), labels=torch.arange(ROWS) % 3, standardize=True),
     "integers": lambda f: TensorData(torch.arange(ROWS), labels=torch.arange(ROWS) % 3),
     "array": lambda f: ArrayData(f / "rows.npy", labels=labels(f)),
     "digits": lambda f: Digits(labels=True),
     "dequantized": lambda f: DequantizedDigits(labels=True),
+    "gaussianised": lambda f: DequantizedDigits(transform="gaussianise"),
+    "mnist5k": lambda f: Mnist5k(labels=True),
+    "mnist5k dequantised": lambda f: DequantizedMnist5k(labels=True, transform="logit"),
+    "stacked": lambda f: StackedMnist(),
     "pixels": pixels,
     "folder": lambda f: ImageFolder(f / "images", size=4, labels=True),
     "streamed array": lambda f: StreamedArray(f / "rows.npy", labels=labels(f)),

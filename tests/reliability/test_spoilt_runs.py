@@ -10,7 +10,6 @@ import resource
 import secrets
 import signal
 import sys
-import time
 import warnings
 
 import pytest
@@ -27,6 +26,9 @@ from tests.support.spoiling import copy_of, spoil
 CASES = (10_000, 60)
 """In ``make soak`` and in ``make test``."""
 SECONDS, BYTES = 10, 2**30
+"""Of processor time, so that a busy machine fails no case, and of memory beyond that of a start."""
+HANGS = 20 * SECONDS
+"""Seconds by the clock after which a case waits for something that never comes."""
 QUIET = ["progress=false", "device=cpu", "loop.log_every=1", "loop.batch_size=8"]
 GAME = ["experiment=vanilla_gan", "metric=mlp_r1", "model.width=4", "metric.network.width=4", "data=ring8", *QUIET]
 KEPT = ["loop.rounds=2", "loop.checkpoint_every=1", "loop.evaluate_every=1", "loop.keep_best=1"]
@@ -80,16 +82,16 @@ def commands_of(run, kept):
 
 
 def answered(program, entry, words, folder):
-    """Return what is wrong with the answer of a command, None if nothing, and its seconds."""
+    """Return what is wrong with the answer of a command, None if nothing, and its seconds of processor time."""
     out, err = folder / "out", folder / "err"
     size = int(re.search(r"VmSize:\s+(\d+)", open("/proc/self/status").read())[1]) * 1024
-    started = time.monotonic()
     child = os.fork()
     if child == 0:
         code = 99
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(SECONDS)
+            signal.alarm(HANGS)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
             resource.setrlimit(resource.RLIMIT_AS, (size + BYTES, size + BYTES))
             for number, file in ((1, out), (2, err)):
                 os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
@@ -101,8 +103,8 @@ def answered(program, entry, words, folder):
             sys.stdout.flush(), sys.stderr.flush()
         finally:
             os._exit(code if isinstance(code, int) else 98)
-    status = os.waitpid(child, 0)[1]
-    seconds, said = time.monotonic() - started, err.read_text(errors="replace")
+    _, status, used = os.wait4(child, 0)
+    seconds, said = used.ru_utime + used.ru_stime, err.read_text(errors="replace")
     shown = said + out.read_text(errors="replace")
     lines = said.splitlines()
     for wrong, what in (

@@ -156,7 +156,8 @@ class Critic:
     def log_model(self, x: Tensor) -> tuple[Tensor, str]:
         """Return log p_theta in the user's units at points, and how it is known."""
         if self.equation.model.has_log_prob and not self.data.classes:
-            return log_density(self.assembly, self._inner(x)) - self.data.log_scale, ""
+            inner = self._inner(x)
+            return log_density(self.assembly, inner) - self.data.log_slope(inner).cpu(), ""
         return kernel_log_density(self.samples, x), "p by a kernel estimate"
 
     def log_data(self, x: Tensor) -> Tensor:
