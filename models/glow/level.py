@@ -43,7 +43,7 @@ class Level(nn.Module):
         self.mixing = Mixing(steps, channels, parametrisation)
         self.conditioner = Conditioner(steps, half, len(offset), width, (size[0], size[1]), offset, classes)
         leaves = channels if last else half
-        self.prior = ZeroConvolution(0 if last else half, 2 * leaves, (size[0], size[1]))
+        self.prior = ZeroConvolution(0 if last else half, 2 * leaves)
         self.of_label = nn.Parameter(torch.zeros(2 * leaves, classes)) if classes and last else None
 
     def at_present(self, labels: Tensor | None) -> PresentLevel:
@@ -52,12 +52,11 @@ class Level(nn.Module):
         Args:
             labels: one-hot columns, shape (classes, B); None without.
         """
-        kernel, added = self.prior.at_present()
+        added = None
         if self.of_label is not None and labels is not None:
-            added = added + (self.of_label @ labels).unsqueeze(1)
-        return PresentLevel(
-            self.shape, self.move, self.mixing.at_present(), self.conditioner.at_present(labels), kernel, added
-        )
+            added = (self.of_label @ labels).unsqueeze(1)
+        mixed, nets = self.mixing.at_present(), self.conditioner.at_present(labels).unbind()
+        return PresentLevel(self.shape, self.move, mixed, nets, self.prior.at_present(), added, self.last)
 
     def prepare(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Set every actnorm by a batch of images (C, H, W, B), one after the other, and return the half that stays."""
@@ -76,26 +75,25 @@ class PresentLevel:
         shape: (C, H, W).
         move: of the couplings.
         mixed: actnorms and 1 x 1 convolutions.
-        weights: of the networks.
-        kernel: of the prior, (n, 9 a); None where nothing stays.
-        added: the map that the prior adds, (n, H W, 1 or B).
+        nets: the networks of the couplings.
+        kernel: of the prior, (n, 9 (a + 1)); a = 0 where nothing stays.
+        added: what the prior has added by example, (n, 1, B); None for nothing.
+        last: whether nothing stays.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], move: Move, mixed: Mixed, weights: Weights, kernel: Tensor | None,
-        added: Tensor,
+        self, shape: tuple[int, int, int], move: Move, mixed: Mixed, nets: list[Weights], kernel: Tensor,
+        added: Tensor | None, last: bool,
     ) -> None:  # fmt: skip
-        self.shape, self.move, self.mixed, self.weights = shape, move, mixed, weights
-        self.kernel, self.added = kernel, added
-        self.steps = len(mixed.biases)
+        self.shape, self.move, self.mixed, self.nets = shape, move, mixed, nets
+        self.kernel, self.added, self.last = kernel, added, last
         # Rows of a stack, once: each would be a node of the graph, whose backward pass fills a stack with zeros.
         self._matrices, self._shifts = mixed.matrices.unbind(), mixed.shifts.unbind()
-        self._nets = [Weights(*parts) for parts in zip(*(part.unbind() for part in weights), strict=True)]
 
     @property
     def noise_size(self) -> int:
         """How many numbers of noise an example has here."""
-        return len(self.added) // 2 * self.shape[1] * self.shape[2]
+        return len(self.kernel) // 2 * self.shape[1] * self.shape[2]
 
     def mix(self, k: int, x: Tensor) -> Tensor:
         """Return actnorm and 1 x 1 convolution of step k at images (C, H, W, B)."""
@@ -104,7 +102,7 @@ class PresentLevel:
     def _coupled(self, k: int, x: Tensor, carry: Carry) -> tuple[Tensor, Tensor | None]:
         """Return images whose second half of channels has been moved, and the log-slopes."""
         a, b = x.chunk(2)
-        numbers = numbers_of(self._nets[k], a)
+        numbers = numbers_of(self.nets[k], a)
         b, slopes = carry(numbers.unflatten(0, (self.move.numbers, len(a))).flatten(2), b.flatten(1))
         return torch.cat((a, b.unflatten(1, x.shape[1:]))), slopes
 
@@ -115,13 +113,13 @@ class PresentLevel:
     def pull(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map images (C, H, W, B) to what stays, the noise that leaves, (n, B), and the log-determinant, (B,)."""
         batch, ladj = x.shape[3], self._volume(x)
-        for k in range(self.steps):
+        for k in range(len(self.nets)):
             x, slopes = self.pull_step(k, x)
             ladj = ladj if slopes is None else ladj + sum_by_example(slopes, batch)
-        stays, leaves = (x[:0], x) if self.kernel is None else x.chunk(2)
+        stays, leaves = (x[:0], x) if self.last else x.chunk(2)
         loc, log_scale = self._prior(stays, batch)
         noise = (leaves.flatten(1).unflatten(1, (-1, batch)) - loc) * (-log_scale).exp()
-        return stays, noise.flatten(0, 1), ladj - self._total(log_scale, noise)
+        return stays, noise.flatten(0, 1), ladj - log_scale.sum((0, 1))
 
     def push(self, stays: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Invert :meth:`pull`: return the images and the log-determinant of this direction."""
@@ -129,8 +127,8 @@ class PresentLevel:
         loc, log_scale = self._prior(stays, batch)
         z = noise.unflatten(0, (-1, self.shape[1] * self.shape[2]))
         x = torch.addcmul(loc, z, log_scale.exp()).unflatten(1, self.shape[1:])
-        x = x if self.kernel is None else torch.cat((stays, x))
-        ladj = self._total(log_scale, z) - self._volume(x)
+        x = x if self.last else torch.cat((stays, x))
+        ladj = log_scale.sum((0, 1)) - self._volume(x)
         for k, inverse in reversed(list(enumerate(self.mixed.inverses().unbind()))):
             x, slopes = self._coupled(k, x, self.move.push)
             ladj = ladj if slopes is None else ladj + sum_by_example(slopes, batch)
@@ -142,14 +140,9 @@ class PresentLevel:
         return (self.shape[1] * self.shape[2] * self.mixed.log_det).to(x.dtype)
 
     def _prior(self, stays: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """Return mean and log-scale of what leaves, each (n, H W, B or 1)."""
-        said = self.added
-        if self.kernel is not None:
-            said = (self.kernel @ gather(stays)).unflatten(1, (-1, batch)) + said
+        """Return mean and log-scale of what leaves, each (n, H W, B)."""
+        said = (self.kernel @ gather(stays)).unflatten(1, (-1, batch))
+        if self.added is not None:
+            said = said + self.added
         loc, log_scale = said.chunk(2)
         return loc, log_scale
-
-    @staticmethod
-    def _total(log_scale: Tensor, like: Tensor) -> Tensor:
-        """Return the sum of the log-scales of each example, shape (B,)."""
-        return log_scale.expand_as(like).sum((0, 1))

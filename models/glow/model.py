@@ -125,7 +125,7 @@ def _push(
 ) -> tuple[Tensor, Tensor]:
     r"""Map noise (B, d) to examples (B, \*E) and return the log-determinant, shape (B,)."""
     noises = z.T.contiguous().split([level.noise_size for level in levels])
-    images, ladj = z.new_empty(0), z.new_zeros(len(z))
+    images, ladj = z.new_empty(0, *levels[-1].shape[1:], len(z)), z.new_zeros(len(z))
     for level, noise in zip(reversed(levels), reversed(noises), strict=True):
         squares, more = level.push(images, noise)
         images, ladj = unsqueezed(squares), ladj + more

@@ -3,8 +3,7 @@ r"""Convolutions as products of matrices, on images whose examples lie side by s
 An image batch is held as (c, H, W, B): a channel, or any shift of the image, is then a run of long contiguous rows,
 and a convolution is one matrix product beside nine copies. A 3 x 3 kernel with few inputs reads *windows* of its input
 (:func:`gather`, then the product); one with few outputs makes the product first and adds shifted images
-(:func:`scatter`). So the nine copies are always of the few channels: at Glow's sizes on one thread that takes two
-thirds of the time of torch's convolutions.
+(:func:`scatter`). So the nine copies are always of the few channels.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 3
+PLACES = SIDE * SIDE
 """Of a kernel."""
 
 
@@ -68,8 +68,12 @@ class Scatter(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Return the windows of images (c, H, W, B) as columns, (9 c, H W B), the place in the kernel first."""
-    return Gather.apply(x).flatten(3).flatten(0, 2)
+    """Return the windows of images (c, H, W, B) and of a channel of ones as columns, (9 (c + 1), H W B).
+
+    The place in the kernel comes first. The ones are zero outside of the image, as everything is: they tell where it
+    ends (:func:`with_edge`).
+    """
+    return Gather.apply(torch.cat((x, x.new_ones(1, *x.shape[1:])))).flatten(3).flatten(0, 2)
 
 
 def scatter(columns: Tensor, height: int, width: int) -> Tensor:
@@ -81,4 +85,23 @@ def scatter(columns: Tensor, height: int, width: int) -> Tensor:
 def outside(height: int, width: int) -> Tensor:
     """Return which neighbours of a pixel lie outside of the image, as 0 and 1, shape (9, H W)."""
     inside = Gather.apply(torch.ones(1, height, width, 1))
-    return 1 - inside.reshape(SIDE * SIDE, height * width)
+    return 1 - inside.reshape(PLACES, height * width)
+
+
+def with_edge(kernel: Tensor, edge: Tensor, bias: Tensor) -> Tensor:
+    r"""Return the kernel for :func:`gather` of a convolution with a bias and a channel that is 1 outside of the image.
+
+    With o = 1 - i, i the gathered ones (1 at the middle, always): :math:`e\cdot o+b=-e\cdot i+(\sum_je_j+b)i_0`.
+
+    Args:
+        kernel: shape (\*K, n, 9, c).
+        edge: e, shape (\*K, n, 9).
+        bias: b, shape (\*K, n, 1).
+
+    Returns:
+        Shape (\*K, n, 9 (c + 1)).
+    """
+    middle = torch.zeros(PLACES, dtype=edge.dtype, device=edge.device)
+    middle[PLACES // 2] = 1
+    ones = (edge.sum(-1, keepdim=True) + bias) * middle - edge
+    return torch.cat((kernel, ones.unsqueeze(-1)), -1).flatten(-2)
