@@ -25,6 +25,7 @@ SUITES = {
         for name in ("duality", "families", "adversarial", "transport", "teacher", "estimation", "sums")
     ),
     "dynamics": ("se_framework.verify.dynamics",),
+    "flows": ("se_framework.verify.flows",),
     "papers": ("se_framework.verify.papers",),
 }
 """Modules of claims, by suite."""
