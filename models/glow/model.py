@@ -74,10 +74,10 @@ class Glow(Flow):
         self.image_shape = shape = checked_image_shape(image_shape, self.event_shape, type(self).__name__)
         if shape[1] % 2**levels or shape[2] % 2**levels:
             most = min((n & -n).bit_length() - 1 for n in shape[1:])
+            todo = f"set levels={most} or less" if most else "choose images with even sides"
             raise ValueError(
                 f"{type(self).__name__} halves both sides of an image levels={levels} times, and {shape[1]} x "
-                f"{shape[2]} pixels can be halved {most} times: "
-                + (f"set levels={most} or less" if most else "pad them")
+                f"{shape[2]} pixels can be halved {most} times; {todo}"
             )
         made = []
         for i in range(levels):
@@ -85,6 +85,14 @@ class Glow(Flow):
             made.append(Level(shape, steps, width, move, mixing, classes, i == levels - 1))
             shape = (shape[0] // 2, *shape[1:])
         self.levels = nn.ModuleList(made)
+
+    @classmethod
+    def unmakeable(cls, image_shape: tuple[int, ...]) -> str | None:
+        """Return why no number of levels suits images of this shape; None where one does."""
+        height, width = image_shape[-2:]
+        if height % 2 or width % 2:
+            return f"{cls.__name__} halves both sides of an image, and {height} x {width} pixels cannot be"
+        return None
 
     def _one_hot(self, context: Tensor | None) -> Tensor | None:
         """Return labels as columns, shape (classes, B)."""
