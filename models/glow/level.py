@@ -12,6 +12,8 @@ from models.glow.mixing import Mixed, Mixing, Parametrisation
 from models.glow.moves import Move, sum_by_example
 from models.glow.windows import gather
 
+LOG_SCALE_BOUND = 4.0
+"""Of the half that leaves: its scale lies between e^-4 and e^4, where the authors' is unbounded."""
 Carry = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -144,5 +146,5 @@ class PresentLevel:
         said = (self.kernel @ gather(stays)).unflatten(1, (-1, batch))
         if self.added is not None:
             said = said + self.added
-        loc, log_scale = said.chunk(2)
-        return loc, log_scale
+        loc, raw = said.chunk(2)
+        return loc, LOG_SCALE_BOUND * torch.tanh(raw / LOG_SCALE_BOUND)

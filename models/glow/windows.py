@@ -17,6 +17,8 @@ from torch.nn import functional as F
 SIDE = 3
 PLACES = SIDE * SIDE
 """Of a kernel."""
+INPUT_BOUND = 20.0
+"""Size at which what a convolution reads is clamped."""
 
 
 class Gather(torch.autograd.Function):
@@ -70,10 +72,14 @@ class Scatter(torch.autograd.Function):
 def gather(x: Tensor) -> Tensor:
     """Return the windows of images (c, H, W, B) and of a channel of ones as columns, (9 (c + 1), H W B).
 
+    Images are clamped to [-:data:`INPUT_BOUND`, :data:`INPUT_BOUND`]: far from the data a network that reads them is
+    constant, and what it moves is moved by an affine map. Actnorms keep data well inside.
+
     The place in the kernel comes first. The ones are zero outside of the image, as everything is: they tell where it
     ends (:func:`with_edge`).
     """
-    return Gather.apply(torch.cat((x, x.new_ones(1, *x.shape[1:])))).flatten(3).flatten(0, 2)
+    bounded = F.hardtanh(x, -INPUT_BOUND, INPUT_BOUND)  # a clamp, with a shorter backward pass
+    return Gather.apply(torch.cat((bounded, x.new_ones(1, *x.shape[1:])))).flatten(3).flatten(0, 2)
 
 
 def scatter(columns: Tensor, height: int, width: int) -> Tensor:

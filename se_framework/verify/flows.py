@@ -94,7 +94,7 @@ def rotation(w: dict[str, Array], k: int) -> Array:
 def network(w: dict[str, Array], k: int, a: Array, seen: list[Array]) -> Array:
     """Return what the network of step k says: conv 3 x 3, actnorm, ReLU, conv 1 x 1, actnorm, ReLU, zero conv 3 x 3."""
     c = {name.removeprefix("conditioner."): value for name, value in w.items() if name.startswith("conditioner.")}
-    h = convolved(a, as_kernel(c["first"][k]), c["first_edge"][k].reshape(-1, 3, 3))
+    h = convolved(np.clip(a, -20, 20), as_kernel(c["first"][k]), c["first_edge"][k].reshape(-1, 3, 3))
     seen.append(actnorm(h, c["bias"][0, k], c["log_scale"][0, k]))
     h = np.einsum("ij,bjhw->bihw", c["middle"][k], np.maximum(seen[-1], 0))
     seen.append(actnorm(h, c["bias"][1, k], c["log_scale"][1, k]))
@@ -127,9 +127,10 @@ def glow_by_numpy(model: Glow, x: Array) -> Seen:
         last = number == len(model.levels) - 1
         stays, leaves = (x[:, :0], x) if last else (x[:, :half], x[:, half:])
         kernel = w.get("prior.weight", np.zeros((len(w["prior.edge"]), 9, 0)))
-        said = convolved(stays, as_kernel(kernel), w["prior.edge"].reshape(-1, 3, 3))
+        said = convolved(np.clip(stays, -20, 20), as_kernel(kernel), w["prior.edge"].reshape(-1, 3, 3))
         said = (said + w["prior.bias"][None, :, :, None]) * np.exp(3 * w["prior.log_scale"])[None, :, :, None]
         loc, log_scale = np.split(said, 2, 1)
+        log_scale = 4 * np.tanh(log_scale / 4)
         noises.append(((leaves - loc) * np.exp(-log_scale)).reshape(n, -1))
         ladj, x = ladj - log_scale.sum((1, 2, 3)), stays
     return Seen(np.concatenate(noises, 1), ladj, normalised)
