@@ -123,7 +123,7 @@ def numbers_of(net: Weights, a: Tensor) -> Tensor:
     height, width, batch = a.shape[1:]
     h = net.first @ gather(a)
     if net.of_label is not None:
-        h = (h.unflatten(1, (-1, batch)) + net.of_label).flatten(1)
+        h = (h.unflatten(1, (height * width, batch)) + net.of_label).flatten(1)
     h = (net.middle @ h.relu_()).relu_()
     out = scatter(net.last @ h, height, width)
     return (out.flatten(1, 2) + net.last_map).unflatten(1, (height, width))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.glow.conditioner import Conditioner, Weights, ZeroConvolution, numbers_of
 from models.glow.mixing import Mixed, Mixing, Parametrisation
-from models.glow.moves import Move, sum_by_example
+from models.glow.moves import Move
 from models.glow.windows import gather
 
 LOG_SCALE_BOUND = 4.0
@@ -117,10 +117,10 @@ class PresentLevel:
         batch, ladj = x.shape[3], self._volume(x)
         for k in range(len(self.nets)):
             x, slopes = self.pull_step(k, x)
-            ladj = ladj if slopes is None else ladj + sum_by_example(slopes, batch)
+            ladj = ladj if slopes is None else ladj + self._by_pixel(slopes, batch).sum((0, 1))
         stays, leaves = (x[:0], x) if self.last else x.chunk(2)
         loc, log_scale = self._prior(stays, batch)
-        noise = (leaves.flatten(1).unflatten(1, (-1, batch)) - loc) * (-log_scale).exp()
+        noise = (self._by_pixel(leaves.flatten(1), batch) - loc) * (-log_scale).exp()
         return stays, noise.flatten(0, 1), ladj - log_scale.sum((0, 1))
 
     def push(self, stays: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,9 +133,13 @@ class PresentLevel:
         ladj = log_scale.sum((0, 1)) - self._volume(x)
         for k, inverse in reversed(list(enumerate(self.mixed.inverses().unbind()))):
             x, slopes = self._coupled(k, x, self.move.push)
-            ladj = ladj if slopes is None else ladj + sum_by_example(slopes, batch)
+            ladj = ladj if slopes is None else ladj + self._by_pixel(slopes, batch).sum((0, 1))
             x = torch.addmm(-self.mixed.biases[k], inverse, x.flatten(1)).unflatten(1, x.shape[1:])
         return x, ladj
+
+    def _by_pixel(self, columns: Tensor, batch: int) -> Tensor:
+        """Return columns (n, H W B) with the examples on an axis of their own, (n, H W, B)."""
+        return columns.unflatten(1, (self.shape[1] * self.shape[2], batch))
 
     def _volume(self, x: Tensor) -> Tensor:
         """Return the log-determinant of all linear parts, a number."""
@@ -143,7 +147,7 @@ class PresentLevel:
 
     def _prior(self, stays: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """Return mean and log-scale of what leaves, each (n, H W, B)."""
-        said = (self.kernel @ gather(stays)).unflatten(1, (-1, batch))
+        said = self._by_pixel(self.kernel @ gather(stays), batch)
         if self.added is not None:
             said = said + self.added
         loc, raw = said.chunk(2)

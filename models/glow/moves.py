@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from models.splines import checked_spline, pull_spline, push_spline
@@ -108,8 +107,3 @@ def move_of(coupling: Coupling, bins: int, bound: float) -> Move:
     if coupling not in made:
         raise ValueError(f"coupling must be one of {', '.join(made)}, got {coupling!r}; choose one")
     return made[coupling]()
-
-
-def sum_by_example(values: Tensor, batch: int) -> Tensor:
-    """Return the sums over all but the last axis of columns (m, N), N = places times batch, shape (B,)."""
-    return torch.sum(values.reshape(-1, batch), 0)
