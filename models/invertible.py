@@ -16,7 +16,10 @@ from models.triangular import Triangular, of_gaussian
 class Flow(Model):
     r"""A model :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, whose g has an inverse; base of our flows.
 
-    Its samples have a temperature T: they are :math:`g(Tz)`, see :meth:`models.laws.PushForward.tempered`.
+    Data are pulled to noise and noise is pushed to data. So two images are interpolated by their noise: with
+    ``z, _ = law.pull(pair)``, by ``law.push(torch.lerp(z[:1], z[1:], t))`` for t of shape (n, 1).
+
+    Samples have a temperature T: they are :math:`g(Tz)`, see :meth:`models.laws.PushForward.tempered`.
     """
 
     has_log_prob: ClassVar[bool] = True

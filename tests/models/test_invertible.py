@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import se_framework as se
-from models import MLPGenerator, RealNVP, SplineFlow
+from models import Glow, MLPGenerator, RealNVP, SplineFlow
 from models.laws import standard_normal_log_prob
 from se_framework.commands import sample
 from se_framework.errors import ConfigError
@@ -19,12 +19,12 @@ SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.early_stop=null", "progres
 SMALL = ["model.width=8", "model.couplings=2"]
 
 
-def moved(model):
+def moved(model, size=0.3):
     """Return a copy away from its start, where a flow is not the identity."""
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for i, p in enumerate(twin.parameters()):
-            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+            p.add_(size * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
     return twin
 
 
@@ -44,6 +44,22 @@ def test_a_temperature_scales_the_noise_and_the_density_follows(support):
     draws = [one.sample((4,), torch.Generator().manual_seed(1)) for one in (cool, model.at_sampling(temperature=1.0))]
     noise = law.noise(4, torch.Generator().manual_seed(1))
     assert torch.allclose(draws[0], law.push(t * noise)[0]) and torch.allclose(draws[1], law.push(noise)[0])
+
+
+def test_images_are_interpolated_by_their_noise():
+    model = moved(Glow((1, 4, 4), levels=2, steps=2, width=3), 0.03)
+    law, pair = model(), torch.randn(2, 1, 4, 4)
+    z = law.pull(pair)[0]
+    path = law.push(torch.lerp(z[:1], z[1:], torch.linspace(0, 1, 5)[:, None]))[0]
+    assert path.shape == (5, 1, 4, 4) and torch.allclose(path[[0, -1]], pair, atol=1e-10)
+    assert not torch.allclose(path[2], pair.mean(0), atol=1e-3)
+
+
+def test_samples_of_a_real_nvp_are_what_push_makes_of_their_noise():
+    law = moved(RealNVP((5,), couplings=4, width=8), 1.0)()
+    noise = law.noise(50, torch.Generator().manual_seed(1))
+    x = law.sample((50,), torch.Generator().manual_seed(1))
+    assert torch.allclose(x, law.push(noise)[0], rtol=1e-12, atol=1e-12)
 
 
 def test_labels_reach_a_tempered_law():
