@@ -33,12 +33,12 @@ def moved(model: nn.Module, size: float = 0.03) -> Any:
     return model
 
 
-def small_glow(**settings: Any) -> Glow:
-    """Return a Glow of two channels, 4 x 8 pixels, that has seen a batch, and was then moved."""
-    model = Glow((2, 4, 8), **{"levels": 2, "steps": 2, "width": 5, "bins": 3, **settings})
+def small_glow(shape: tuple[int, ...] = (2, 4, 8), **settings: Any) -> Glow:
+    """Return a Glow that has seen a batch, and was then moved."""
+    model = Glow(shape, **{"levels": 2, "steps": 2, "width": 5, "bins": 3, **settings})
     with torch.no_grad():
         labels = torch.arange(32) % model.classes if model.classes else None
-        model.prepare(Particles(1 + 3 * torch.randn(32, 2, 4, 8), context=labels))
+        model.prepare(Particles(1 + 3 * torch.randn(32, *shape), context=labels))
     return moved(model)
 
 
@@ -153,8 +153,8 @@ def glow_is_its_definition() -> Iterator[Comparison]:
 
 def one_level(label: str, **settings: Any) -> Iterator[Comparison]:
     """Compare the log-determinant of a level of one step, and of its inverse, with Jacobians."""
-    model = small_glow(levels=1, steps=1, **settings)
-    x, labels = torch.randn(3, 2, 4, 8), torch.arange(3) if model.classes else None
+    model = small_glow((1, 4, 6), levels=1, steps=1, **settings)
+    x, labels = torch.randn(3, 1, 4, 6), torch.arange(3) if model.classes else None
     law = model(labels)
     z, ladj = law.pull(x)
     # No example is coupled to another: the slopes of the sum over examples are those of each.
