@@ -1,11 +1,11 @@
-# make install | train | test | soak | quality | bench | bench-quick | gpu | wheels | clean.  Everything lives in .venv (make gpu: .venv-gpu); nothing but package installation needs a network.
+# make install | train | test | soak | quality | bench | bench-quick | docs | gpu | wheels | clean.  Everything lives in .venv (make gpu: .venv-gpu); nothing but package installation needs a network.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak quality bench bench-quick gpu wheels clean
+.PHONY: help install train test soak quality bench bench-quick docs gpu wheels clean
 
 help:
 	@echo "make install   set up .venv (Python >= 3.11; choose one with PYTHON=/path/to/python3)"
@@ -15,6 +15,7 @@ help:
 	@echo "make quality   rerun the figures of benchmarks/quality (several hours)"
 	@echo "make bench     measure benchmarks/speed on this device, every row (an hour or two)"
 	@echo "make bench-quick  the CPU ratios against their goals in three minutes; the last line names those missed"
+	@echo "make docs      build the documentation as a site, build/docs/index.html (two minutes; no network but for its tools)"
 	@echo "make gpu       on a GPU: its tests, speed rows, two quality rows, in eight minutes, to benchmarks/gpu; uses the torch of PYTHON; WHEELS=folder installs the rest without a network"
 	@echo "make wheels    collect that folder (WHEELS=wheels), for this Python or FOR=3.12; WITHOUT='numpy scipy' leaves out what is there"
 	@echo "make clean     remove .venv and caches"
@@ -56,6 +57,14 @@ bench: $(VENV)/.bench
 
 bench-quick: $(VENV)/.bench
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed --quick
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "build/docs/index.html"
 
 # The torch that PYTHON has is used as it is: what lies beside it is installed into an environment over it.
 .venv-gpu/.installed: pyproject.toml constraints.txt benchmarks/gpu/install.py

@@ -21,6 +21,7 @@ class JensenShannon(NamedFDivergence):
     The row "JS" of f-GAN's tables is twice this.
     """
 
+    sources: tuple[str, ...] = ("lin1991divergence", "nowozin2016fgan")
     symmetric = True
     supremum = LOG2 / 2
     link_slope = 0.5
@@ -49,6 +50,7 @@ class GAN(NamedFDivergence):
     The critic's loss is binary cross-entropy with logit v (Goodfellow et al. 2014, eq. 1 and Theorem 1).
     """
 
+    sources: tuple[str, ...] = ("goodfellow2014generative",)
     symmetric = True
     supremum = 0.0
     link_slope = 1.0
@@ -74,6 +76,7 @@ class GAN(NamedFDivergence):
 class SquaredHellinger(NamedFDivergence):
     r""":math:`\int(\sqrt q - \sqrt p)^2`; h(u) = (sqrt(u) - 1)^2."""
 
+    sources: tuple[str, ...] = ("nowozin2016fgan",)
     symmetric = True
     supremum = 1.0
 
@@ -102,6 +105,7 @@ class LeCam(NamedFDivergence):
     With :math:`\tau = \tanh(v/2)` the link is :math:`\tau(2-\tau)` and the conjugate :math:`\tau(2+\tau)`.
     """
 
+    sources: tuple[str, ...] = ("lecam1986asymptotic",)
     symmetric = True
     supremum = 1.0
     link_slope = 32 / 27  # at u = 1/2

@@ -52,6 +52,7 @@ class FDivergence(Divergence):
             shape of u.
     """
 
+    sources: tuple[str, ...] = ("nguyen2010estimating", "nowozin2016fgan")
     has_dual = True
     critic_reads = "log_ratio"
     supremum: float = torch.inf

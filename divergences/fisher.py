@@ -39,6 +39,7 @@ class FisherIPM(Divergence):
         ValueError: a negative ridge; at use, as in every primal on clouds.
     """
 
+    sources: tuple[str, ...] = ("mroueh2017fisher",)
     primal_needs = "samples"
     symmetric = True
     bounded_in_scale = True

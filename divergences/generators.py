@@ -197,6 +197,7 @@ class SoftenedReverseKL(NamedFDivergence):
     project.
     """
 
+    sources: tuple[str, ...] = ("goodfellow2014generative",)
     supremum = -LOG2
 
     def integrand(self, log_q: Tensor, log_p: Tensor) -> Tensor:

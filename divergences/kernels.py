@@ -91,6 +91,7 @@ class EnergyDistance(KernelDistance):
     blur. (geomloss's ``energy`` is half of it.)
     """
 
+    sources: tuple[str, ...] = ("szekely2004testing",)
     cost_degree = 1.0
     between_gaussians = staticmethod(gaussians.energy)
 
@@ -125,6 +126,7 @@ class MMD(KernelDistance):
         ValueError: an unknown kernel, no bandwidth, or one that is not positive and finite.
     """
 
+    sources: tuple[str, ...] = ("gretton2012kernel",)
     bounded_in_scale = True
     unit = "squared kernel norm"
 

@@ -19,6 +19,7 @@ class CrossEntropy(Divergence):
     :math:`q\propto p^{\beta/\alpha}e^{f/\alpha}` (Hu and Xing 2022).
     """
 
+    sources: tuple[str, ...] = ()
     primal_needs = "log_prob"
     entropy_weight = 0.0
     up_to_constant = True

@@ -24,6 +24,7 @@ class TransportCost(Divergence):
         ValueError: an order below 1, or one that is not finite.
     """
 
+    sources: tuple[str, ...] = ("villani2003topics",)
     primal_needs = "samples"
     critic_reads = "potential"
     symmetric = True

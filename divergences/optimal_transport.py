@@ -39,6 +39,7 @@ class OptimalTransport(TransportCost):
         RuntimeError: the simplex gave up, or vmap, at use.
     """
 
+    sources: tuple[str, ...] = ("bonneel2011displacement", "flamary2021pot")
     has_ground_cost = True
     primal_extra = ("ot", "ot")
     stackable = False  # POT solves one problem at a time

@@ -51,6 +51,8 @@ class WeightedJensenShannon(NamedFDivergence):
         ValueError: the weight is not inside (0, 1).
     """
 
+    sources: tuple[str, ...] = ("lin1991divergence", "nowozin2016fgan")
+
     def __init__(self, weight: float) -> None:
         if not 0 < weight < 1:
             raise ValueError(f"weighted Jensen-Shannon takes a weight of q in (0, 1), got {weight:g}")
@@ -103,6 +105,8 @@ class Alpha(NamedFDivergence):
     Raises:
         ValueError: the order is out of range.
     """
+
+    sources: tuple[str, ...] = ("cressie1984multinomial",)
 
     def __init__(self, order: float) -> None:
         if not abs(order) <= LARGEST_ORDER:

@@ -42,6 +42,7 @@ class LipschitzRegularised(Divergence):
         ValueError: ``of`` is no smooth f-divergence.
     """
 
+    sources: tuple[str, ...] = ("birrell2022fgamma",)
     has_dual = True
     critic_reads = "potential"
     needs_lipschitz = True

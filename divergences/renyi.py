@@ -53,6 +53,7 @@ class Renyi(Divergence):
         ValueError: the order is out of range.
     """
 
+    sources: tuple[str, ...] = ("vanerven2014renyi", "birrell2021variational")
     critic_reads = "log_ratio"
     additive_dual = False
 

@@ -48,6 +48,8 @@ class SlicedWasserstein(TransportCost):
         ValueError: an order below 1, fewer than one direction; at use, as in every primal on clouds.
     """
 
+    sources: tuple[str, ...] = ("rabin2012wasserstein", "bonneel2015sliced")
+
     def __init__(self, order: float = 2.0, directions: int = 128, seed: int = 0) -> None:
         super().__init__(order)
         if not 1 <= directions <= MOST:

@@ -26,12 +26,14 @@ class Row(NamedTuple):
         model: b, under p, for the metric.
         generator: c, under p, for who moves the samples.
         borrows: it is made from another divergence.
+        sources: keys of references.
     """
 
     data: Loss
     model: Loss
     generator: Loss
     borrows: bool = False
+    sources: tuple[str, ...] = ()
 
 
 def _link(v: Tensor, of: Divergence | None) -> Tensor:
@@ -48,16 +50,26 @@ RowName = Literal["hinge", "least_squares", "raised_link"]
 SURROGATES: dict[str, Row] = {
     # Lim and Ye 2017, eq. 4; Miyato et al. 2018, eq. 16. The metric's maximum is 2 TV - 2, at v = sign(p_d - p).
     "hinge": Row(
-        data=lambda v, of: -torch.relu(1 - v), model=lambda v, of: torch.relu(1 + v), generator=lambda v, of: -v
+        data=lambda v, of: -torch.relu(1 - v),
+        model=lambda v, of: torch.relu(1 + v),
+        generator=lambda v, of: -v,
+        sources=("lim2017geometric", "miyato2018spectral"),
     ),
     # Mao et al. 2017, eq. 2 with a = 0, b = c = 1. The metric's maximum is LeCam/8 - 1/4, at v = p_d/(p_d + p).
     "least_squares": Row(
         data=lambda v, of: -(v - 1).square() / 2,
         model=lambda v, of: v.square() / 2,
         generator=lambda v, of: (v - 1).square() / 2,
+        sources=("mao2017least",),
     ),
     # Nowozin et al. 2016, section 3.2: the model ascends on E_p h'(e^v) for E_p h*(h'(e^v)); the rest is D's own dual.
-    "raised_link": Row(data=_link, model=_conjugate, generator=lambda v, of: -_link(v, of), borrows=True),
+    "raised_link": Row(
+        data=_link,
+        model=_conjugate,
+        generator=lambda v, of: -_link(v, of),
+        borrows=True,
+        sources=("nowozin2016fgan",),
+    ),
 }
 """Every surrogate by its name."""
 assert set(SURROGATES) == set(get_args(RowName))
@@ -87,6 +99,11 @@ class Surrogate(Divergence):
             need = "needs `of`: a divergence with a dual that is a mean" if SURROGATES[row].borrows else "takes no `of`"
             raise ValueError(f"the surrogate {row} {need}, got {of}")
         self.row, self.of, self.for_samples = row, of, False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references, of the row."""
+        return SURROGATES[self.row].sources
 
     def extra_repr(self) -> str:
         """Show the row, and whose loss it is."""

@@ -23,6 +23,7 @@ class TotalVariation(Divergence):
     The link never spans more than one, so this is :math:`\mathbb E_p t` too, and the multiplier 0 attains it.
     """
 
+    sources: tuple[str, ...] = ("nowozin2016fgan",)
     has_dual = True
     critic_reads = "sign"
     link_slope = 0.5

@@ -25,6 +25,7 @@ class Wasserstein1(Divergence):
     dual is not W1: legality asks for a 1-Lipschitz metric, or ``auxiliary=transported``, which takes the c-transform.
     """
 
+    sources: tuple[str, ...] = ("arjovsky2017wasserstein",)
     has_dual = True
     critic_reads = "potential"
     needs_lipschitz = True
@@ -131,6 +132,11 @@ class Sinkhorn(Divergence):
         self.primal_extra = None if backend == "tensorized" else ("pykeops", "keops")
         self.cost_degree = float(p)
         self.bounded_in_scale = reach is not None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: the unbalanced divergence has one more."""
+        return ("genevay2018learning", "feydy2019interpolating", *(["sejourne2019sinkhorn"] if self.reach else []))
 
     def extra_repr(self) -> str:
         """Show the parameters."""

@@ -13,6 +13,7 @@ from models.invertible import Flow
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
+from models.separable import SeparableCritic
 from models.spectral import SpectralCritic
 from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
@@ -40,6 +41,7 @@ __all__ = [
     "Projection",
     "PushForward",
     "RealNVP",
+    "SeparableCritic",
     "SpectralCritic",
     "SplineFlow",
     "Stream",

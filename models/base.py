@@ -76,6 +76,8 @@ class Model(Part, ABC):
         has_context: the family can be conditional: its constructor takes ``classes``.
         needs_image: the family is for images: its constructor takes ``image_shape``.
         needs_reference: the law is a second one of the data's: its constructor takes ``reference``.
+        pairs: coordinates of x, where points are pairs (x, y) and the law is the product of the data's margins of x and
+            of y; else None.
         discrete: the model reads integers (letters, tokens): data are not cast to the type of its parameters.
         sampling: names of the settings that :meth:`at_sampling` takes, such as ``temperature``.
 
@@ -93,6 +95,7 @@ class Model(Part, ABC):
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    pairs: int | None = None
     discrete: ClassVar[bool] = False
     sampling: ClassVar[frozenset[str]] = frozenset()
 
@@ -163,6 +166,7 @@ class Critic(Part, ABC):
             guarantees one (for each label, where there are labels), else None.
         has_context: the network can read a label: its constructor takes ``classes``.
         needs_image: the network is for images: its constructor takes ``image_shape``.
+        needs_pairs: the network scores pairs (x, y): its constructor takes ``reference``, which says where x ends.
         row_wise: no example's score depends on the others, so data and samples may be scored in one pass.
 
     Args:
@@ -173,6 +177,7 @@ class Critic(Part, ABC):
     lipschitz: ClassVar[float | None] = None
     has_context: ClassVar[bool] = False
     needs_image: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
     row_wise: ClassVar[bool] = False
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:

@@ -104,6 +104,7 @@ class ConvGenerator(Generator):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("radford2016unsupervised", "miyato2018spectral")
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -164,6 +165,7 @@ class ConvCritic(Critic):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("radford2016unsupervised", "miyato2018spectral")
     has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
     row_wise: ClassVar[bool] = True

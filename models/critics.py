@@ -36,6 +36,7 @@ class MLPCritic(Critic):
         classes: number of classes of the context, which enters as a one-hot vector; 0 for none.
     """
 
+    sources: tuple[str, ...] = ()
     has_context: ClassVar[bool] = True
     row_wise: ClassVar[bool] = True
 
@@ -188,6 +189,7 @@ class GroupSortCritic(Critic):
         ValueError: an odd width.
     """
 
+    sources: tuple[str, ...] = ("anil2019sorting", "trockman2021orthogonalizing")
     lipschitz: ClassVar[float | None] = 1.0
     row_wise: ClassVar[bool] = True
 

@@ -26,6 +26,7 @@ class GroupSortEmbedding(Embedding):
         ValueError: an odd width.
     """
 
+    sources: tuple[str, ...] = ("anil2019sorting", "trockman2021orthogonalizing")
     lipschitz: ClassVar[float | None] = 1.0
     row_wise: ClassVar[bool] = True
 
@@ -52,6 +53,7 @@ class Projection(Embedding):
         ValueError: more outputs than coordinates.
     """
 
+    sources: tuple[str, ...] = ("deshpande2019max",)
     lipschitz: ClassVar[float | None] = 1.0
     row_wise: ClassVar[bool] = True
 
@@ -83,6 +85,7 @@ class MLPEmbedding(Embedding):
         bounded: pass every coordinate through tanh.
     """
 
+    sources: tuple[str, ...] = ()
     row_wise: ClassVar[bool] = True
 
     def __init__(

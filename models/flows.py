@@ -131,6 +131,7 @@ class CouplingFlow(WithEnd):
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("dinh2017density",)
     smallest_dimension: ClassVar[int] = 2
 
     def __init__(

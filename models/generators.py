@@ -30,6 +30,7 @@ class Affine(Model):
         ValueError: ``init_scale`` is not positive.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob: ClassVar[bool] = True
     has_rsample: ClassVar[bool] = True
 
@@ -125,6 +126,8 @@ class MLPGenerator(Generator):
         activation: nonlinearity.
         classes: number of classes of the context, which enters as a one-hot vector; 0 for an unconditional model.
     """
+
+    sources: tuple[str, ...] = ("goodfellow2014generative",)
 
     def __init__(
         self,

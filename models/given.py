@@ -29,6 +29,7 @@ class Given(Model):
         ValueError: the data gives no second law, or gives labels.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob = False
     has_rsample = False
     needs_reference = True
@@ -45,6 +46,7 @@ class Given(Model):
         if classes:
             raise ValueError("a given law has no labels: use data without labels")
         self.reference = reference
+        self.pairs = getattr(reference, "first", None)
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
     def forward(self, context: Tensor | None = None) -> GivenLaw:

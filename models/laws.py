@@ -94,7 +94,10 @@ class Particles:
 
 
 class Source(Protocol):
-    """Where the points of a given law come from: what data gives as its ``reference``."""
+    """Where the points of a given law come from: what data gives as its ``reference``.
+
+    One whose points are (x, y), x and y independent and each as in the data, says where x ends: an attribute ``first``.
+    """
 
     def draw(self, n: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
         r"""Draw independent points in model space, shape (m, \*E), on the CPU.

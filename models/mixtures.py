@@ -100,6 +100,7 @@ class GaussianMixture(Model):
         ValueError: no component, or scales out of order.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob: ClassVar[bool] = True
     has_rsample: ClassVar[bool] = False
 

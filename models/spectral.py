@@ -141,6 +141,7 @@ class SpectralCritic(Critic):
         ValueError: another activation.
     """
 
+    sources: tuple[str, ...] = ("miyato2018spectral",)
     lipschitz: ClassVar[float | None] = 1.0
     has_context: ClassVar[bool] = True
     row_wise: ClassVar[bool] = True

@@ -176,6 +176,8 @@ class SplineFlow(CouplingFlow):
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("durkan2019neural",)
+
     def __init__(
         self,
         event_shape: tuple[int, ...],

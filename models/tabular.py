@@ -29,6 +29,7 @@ class TabularModel(Model):
         ValueError: another event shape, or fewer than two letters.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob: ClassVar[bool] = True
     has_rsample: ClassVar[bool] = False
 
@@ -55,6 +56,7 @@ class TabularCritic(Critic):
         ValueError: another event shape, or fewer than two letters.
     """
 
+    sources: tuple[str, ...] = ()
     row_wise: ClassVar[bool] = True
 
     def __init__(self, event_shape: tuple[int, ...] = (1,), letters: int = 6) -> None:

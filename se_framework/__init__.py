@@ -21,6 +21,7 @@ _WHERE = {
     "Solution": "equation.auxiliary",
     "Auxiliary": "equation.auxiliary",
     "Callback": "training.callbacks",
+    "Conditional": "equation.auxiliary",
     "CallbackError": "errors",
     "Empirical": "equation.auxiliary",
     "Dual": "equation.auxiliary",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from se_framework.comparison import compare as compare
     from se_framework.comparison.report.build import report as report
     from se_framework.equation.auxiliary import Auxiliary as Auxiliary
+    from se_framework.equation.auxiliary import Conditional as Conditional
     from se_framework.equation.auxiliary import Dual as Dual
     from se_framework.equation.auxiliary import Embedded as Embedded
     from se_framework.equation.auxiliary import Empirical as Empirical

@@ -29,6 +29,7 @@ from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
+from se_framework.trackers.following import Follower, follower_of
 from se_framework.training.callbacks import Callback
 from se_framework.training.from_q import Drawn, draw_q
 from se_framework.training.loop import train
@@ -48,6 +49,7 @@ class Assembly:
         device: where the model lives.
         course: the stages of the run, where it changes its course; the state is that of one of them.
         locator: turns names into objects, as far as the configuration may name them.
+        follower: tells the configured tracker of the run.
     """
 
     config: DictConfig
@@ -56,6 +58,7 @@ class Assembly:
     device: torch.device
     course: Course | None = None
     locator: Callable[[str, str], Any] = find
+    follower: Follower = field(default_factory=Follower, init=False, repr=False)
     _listeners: list[Callback] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -107,15 +110,16 @@ class Assembly:
 
         Args:
             run: where rows, pictures and checkpoints go, made a run if it is none; None keeps the rows in memory only.
-            callbacks: hear of every row, picture and checkpoint, after those of the configuration.
+            callbacks: hear of rows, scores, pictures and checkpoints, after those of the configuration.
 
         Raises:
             RunDirectoryError, NonFiniteError, StepError, CallbackError: see :func:`se_framework.train`.
         """
+        heard, self._listeners = [*self.listeners(), *callbacks], None
         if run is not None and not run.is_run:
             self.start(run)
-        with locating(self.locator), nullcontext() if run is None else locked(run.path):
-            heard, self._listeners = [*self.listeners(), *callbacks], None
+        held = nullcontext() if run is None else locked(run.path)
+        with locating(self.locator), held, self.follower.through(self, run):
             if self.course is None:
                 return self._play(self.config, run, heard)
             for k in range(self.course.at, len(self.course.stages)):
@@ -126,9 +130,11 @@ class Assembly:
         return self.state
 
     def listeners(self) -> list[Callback]:
-        """Return the callbacks of the configuration, made once for the next call of :meth:`train`."""
-        self._listeners = made = self._listeners or callbacks_of(self.config, self.locator)
-        return made
+        """Return the callbacks of the configuration, its tracker's included, made once for the next :meth:`train`."""
+        if self._listeners is None:
+            self.follower = follower_of(self.config)
+            self._listeners = [*callbacks_of(self.config, self.locator), self.follower]
+        return self._listeners
 
     def start(self, run: RunDirectory) -> None:
         """Make a directory that of this run: :func:`se_framework.config.states.start`."""

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.assembly import Assembly, EnsembleAssembly
-from se_framework.config.command_line import EQUATION
+from se_framework.config.helping import EQUATION
 from se_framework.ensemble.settings import values_of
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import RULES, show

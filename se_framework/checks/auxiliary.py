@@ -60,6 +60,8 @@ class Case(NamedTuple):
 
     def problem(self, v: Tensor | None = None, log_p: Tensor | None = None) -> InnerProblem:
         """Return the problem at critic outputs v (K,) on the letters, or their embedding (K, 2)."""
+        if self.auxiliary.keeps_margin:
+            return self.of_pairs(self.start() if v is None else v)
         model = Letters(simplex(K, 2).log() if log_p is None else log_p, coordinates(self.divergence))
         law = model()
         p = law.particles(law.noise(0))
@@ -76,6 +78,26 @@ class Case(NamedTuple):
 
         return InnerProblem(scores, scores, data, p, model, self.divergence, alpha, beta, metric)
 
+    def of_pairs(self, v: Tensor) -> InnerProblem:
+        """Return the problem at critic outputs v (K,) on letters (x, y) of a grid, p the product of their margins."""
+        log_data = simplex(K, 52).log().view(2, 2)
+        log_p = (log_data.logsumexp(1, keepdim=True) + log_data.logsumexp(0, keepdim=True)).flatten()
+        model, grid = Letters(log_p, 2), torch.cartesian_prod(normal((2,), 3), normal((2,), 4))
+        model.points, model.pairs = grid, 1
+        data, p = Particles(grid, log_data.flatten()), Particles(grid, log_p, log_p)
+
+        def metric(points: Tensor) -> Tensor:
+            return (points[:, None] == grid).all(-1).to(v) @ v
+
+        return InnerProblem(v, v, data, p, model, self.divergence, *self.weights, metric)
+
+    def law_of(self, z: Tensor, log_p: Tensor) -> Tensor:
+        """Return log q, shape (K,), of any numbers z: a q among those over which the minimum is taken."""
+        if self.auxiliary.keeps_margin:
+            rows = log_p.view(2, 2).logsumexp(1, keepdim=True)
+            return (z.view(2, 2).log_softmax(1) + rows).flatten()
+        return z if self.auxiliary.free_mass else z.log_softmax(0)
+
     def start(self) -> Tensor:
         """Return critic outputs, or embedded letters."""
         return normal((K, coordinates(self.divergence)), 7) if self.auxiliary.embeds else normal((K,), 7) / 2
@@ -89,7 +111,9 @@ def laws(case: Case) -> Laws:
     yield from named(case, record_adds_up)
     if case.auxiliary.evaluates_primal:
         yield from named(case, minimum_is_the_primal)
-    elif not (case.auxiliary.moves_points or case.divergence.absent or case.divergence.critic_reads == "potential"):
+        return
+    own = case.auxiliary.moves_points and not case.auxiliary.keeps_margin
+    if not (own or case.divergence.absent or case.divergence.critic_reads == "potential"):
         if not case.auxiliary.value_is_minimum:
             return
         if not case.divergence.additive_dual:  # of a q of any mass only its author knows the D
@@ -127,8 +151,8 @@ def gradient_is_danskin(case: Case) -> None:
 
         if name == "v" and not case.auxiliary.uses_metric:
             continue
-        if name != "v" and not case.auxiliary.needs_samples(case.divergence):
-            continue  # theta enters by the law's log_prob, which is checked with the divergence
+        if name != "v" and (not case.auxiliary.needs_samples(case.divergence) or case.auxiliary.keeps_margin):
+            continue  # theta enters by the law's log_prob, which is checked with the divergence, or not at all
         e, leaf = normal(tuple(at.shape), 5), at.clone().requires_grad_()
         (slope,) = torch.autograd.grad(minimum(leaf), leaf, allow_unused=True)
         require(slope is not None, f"the minimum has no gradient in {name}")
@@ -154,10 +178,9 @@ def no_q_does_better(case: Case) -> None:
     assert problem.v is not None and problem.p is not None and problem.p.log_weights is not None
     f = case.auxiliary.f(problem.v, case.divergence, beta)
     log_p, found = problem.p.log_weights.detach(), float(case.auxiliary.minimum(problem).detach())
-    free_mass = case.auxiliary.free_mass
 
     def objective(z: Tensor) -> Tensor:
-        log_q = z if free_mass else z.log_softmax(0)
+        log_q = case.law_of(z, log_p)
         q = log_q.exp()
         d = case.divergence.integrand(log_q, log_p).sum()
         return alpha * (q * log_q).sum() + beta * d - (q * f).sum()
@@ -180,5 +203,6 @@ def log_ratio_reads_q(case: Case) -> None:
     log_q, f = log_p + ratio, case.auxiliary.f(problem.v, case.divergence, beta)
     q, found = log_q.exp(), case.auxiliary.solve(problem)
     d = case.divergence.integrand(log_q, log_p).sum()
-    close(alpha * (q * log_q).sum() + beta * d - (q * f).sum(), found.minimum, 1e-8, "objective at q* against minimum")
+    total = alpha * torch.xlogy(q, q).sum() + beta * d - (q * f).sum()
+    close(total, found.minimum, 1e-8, "objective at q* against minimum")
     close(q.sum(), 1.0 if found.mass is None else found.mass, 1e-8, "mass of q* = p e^ratio")

@@ -13,7 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from se_framework.commands.leftovers import no_empty_directories
-from se_framework.config.command_line import check_writable, is_file, needs_hydra, parse, run_directory, usage
+from se_framework.config.command_line import check_writable, is_file, needs_hydra, parse, run_directory
+from se_framework.config.completing import with_folder
 from se_framework.config.composing import (
     compose_all,
     find_own_modules,
@@ -22,6 +23,7 @@ from se_framework.config.composing import (
     with_starts,
 )
 from se_framework.config.files import check_config_dirs, config_dir, groups
+from se_framework.config.helping import usage
 from se_framework.config.refusals import parsed
 from se_framework.config.schema import validate
 from se_framework.config.stages import with_choices_named
@@ -39,11 +41,11 @@ def main() -> None:
     tolerate_streams()
     try:
         prepare_imports()
-        sys.argv[1:] = with_starts(sys.argv[1:])
+        sys.argv[1:] = with_folder(with_starts(sys.argv[1:]), os.environ.get("COMP_LINE", ""))
         arguments = parse(sys.argv[1:])
         composed = checked(arguments)
-        if arguments.help:
-            print(usage(arguments.config_dirs))
+        if arguments.help is not None:
+            print(usage(arguments.config_dirs, arguments.help))
         elif arguments.multirun:
             sweep(arguments.overrides)
         elif composed is None:
@@ -93,7 +95,7 @@ def checked(arguments: Namespace) -> DictConfig | None:
     dirs, overrides = arguments.config_dirs, arguments.overrides
     if arguments.shell_completion:
         return None
-    if arguments.help and not overrides:  # nothing that could be wrong but the folders
+    if arguments.help is not None and not overrides:  # nothing that could be wrong but the folders
         check_config_dirs(dirs)
         return None
     if arguments.multirun:
@@ -118,7 +120,7 @@ def train(composed: DictConfig, directory: Path, overrides: list[str], job: int 
     Raises:
         SEError: whatever was wrong, in one sentence.
     """
-    if job is not None and not composed.get("dry_run"):
+    if job is not None and not (composed.get("dry_run") or composed.get("cite")):
         sweeps.record_job(directory, job, overrides, "running")
     try:
         config = validate(composed)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 from se_framework.api import restore
@@ -68,9 +72,16 @@ def must_be_fresh(run: RunDirectory, config: DictConfig) -> None:
         )
 
 
-def command_to_go_on(run: RunDirectory, assembly: Assembly) -> str:
-    """Return what to type to go on with a run: it names what the run's own code needs to be trusted."""
-    return " ".join(["se-train", override("resume", run.path), *_trust(assembly)])
+def command_to_go_on(run: RunDirectory, assembly: Assembly, typed: Sequence[str] = ()) -> str:
+    """Return what to type to go on with a run: it names what the run's own code needs to be trusted, and the tracker.
+
+    Args:
+        run: its directory.
+        assembly: its objects.
+        typed: the overrides of this call: a run does not keep which tracker follows it.
+    """
+    tracker = [shlex.quote(text) for text in typed if re.match(r"\+{0,2}tracker[.=]", text)]
+    return " ".join(["se-train", override("resume", run.path), *_trust(assembly), *tracker])
 
 
 def command_to_sample(run: RunDirectory, assembly: Assembly, words: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 
 from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
+from se_framework.citing import cited
 from se_framework.commands.costs import Costs
 from se_framework.commands.going_on import command_to_go_on, command_to_sample, go_on
 from se_framework.config.resuming import newest_run, resumed_config, same_course
@@ -79,7 +81,7 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     if resumed:
         config = resumed_config(config, run, overrides)
         done = finished_score(run, config) if config.resume == "auto" or job is not None else None
-        if done is not None and not config.dry_run:
+        if done is not None and not (config.dry_run or config.cite):
             say(f"{run.path} is a finished run of this configuration: skipped")
             return Outcome("skipped", done, run.path)
     run.keep_last, run.keep_best = config.loop.keep_last, config.loop.keep_best
@@ -89,13 +91,15 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
     rounds = rounds_of(config, run) if resumed else 0
     assembly = assembly_of(config, trust=trust if resumed else None, own=run.path, rounds=rounds)
     refuse_absent(assembly, config.score)
-    if config.dry_run:
-        print(printable(describe(assembly), longest=None))
+    if config.dry_run or config.cite:
+        told = [describe(assembly)] * config.dry_run + [cited(assembly)] * config.cite
+        print(printable("\n\n".join(told), longest=None))
         return Outcome("dry run", None, run.path)
 
+    assembly.listeners()
     if not resumed:
         run.make()
-    with locked(run.path):
+    with locked(run.path), ExitStack() as followed:
         if resumed:
             go_on(assembly, run, config)
         else:
@@ -107,10 +111,11 @@ def train_run(config: DictConfig, directory: Path, overrides: Sequence[str], job
         if discrete is not None:
             say(f"WARNING, {discrete}")
         say(f"player steps: {assembly.state.execution.describe()}")
+        followed.enter_context(assembly.follower.through(assembly, run))
         costs = Costs(assembly)
         state = assembly.train(run)
         spent = costs.spent(assembly)
-        how = f"go on with: {command_to_go_on(run, assembly)}"
+        how = f"go on with: {command_to_go_on(run, assembly, overrides)}"
         if state.stopped_by is not None:
             say(f"stopped after round {state.round} of {config.loop.rounds}; {how}")
             raise SystemExit(128 + state.stopped_by)
@@ -175,6 +180,7 @@ def finish(assembly: Assembly, run: RunDirectory, spent: dict[str, Any]) -> floa
         animate(run.frames, run.path / "frames.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
+    assembly.follower.at_the_end(assembly.state, found)
     best, last = assembly.state.best, assembly.state.history[-1] if assembly.state.history else {}
     summary: dict[str, Any] = {
         "round": assembly.state.round, "samples": assembly.state.samples, "last_row": last, **spent, "scores": found,
@@ -207,6 +213,7 @@ def finish_ensemble(assembly: EnsembleAssembly, run: RunDirectory, spent: dict[s
             animate(run.frames / f"member_{k}", run.frames / f"member_{k}.gif")
     if run.metrics_file.exists():
         curves(run.metrics_file, run.path / "curves.png", note=note)
+    assembly.follower.at_the_end(state, found)
     last = state.history[-1] if state.history else {}
     run.write_json("summary.json", {
         "round": state.round, "samples": state.samples, "members": len(state.members), "last_row": last,

@@ -21,9 +21,9 @@ GROUPS = ("data", "model", "metric", "divergence", "auxiliary", "optimizer")
 NAMING = ("experiment", *GROUPS)
 """Keys whose values stand for several others, in the order in which they are columns."""
 SILENT = re.compile(
-    r"seed|device|threads|workers|deterministic|dry_run|progress|resume|resume_allow|trust|allow|score|optimizer\.fused"
+    r"seed|device|threads|workers|deterministic|dry_run|cite|progress|resume|resume_allow|trust|allow|score|optimizer\.fused"
     r"|loop\.(log_every|checkpoint_every|picture_every|evaluate_every|keep_last|keep_best)"
-    r"|performance\.(graphs|compile)|(ensemble|callbacks|hydra)(\..*)?"
+    r"|performance\.(graphs|compile)|(ensemble|callbacks|tracker|hydra)(\..*)?"
 )
 """Keys that say where, how quickly or how noisily a run trained, and not what; seeds are repeats of a row."""
 

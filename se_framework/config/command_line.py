@@ -1,4 +1,4 @@
-"""The command line of ``se-train``: its flags, its help, and what is refused before a directory is made.
+"""The command line of ``se-train``: its flags, and what is refused before a directory is made.
 
 Imports neither torch nor models.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import __version__ as hydra_version
 from hydra.core.hydra_config import HydraConfig
@@ -20,26 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from se_framework import __version__
-from se_framework.config.files import config_dir, groups
 from se_framework.errors import ConfigError
 
-EQUATION = "min_theta max_phi min_q  -alpha H(q) + beta D(q, p_theta) - E_q[f_phi] + E_pd[f_phi]"
-EXAMPLES = """
-Examples
-  se-train                                      the default: an adversarial model of handwritten digits
-  se-train experiment=wgan_gp data=moons seed=1 loop.rounds=2000
-  se-train experiment=fgan divergence=kl dry_run=true
-  se-train -m experiment=fgan divergence=kl,pearson seed=0,1,2
-  se-train experiment=wgan_gp resume=auto       go on with the newest run of this configuration, or start it
-  se-train resume=RUN_DIR                       then: se-sample RUN_DIR out=x.png   se-eval RUN_DIR
-  se-train experiment=wgan_gp --cfg job         every value of a configuration, those of its parts included
-  A path with =, (, ~ or a comma needs quotes:  'data.path="~/my (file).npy"'
-
-Flags
-  --multirun, -m         a sweep over KEY=VALUE,VALUE...
-  --config-dir, -cd DIR  a folder of configurations of your own: GROUP/CHOICE.yaml
-  --cfg, -c job          print the configuration (hydra, all: with Hydra's own part)
-  --hydra-help           Hydra's other flags"""
 SWITCHES = ("--help -h", "--hydra-help", "--resolve", "--run -r", "--multirun -m", "--shell-completion -sc")
 VALUES = ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun")
 PRINTED = ("job", "hydra", "all")
@@ -53,7 +33,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__("se-train", add_help=False)
         self.add_argument("overrides", nargs="*")
         for names in SWITCHES:
-            self.add_argument(*names.split(), action="store_true")
+            more: dict[str, Any] = {"action": "store_true"} if "--help" not in names else {"nargs": "?", "const": ""}
+            self.add_argument(*names.split(), **more)
         for names in VALUES:
             self.add_argument(*names.split())
         self.add_argument("--cfg", "-c", choices=PRINTED)
@@ -76,6 +57,9 @@ def parse(command_line: list[str]) -> argparse.Namespace:
         ConfigError: a flag is unknown, lacks its value, or may not be used here.
     """
     arguments = _Parser().parse_args(command_line)
+    if arguments.help is not None and "=" in arguments.help:  # the first override: a topic has no value
+        arguments.overrides.insert(0, arguments.help)
+        arguments.help = ""
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(arguments, flag) is not None:
             raise ConfigError(
@@ -95,18 +79,6 @@ def parse(command_line: list[str]) -> argparse.Namespace:
         raise ConfigError("--resolve says how --cfg prints: add --cfg job, or leave it out")
     arguments.config_dirs = [] if arguments.config_dir is None else [Path(arguments.config_dir)]
     return arguments
-
-
-def usage(config_dirs: Sequence[Path]) -> str:
-    """Return the help: the groups with their choices, and the values as ``config.yaml`` has them, with its remarks."""
-    text = (config_dir() / "config.yaml").read_text(encoding="utf-8")
-    values = re.split(r"\n\n", text)[1:]
-    shown = "\n\n".join(block for block in values if not block.startswith("hydra:"))
-    choices = "\n".join(f"  {g}: {', '.join(c)}" for g, c in groups([config_dir(), *config_dirs]).items())
-    return (
-        f"se-train: train p_theta by the Standard Equation\n  {EQUATION}\n\nGroups (GROUP=CHOICE)\n{choices}\n\n"
-        f"Values (KEY=VALUE)\n\n{shown.rstrip()}\n{EXAMPLES}"
-    )
 
 
 def needs_hydra(arguments: argparse.Namespace, composed: DictConfig) -> bool:

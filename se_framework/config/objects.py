@@ -16,7 +16,7 @@ from se_framework.config.build import assemble, build, conform, locating, resolv
 from se_framework.config.mending import mending
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation
-from se_framework.equation.legality import Choice, check
+from se_framework.equation.legality import Choice, check, pairs_of
 from se_framework.equation.metric import Metric
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 from se_framework.training.callbacks import Callback
@@ -65,7 +65,7 @@ def summand(node: Any, key: str, model: nn.Module, made_for: dict[str, Any]) -> 
         if parts[name] is None:
             raise ConfigError(f"{key}.{name} must be chosen: add +{name}@{key}.{name}=CHOICE")
     weights, divergence = {name: numbers[name] for name in ("alpha", "beta")}, parts["divergence"] or Absent()
-    chosen = Choice(model, divergence, parts["auxiliary"], parts["metric"], **weights)
+    chosen = Choice(model, divergence, parts["auxiliary"], parts["metric"], **weights, pairs=pairs_of(model, None))
     try:
         warnings = check(chosen, mend=mending(made_for, key))
     except IncompatibleError as error:

@@ -123,7 +123,16 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     network = resolve(node, "metric.network", **made_for)[0] if isinstance(node, DictConfig) else None
     weights, coordinates = config.equation, torch.Size(chosen.event_shape).numel()
     choice = legality.Choice(
-        model, divergence, auxiliary, None, weights.alpha, weights.beta, views, coordinates, chosen.classes
+        model,
+        divergence,
+        auxiliary,
+        None,
+        weights.alpha,
+        weights.beta,
+        views,
+        coordinates,
+        chosen.classes,
+        legality.pairs_of(model, chosen.reference),
     )
     mend, flat = mending(made_for), legality.of_data(model, network, made_for)
     with torch.device("meta"):  # shapes and declarations without memory

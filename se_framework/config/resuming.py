@@ -14,7 +14,7 @@ from se_framework.errors import ConfigError, nearest
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.telling import override
 
-OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run")
+OF_THE_CALL = ("resume", "resume_allow", "trust", "dry_run", "cite", "tracker")
 """Keys that say what one call does; a run keeps none of them."""
 MAY_CHANGE = (
     "progress", "score", "device", "threads", "workers", "performance",
@@ -53,7 +53,7 @@ def as_kept(config: DictConfig) -> str:
     """Return the text of a run's configuration: all but what belongs to one call."""
     kept = config.copy()
     for key in OF_THE_CALL:
-        kept[key] = False if key == "dry_run" else None if key == "resume" else []
+        kept[key] = {"dry_run": False, "cite": False, "resume": None, "tracker": {}}.get(key, [])
     return OmegaConf.to_yaml(kept, resolve=True)
 
 

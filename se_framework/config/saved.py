@@ -17,7 +17,7 @@ MOST_WORKERS = max(8, 2 * (os.cpu_count() or 1))
 
 
 def saved_config(run: RunDirectory) -> DictConfig:
-    """Return a run's own configuration, validated; what it says of trust is not heard.
+    """Return a run's own configuration, validated; what it says of trust and of a tracker is not heard.
 
     Of its ``workers`` at most :data:`MOST_WORKERS` are taken: the number belongs to a machine, and each is a process.
 
@@ -36,6 +36,6 @@ def saved_config(run: RunDirectory) -> DictConfig:
         config = validate(found)
     except ConfigError as error:
         raise ConfigError(f"{run.config_file}: {error}") from error
-    config.trust = []
+    config.trust, config.tracker = [], {}
     config.workers = min(config.workers, MOST_WORKERS)
     return config

@@ -106,6 +106,7 @@ class Config(Section):
     callbacks: dict[str, Any] = {}
     stages: list[dict[str, Any]] = []
     optimizer: Any = None
+    tracker: Any = None
     ensemble: EnsembleConfig = EnsembleConfig()
     performance: PerformanceConfig = PerformanceConfig()
     seed: int
@@ -114,6 +115,7 @@ class Config(Section):
     deterministic: bool = False
     workers: AtLeast0 = 0
     dry_run: bool
+    cite: bool = False
     resume: Text | None
     resume_allow: list[str] = []
     trust: Any = None

@@ -68,6 +68,8 @@ def _put(config: DictConfig, key: str, value: Any, where: str) -> None:
         return
     if key in ("stages", "seed", "loop.rounds") or (key == "loop" and isinstance(value, Mapping) and "rounds" in value):
         raise ConfigError(f"{where}: {key} cannot change within a run: its length is said by rounds")
+    if key.partition(".")[0] == "tracker":
+        raise ConfigError(f"{where}: a tracker follows the whole run: choose it outside of stages")
     if key.endswith(".from"):
         raise ConfigError(
             f"{where}: {key} is for the start of a run: a stage goes on with the weights of the one before"

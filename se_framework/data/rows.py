@@ -40,6 +40,7 @@ class RowData(Data):
         rest_labels: labels of the held-out rows, shape (rest_size,), int64; None where they are not known.
     """
 
+    sources: tuple[str, ...] = ()
     train_size: int
     rest_size: int
     validation_size: int = 0

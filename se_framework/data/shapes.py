@@ -32,6 +32,7 @@ class Checkerboard(Sampler):
     :math:`\lfloor x_1/2\rfloor+\lfloor x_2/2\rfloor` even are black: eight squares of area 4, density 1/32.
     """
 
+    sources: tuple[str, ...] = ("grathwohl2019ffjord",)
     name = "checkerboard"
     event_shape = (2,)
     has_log_prob = True
@@ -72,6 +73,7 @@ class SwissRoll(Sampler):
         DataError: the noise is not positive (the law would have no density).
     """
 
+    sources: tuple[str, ...] = ("grathwohl2019ffjord",)
     name = "swissroll"
     event_shape = (2,)
     has_log_prob = True

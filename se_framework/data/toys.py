@@ -39,6 +39,7 @@ class GaussianMixture(Sampler):
         DataError: shapes disagree, a width or a weight is out of range, or one component shall be labelled.
     """
 
+    sources: tuple[str, ...] = ()
     has_log_prob = True
 
     def __init__(
@@ -131,6 +132,8 @@ class Ring8(GaussianMixture):
         labels: give the models the Gaussian of a point as its label.
     """
 
+    sources: tuple[str, ...] = ("metz2017unrolled",)
+
     def __init__(self, radius: float = 2.0, sigma: float = 0.02, modes: int = 8, labels: bool = False) -> None:
         super().__init__(_ring(radius, modes), sigma, name="ring8", labels=labels)
 
@@ -143,6 +146,8 @@ class Gaussians8(GaussianMixture):
         sigma: standard deviation of each Gaussian.
         labels: give the models the Gaussian of a point as its label.
     """
+
+    sources: tuple[str, ...] = ("grathwohl2019ffjord",)
 
     def __init__(self, radius: float = 4.0 / 1.414, sigma: float = 0.5 / 1.414, labels: bool = False) -> None:
         super().__init__(_ring(radius, 8), sigma, name="gaussians8", labels=labels)
@@ -161,6 +166,8 @@ class Grid25(GaussianMixture):
         DataError: the side is not positive.
     """
 
+    sources: tuple[str, ...] = ("srivastava2017veegan",)
+
     def __init__(self, spacing: float = 2.0, side: int = 5, sigma: float = 0.05, labels: bool = False) -> None:
         if side < 1:
             raise DataError(f"data.side must be at least 1, got {side}")
@@ -176,6 +183,8 @@ class GaussianMixture1d(GaussianMixture):
         variances: the variances (not the standard deviations).
         weights: the weights.
     """
+
+    sources: tuple[str, ...] = ("nowozin2016fgan",)
 
     def __init__(
         self,
@@ -200,6 +209,7 @@ class Moons(Sampler):
         DataError: the noise is not positive (the law would have no density).
     """
 
+    sources: tuple[str, ...] = ("pedregosa2011scikit",)
     name = "moons"
     event_shape = (2,)
     has_log_prob = True

@@ -175,8 +175,8 @@ class Ensemble:
                 append_row(run.members_file, {"round": own["round"], "member": float(k)} | own)
         return row
 
-    def keep_scores(self, rows: dict[int, Row], run: RunDirectory | None) -> None:
-        """Keep the mean scores, and the members' own."""
+    def keep_scores(self, rows: dict[int, Row], run: RunDirectory | None) -> Row:
+        """Keep the members' scores, and return the row of means and standard deviations."""
         row = averaged(list(rows.values()), SEPARATOR)
         self.scores.append(row)
         if run is not None:
@@ -185,6 +185,7 @@ class Ensemble:
             self.members[k].scores.append(own)
             if run is not None:
                 append_row(run.member_scores_file, {"round": own["round"], "member": float(k)} | own)
+        return row
 
     def check_whole(self) -> None:
         """Freeze the members whose tensors hold what is not finite: they are saved as they are, and told of.

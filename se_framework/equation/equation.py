@@ -54,6 +54,7 @@ class StandardEquation(nn.Module):
         IncompatibleError: the objects do not form a legal equation; the message names them and the fix.
     """
 
+    sources: tuple[str, ...] = ("hu2022toward",)
     plus: nn.ModuleDict
 
     def __init__(
@@ -75,7 +76,7 @@ class StandardEquation(nn.Module):
         plus = plus or {}
         legality.weights(model, alpha, beta, plus)
         self.alpha, self.beta, self.allow = float(alpha), float(beta), tuple(allow)
-        choice = legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta)
+        choice = legality.Choice(model, divergence, auxiliary, metric, self.alpha, self.beta, pairs=model.pairs)
         self.warnings = list(legality.check(choice, allow) if checked is None else checked)
         self.plus = nn.ModuleDict({name: other for name, (_, other) in plus.items()})
         self.weights = {name: float(weight) for name, (weight, _) in plus.items()}

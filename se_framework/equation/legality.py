@@ -67,10 +67,19 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
         for name, part in (("model", model), ("metric", network))
         if getattr(part, "needs_image", False) and made_for.get("image_shape") is None
     ]
+    if getattr(network, "needs_pairs", False) and getattr(made_for.get("reference"), "first", None) is None:
+        text = f"{name_of(network)} scores pairs (x, y), and the data does not come in pairs"
+        found.append(Violation("pairs", Problem(text, ("metric",))))
     if getattr(model, "needs_reference", False) and made_for.get("reference") is None:
         text = f"{name_of(model)} is a second law of the data's, and the data brings none"
         found.append(Violation("reference", Problem(text, ("model",))))
     return found
+
+
+def pairs_of(model: Any, reference: Any) -> int | None:
+    """Return what a model, or a class that is to be built for the data's reference, declares as ``pairs``."""
+    of_data = getattr(reference, "first", None) if model.needs_reference else None
+    return model.pairs or of_data
 
 
 def ensemble(

@@ -61,6 +61,11 @@ class Metric(nn.Module):
         self.settle()
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: that of weight clipping."""
+        return () if self.clip is None else ("arjovsky2017wasserstein",)
+
+    @property
     def function_class(self) -> str:
         """Return ``"1-Lipschitz by construction"``, ``"1-Lipschitz by penalty"``, ... or ``"unrestricted"``."""
         constant = getattr(self.network, "lipschitz", None)
@@ -138,6 +143,14 @@ class Metric(nn.Module):
             context = torch.cat((data.context, p.context))
         v_data, v = self(torch.cat((x, y)), context).split((len(x), len(y)))
         return v_data, v
+
+    def on_pairs(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Return the outputs at x of these points beside y of those, shape (A, K), where the network has ``on_pairs``.
+
+        That is where it knows a shorter way than A K passes; else None.
+        """
+        own = getattr(self.network, "on_pairs", None)
+        return None if own is None else own(x, y)
 
     def given(self, context: Tensor | None) -> Metric | Given:
         """Return the metric as a function of points alone, at fixed labels."""

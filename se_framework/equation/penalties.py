@@ -102,6 +102,11 @@ class GradientPenalty(Penalty):
         super().__init__(weight, every)
         self.sides = sides
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: the one-sided penalty has one more."""
+        return ("gulrajani2017improved", *(["petzka2018regularization"] if self.sides == "one" else []))
+
     def extra_repr(self) -> str:
         """Show weight and sides."""
         return f"{super().extra_repr()}, sides={self.sides}"
@@ -133,6 +138,8 @@ class R1(Penalty):
         fake: add the same on model samples (their R2).
         every: clock in phi-steps.
     """
+
+    sources: tuple[str, ...] = ("mescheder2018training",)
 
     def __init__(self, weight: float = 0.1, fake: bool = False, every: int = 1) -> None:
         super().__init__(weight, every)

@@ -17,7 +17,8 @@ class Choice(NamedTuple):
     """The parts of an equation: instances, or classes where nothing shall be built yet.
 
     ``views`` are the divergences through which single players look at the critic, by name; ``dimension`` is the number
-    of coordinates of the data, None when unknown; ``classes`` the number of classes of its labels, 0 without labels.
+    of coordinates of the data, None when unknown; ``classes`` the number of classes of its labels, 0 without labels;
+    ``pairs`` what the model declares of it.
     """
 
     model: Any
@@ -29,6 +30,7 @@ class Choice(NamedTuple):
     views: Mapping[str, Any] = {}  # noqa: RUF012  never written to
     dimension: int | None = None
     classes: int = 0
+    pairs: int | None = None
 
 
 class Problem(NamedTuple):
@@ -169,6 +171,14 @@ def _scores(choice: Choice) -> bool:
     return choice.metric is not None and choice.auxiliary.uses_metric and choice.metric.outputs is None
 
 
+def pairs(choice: Choice) -> Iterator[Problem]:
+    """A margin is kept where points are pairs and p is the product of their margins, x by x by a D that is a mean."""
+    q, d = choice.auxiliary, choice.divergence
+    if q.keeps_margin and not (choice.pairs and d.additive_dual and d.critic_reads != "potential"):
+        lacks = f"{name_of(d)} is no mean over x" if choice.pairs else "p is no product of the margins of pairs of data"
+        yield Problem(f"auxiliary {name_of(q)} takes q(y | x) for every x, and {lacks}", ("auxiliary",))
+
+
 def alpha(choice: Choice) -> Iterator[Problem]:
     """A weight of the entropy above zero belongs to an auxiliary that needs it."""
     q, needs = name_of(choice.auxiliary), choice.auxiliary.needs_alpha
@@ -277,7 +287,7 @@ RULES: dict[str, Callable[[Choice], Iterable[Problem]]] = {
     rule.__name__: rule
     for rule in (
         works_through, normaliser, metric_missing, embedding, embedding_bound, metric_unused, lipschitz, batch_coupled,
-        penalty, alpha, beta, density, dimension, extra, context, view, view_reads,
+        penalty, pairs, alpha, beta, density, dimension, extra, context, view, view_reads,
     )
 }  # fmt: skip
 """Every rule of an equation by its name, in the order in which they speak."""

@@ -21,6 +21,7 @@ import torch
 
 from se_framework.data import Data, fingerprint
 from se_framework.data.rows import SPLIT_SEED, split
+from se_framework.evaluation import wide
 
 MARGINS = (1e-6, 1e-3, 3e-3, 1e-2)
 """Values of a. The larger ones tame the tails that the logits of blank pixels have."""
@@ -33,6 +34,7 @@ DRAWS = 4
 
 MOST_ROWS, MOST_COLUMNS = 5_000, 256
 """Of a table that densities are fitted to: they take seconds."""
+WIDEST = 1_024
 MIXTURES = tuple(product((2, 3, 5, 8, 12), ("full", "diag"), (1e-3, 1e-1)))
 """Components, kind of covariance, and what is added to variances, which are one in model space."""
 
@@ -42,24 +44,29 @@ def of_rows(data: Data, n: int, seed: int) -> dict[str, float]:
 
     ``gaussian``: maximum likelihood, with 1e-6 of each variance added. ``mixture``: of Gaussians, by EM; the number of
     components and the kind of covariance are those that are best on a fifth of the rows, then it is fitted to all.
-    Validation rows are training rows here: neither is stopped early.
+    Validation rows are training rows here: neither is stopped early. Of rows wider than :data:`MOST_COLUMNS` they are
+    those of :mod:`se_framework.evaluation.wide`.
 
     Args:
-        data: any; there are none (an empty result) where rows do not end, have labels, are whole numbers or wider than
-            :data:`MOST_COLUMNS`.
+        data: any; there are none (an empty result) where rows do not end, have labels, are whole numbers, are wider
+            than :data:`WIDEST` or fewer than their columns.
         n: held-out rows at most.
         seed: selects them.
     """
-    wide = torch.Size(data.event_shape).numel() > MOST_COLUMNS
-    if data.train_size is None or data.classes or wide or not data.dtype.is_floating_point:
+    size = torch.Size(data.event_shape).numel()
+    if data.train_size is None or data.classes or size > WIDEST or not data.dtype.is_floating_point:
         return {}
     train = data.reference_rows(MOST_ROWS).x.double().cpu().flatten(1).numpy()
     apart = data.held_out(n, seed).x.double().cpu()
     rest = apart.flatten(1).numpy()
     if len(train) <= train.shape[1] + 1 or not (train.std(0) > 0).all():
         return {}
+    if size > MOST_COLUMNS:
+        found = wide.references(train, rest)
+    else:
+        found = {"gaussian": _gaussian(train, rest), "mixture": _mixture(train, rest)}
     slope = float(data.log_slope(apart).mean())
-    return {"gaussian": _gaussian(train, rest) + slope, "mixture": _mixture(train, rest) + slope}
+    return {name: value + slope for name, value in found.items()}
 
 
 def _gaussian(train: np.ndarray, rest: np.ndarray) -> float:

@@ -63,7 +63,8 @@ def tails(equation: StandardEquation, x: Particles, p: Particles | None, draws: 
     """Return the least effective sample size of a summand's dual, and whether every standard error holds."""
     sizes = [(float(len(x.x)), True)]
     for name, own in equation.equations():
-        if own.auxiliary.works_through == "has_dual" and not own.divergence.surrogate:
+        weighs = own.auxiliary.works_through == "has_dual" and not own.auxiliary.keeps_margin  # p's particles
+        if weighs and not own.divergence.surrogate:
             problem = own.inner_problem(x, p, draws=draws, name=name)
             if problem.v is not None and problem.v_data is not None:
                 sizes.append(own.divergence.tail(problem.v_data, problem.v))

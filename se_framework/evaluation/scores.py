@@ -59,6 +59,7 @@ class Score(NamedTuple):
         lacks: why data, and a model with or without a density, do not have it; nothing where they do.
         measure: of two samples: its references are two samples of the same code. None for others.
         own: the entry of others.
+        sources: keys of references.
     """
 
     name: str
@@ -68,27 +69,29 @@ class Score(NamedTuple):
     lacks: Callable[[Data, bool], str]
     measure: Measure | None = None
     own: Callable[[Judged], Entry] | None = None
+    sources: tuple[str, ...] = ()
 
 
-UNIT = "unit of the data"
+UNIT, OF_FEATURES = "unit of the data", "squared unit of the features"
+METZ, KYNKAANNIEMI, NAEEM = ("metz2017unrolled",), ("kynkaanniemi2019improved",), ("naeem2020reliable",)
 ALL = (
-    Score("modes", "modes", "higher", True, needs.counted_modes, own=entries.captured),
-    Score("high_quality", "share", "nearer", True, needs.known_modes, own=entries.high_quality),
-    Score("mode_kl", "nats", "lower", True, needs.separate_modes, own=entries.mode_kl),
+    Score("modes", "modes", "higher", True, needs.counted_modes, own=entries.captured, sources=METZ),
+    Score("high_quality", "share", "nearer", True, needs.known_modes, own=entries.high_quality, sources=METZ),
+    Score("mode_kl", "nats", "lower", True, needs.separate_modes, own=entries.mode_kl, sources=METZ),
     Score("w2", UNIT, "lower", True, needs.nothing, entries.w2),
-    Score("sliced_w2", UNIT, "lower", True, needs.width, entries.sliced_w2),
-    Score("mmd", "squared kernel norm", "lower", True, needs.comparable, kernels.mmd),
-    Score("energy", UNIT, "lower", False, needs.comparable, kernels.energy),
-    Score("c2st", "accuracy", "nearer", True, needs.comparable, classifier.c2st),
-    Score("precision", "share", "higher", False, needs.comparable, neighbours.precision),
-    Score("recall", "share", "higher", False, needs.comparable, neighbours.recall),
-    Score("density", "balls over k", "nearer", True, needs.comparable, neighbours.density),
-    Score("coverage", "share", "nearer", True, needs.comparable, neighbours.coverage),
+    Score("sliced_w2", UNIT, "lower", True, needs.width, entries.sliced_w2, sources=("bonneel2015sliced",)),
+    Score("mmd", "squared kernel norm", "lower", True, needs.comparable, kernels.mmd, sources=("gretton2012kernel",)),
+    Score("energy", UNIT, "lower", False, needs.comparable, kernels.energy, sources=("szekely2004testing",)),
+    Score("c2st", "accuracy", "nearer", True, needs.comparable, classifier.c2st, sources=("lopezpaz2017revisiting",)),
+    Score("precision", "share", "higher", False, needs.comparable, neighbours.precision, sources=KYNKAANNIEMI),
+    Score("recall", "share", "higher", False, needs.comparable, neighbours.recall, sources=KYNKAANNIEMI),
+    Score("density", "balls over k", "nearer", True, needs.comparable, neighbours.density, sources=NAEEM),
+    Score("coverage", "share", "nearer", True, needs.comparable, neighbours.coverage, sources=NAEEM),
     Score("memorised", "share", "nearer", True, needs.finite_rows, own=entries.memorised),
-    Score("frechet", "squared unit of the features", "lower", True, needs.features, own=entries.frechet),
+    Score("frechet", OF_FEATURES, "lower", True, needs.features, own=entries.frechet, sources=("heusel2017gans",)),
     Score("nearest_train", UNIT, "lower", True, needs.finite_rows, own=entries.nearest_train),
     Score("nll", "nats", "lower", True, needs.model_density, own=entries.nll),
-    Score("bits_per_dim", "bits", "lower", True, needs.levels, own=entries.bits_per_dim),
+    Score("bits_per_dim", "bits", "lower", True, needs.levels, own=entries.bits_per_dim, sources=("theis2016note",)),
     Score("kl", "nats", "lower", True, needs.known_density, own=entries.kl),
     Score("reverse_kl", "nats", "lower", False, needs.both_densities, own=entries.reverse_kl),
 )

@@ -1,4 +1,4 @@
-"""Callbacks: what a run tells of as it makes it. Trackers of experiments plug in here."""
+"""Callbacks: what a run tells of as it makes it. Trackers (:mod:`se_framework.trackers`) plug in here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Callback:
             state: of the run.
             row: ``round``, ``samples``, the terms of the equation, and figures of every player.
         """
+
+    def on_scores(self, state: Game, row: dict[str, float | str]) -> None:
+        """Be told a row of ``scores.csv``, likewise."""
 
     def on_picture(self, state: Game, file: Path) -> None:
         """Be told the file of a picture that was drawn."""
@@ -49,6 +52,10 @@ class Callbacks:
     def row(self, state: Game, row: dict[str, float | str]) -> None:
         """Tell of a row."""
         self._tell("on_row", lambda callback: callback.on_row(state, row))
+
+    def scores(self, state: Game, row: dict[str, float | str]) -> None:
+        """Tell of a row of scores."""
+        self._tell("on_scores", lambda callback: callback.on_scores(state, row))
 
     def picture(self, state: Game, file: Path) -> None:
         """Tell of a picture."""

@@ -9,7 +9,7 @@ nearer to the data, without any training:
 * ``langevin``: steps in the latent space along :math:`\nabla_z[\log\tfrac{dq^*}{dp}(g(z)) - \tfrac12|z|^2]`, with noise
   (discriminator-driven latent sampling: Che et al. 2020, eq. 7), biased by the length of the steps;
 * ``transport``: every point moved to :math:`\arg\max_y f(y)/\beta - c(x, y)` (discriminator optimal transport: Tanaka
-  2019).
+  2019), for W1 with the critic brought to slopes of at most one, see :func:`within_slope`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ PROPOSALS = 10
 """Points of p for one that is resampled."""
 PATIENCE = 1_000
 """Points of p for one that is kept, at most."""
+TIE = 1e-6
+"""Share by which a critic of slope one is flattened further."""
 STEPS, STEP = 100, 0.02
 """Of a search, or of Langevin dynamics, whose noise has the variance STEP in a step."""
 
@@ -154,7 +156,7 @@ def draw_q(
     check_label(label, data)
     draw = {"resample": _resample, "reject": _reject, "langevin": _langevin, "transport": _transport}[method]
     with evaluating(equation, seed=stream_seed(seed, 0, "from_q")):
-        most = PAIRS if method == "transport" else PILOT
+        most = {"transport": PAIRS, "langevin": min(n, PILOT)}.get(method, PILOT)  # every point of a chain is kept
         x, said = draw(Proposals(equation, data, seed, label, torch.device(device), most), n)
     return Drawn(data.samples_to_user(x), said)
 
@@ -221,6 +223,23 @@ def _langevin(proposals: Proposals, n: int) -> tuple[Tensor, str]:
     return torch.cat(found)[:n], f"{STEPS} Langevin steps of {STEP:g} in the latent space"
 
 
+def within_slope(problem: InnerProblem) -> InnerProblem:
+    r"""Return the problem with f divided by its steepest slope between two points of data and p, where D wants one.
+
+    A penalty or clipping leaves a critic that is steeper than 1-Lipschitz. The transport at the cost |x - y| would then
+    pay without end, and points run away along the slope. The largest :math:`|f(x) - f(y)| / |x - y|` of sampled points
+    is Tanaka's (2019) effective Lipschitz constant; f is divided by a little more, so that rounding decides no tie.
+    """
+    metric, v, v_data, p = problem.metric, problem.v, problem.v_data, problem.p
+    if not problem.divergence.needs_lipschitz or metric is None or v is None or v_data is None or p is None:
+        return problem
+    x, scores = torch.cat([p.x, problem.data.x.to(p.x)]).flatten(1).double(), torch.cat([v, v_data]).detach().double()
+    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    slopes = (scores[:, None] - scores).abs() / apart.where(apart > 0, torch.inf)
+    steepest = max(1.0, float(slopes.max())) * (1 + TIE)
+    return problem._replace(v=v / steepest, v_data=v_data / steepest, metric=lambda y: metric(y) / steepest)
+
+
 def _transport(proposals: Proposals, n: int) -> tuple[Tensor, str]:
     if not proposals.equation.divergence.has_ground_cost:
         name = type(proposals.equation.divergence).__name__
@@ -229,7 +248,7 @@ def _transport(proposals: Proposals, n: int) -> tuple[Tensor, str]:
     auxiliary, far = Transported(steps=STEPS), 0.0
     while sum(map(len, found)) < n:
         p = proposals.next().detach()
-        problem = proposals.problem(p)
+        problem = within_slope(proposals.problem(p))
         # Among p's points alone: among those of the data it would return training rows.
         moved = auxiliary.q(problem._replace(data=p, v_data=problem.v)).x
         far += float((moved - p.x).flatten(1).double().norm(dim=1).sum())

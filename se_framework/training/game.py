@@ -74,8 +74,8 @@ class Game(Protocol):
     def keep(self, rows: dict[int, Row], run: RunDirectory | None) -> Row:
         """Keep the rows of terms, and return the one for the user."""
 
-    def keep_scores(self, rows: dict[int, Row], run: RunDirectory | None) -> None:
-        """Keep the rows of scores."""
+    def keep_scores(self, rows: dict[int, Row], run: RunDirectory | None) -> Row:
+        """Keep the rows of scores, and return the one for the user."""
 
     def check_whole(self) -> None:
         """Refuse to be saved with what is not finite."""

@@ -65,7 +65,7 @@ def train(
         early_stop: keeps the best state of one run, and ends it; None plays all rounds.
         picture: draws a run into a file; None draws nothing.
         run: directory for rows and checkpoints; None keeps rows in ``state.history`` only.
-        callbacks: are listeners of every row, picture and checkpoint (:class:`se_framework.Callback`).
+        callbacks: are listeners of every row, row of scores, picture and checkpoint (:class:`se_framework.Callback`).
         progress: show a bar (plain lines where there is no terminal).
 
     Returns:
@@ -136,7 +136,8 @@ def train(
                 listeners.row(state, row)
             if evaluate_due and evaluate is not None:
                 counted: Row = {"round": float(state.round), "samples": float(state.samples)}
-                state.keep_scores({k: counted | evaluate(own) for k, own in state.living.items()}, run)
+                scores = state.keep_scores({k: counted | evaluate(own) for k, own in state.living.items()}, run)
+                listeners.scores(state, scores)
             if picture_due and picture is not None and run is not None:
                 draw_pictures(state, data, picture, run, listeners)
             if run is not None and (checkpoint_due or listeners.failed):

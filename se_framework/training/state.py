@@ -163,11 +163,12 @@ class TrainState:
             run.append_row(rows[0])
         return rows[0]
 
-    def keep_scores(self, rows: Mapping[int, Row], run: RunDirectory | None) -> None:
+    def keep_scores(self, rows: Mapping[int, Row], run: RunDirectory | None) -> Row:
         """Keep a row of scores likewise."""
         self.scores.append(rows[0])
         if run is not None:
             run.append_scores(rows[0])
+        return rows[0]
 
     def taken_out(self) -> dict[int, tuple[TrainState, StepRecord, Any]]:
         """Return the runs that have failed since the last call while others went on: none, there is one."""

@@ -10,8 +10,11 @@ import torch
 from scipy import stats
 
 import se_framework as se
+from divergences import CrossEntropy, Sinkhorn
+from models import MLPGenerator, RealNVP
 from se_framework.data import DequantizedDigits, TensorData
 from se_framework.data.transforms import Gaussianise, Logit, transform_of
+from se_framework.equation import units
 from se_framework.errors import DataError
 from se_framework.evaluation.likelihood import bits_per_dim
 from se_framework.evaluation.scores import scores
@@ -159,6 +162,17 @@ def test_a_trained_flow_has_a_density_in_user_units():
     with torch.no_grad():
         own = run.model().log_prob(inner.to(next(run.model.parameters()).dtype)).double()
     assert torch.allclose(found[:2], own - run.data.log_slope(inner), rtol=1e-5) and found[2] == -torch.inf
+
+
+def test_a_distance_beyond_a_map_has_no_factor_to_user_units():
+    def found(divergence, model):
+        return se.StandardEquation(model=model, metric=None, divergence=divergence, auxiliary=se.Empirical(), alpha=1.0)
+
+    equation = found(Sinkhorn(), MLPGenerator((64,), width=4))
+    assert units.cost_factor(equation, DequantizedDigits()) == 1.0
+    assert units.cost_factor(equation, DequantizedDigits(transform="logit")) is None
+    likelihood = found(CrossEntropy(), RealNVP((64,), couplings=2))
+    assert units.cost_factor(likelihood, DequantizedDigits(transform="logit")) == 1.0
 
 
 def test_a_map_that_does_not_exist():

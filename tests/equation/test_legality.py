@@ -27,7 +27,7 @@ from models import Affine, GroupSortCritic, MLPCritic, MLPGenerator, Projection,
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.config.mending import mending
-from se_framework.equation.auxiliary import Dual, Embedded, Empirical, Tilted
+from se_framework.equation.auxiliary import Conditional, Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import ALLOWABLE, RULES, Choice, of_data, refuse
@@ -123,6 +123,15 @@ BROKEN = {
         Choice(Affine, Wasserstein1(), Dual(), mlp(R1()), **PLAIN),
         r"Wasserstein1 needs a 1-Lipschitz metric, got an unrestricted one: add metric=groupsort "
         r"\(or study it anyway: allow=\[lipschitz\]\)",
+    ),
+    "pairs": (
+        Choice(Affine, GAN(), Conditional(), mlp(), **PLAIN),
+        r"auxiliary Conditional takes q\(y \| x\) for every x, and p is no product of the margins of pairs of data: "
+        "add auxiliary=dual",
+    ),
+    "pairs/of a mean": (
+        Choice(Affine, Renyi(0.5), Conditional(), mlp(), **PLAIN, pairs=1),
+        r"auxiliary Conditional takes q\(y \| x\) for every x, and Renyi is no mean over x: add auxiliary=dual",
     ),
     "alpha": (
         Choice(Affine, GAN(), Dual(), mlp(), 0.5, 1.0),

@@ -30,10 +30,10 @@ def test_help_lists_the_groups_and_is_quick(tmp_path):
     process = quickly(["--help"], tmp_path)
     assert process.returncode == 0
     for part in (
-        "experiment: ",
-        "divergence: alpha, cross_entropy, energy",
-        "metric: ",
-        "auxiliary: ",
+        "experiment= ",
+        "divergence=   alpha cross_entropy energy",
+        "metric= ",
+        "auxiliary= ",
         "se-train resume=RUN_DIR",
     ):
         assert part in process.stdout

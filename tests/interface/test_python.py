@@ -51,7 +51,7 @@ def test_a_typed_word_is_composed_once_and_checked_once(tmp_path, monkeypatch, c
 
 
 def test_help_shows_choices_values_and_their_remarks(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["se-train", "--help"])
+    monkeypatch.setattr(sys, "argv", ["se-train", "--help", "all"])
     command.main()
     told = capsys.readouterr().out
     for line in (config_dir() / "config.yaml").read_text().partition("\n\n")[2].partition("\nhydra:")[0].splitlines():

@@ -14,7 +14,7 @@ WRONG = ([1, 2], ["a"], "kl", 3, True, {"a": 1}, {"_target_": []}, {1: 2}, [{"_t
 KEYS = (
     "model", "metric", "divergence", "auxiliary", "data", "optimizer", "metric.network", "metric.penalty",
     "players.theta.view", "players.theta", "players", "plus", "plus.a", "plus.a.divergence", "callbacks", "callbacks.a",
-    "stages", "ensemble", "ensemble.values", "equation", "loop", "performance", "allow",
+    "tracker", "stages", "ensemble", "ensemble.values", "equation", "loop", "performance", "allow",
 )  # fmt: skip
 WORDS = ["data=ring8", "device=cpu", "model.width=4", "metric.network.width=4"]
 

@@ -64,6 +64,7 @@ def pairs():
             needed = getattr(d, q.works_through)
             fits = not (needed is None or needed is False)  # a weight of zero is there
             fits &= not (q.needs_mass_one and not d.has_normalised_dual)
+            fits &= not (q.keeps_margin and (d.critic_reads == "potential" or not d.additive_dual))
             fits &= not (q.embeds and d.primal_needs == "log_prob")
             generic = name in F_DIVERGENCES and name not in NAMED_F_DIVERGENCES
             if fits and not (generic and q.needs_mass_one):

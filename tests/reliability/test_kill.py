@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from se_framework.errors import RunDirectoryError
@@ -11,10 +12,10 @@ from tests.support.runs import play
 
 KILLS = """
 import random, time
-root, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+root, kills, seed, way, more = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
 rounds = 240
 typed = ["experiment=vanilla_gan", "data=moons", "model.width=16", "metric.network.width=16", *SHORT,
-         f"loop.rounds={rounds}", "loop.checkpoint_every=3", "loop.evaluate_every=20", "loop.keep_best=2"]
+         f"loop.rounds={rounds}", "loop.checkpoint_every=3", "loop.evaluate_every=20", "loop.keep_best=2", *more]
 evaluation.score_row = lambda assembly, state: {"to_minimise": float(state.round % 70)}
 draw = random.Random(seed)
 
@@ -23,8 +24,10 @@ def at_a_step_of_a_write():
     left = [draw.randrange(1, 120)]
     def countdown():
         left[0] -= 1
-        if left[0] == 0:
+        if left[0] == 0 and way == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
     for module, name in ((os, "fsync"), (os, "replace"), (os, "open")):
         def call(*a, real=getattr(module, name), **k):
             countdown()
@@ -61,7 +64,7 @@ while killed < kills:
             code = wait(start(cut, overrides))
             assert code == 0, code
             break
-        kind = draw.choice(["write", "random"])
+        kind = draw.choice(["write", "random"]) if way == "killed" else "write"
         pid = start(cut, overrides, at_a_step_of_a_write if kind == "write" else None)
         if kind == "random":
             time.sleep(draw.uniform(0.02, 1.2))
@@ -73,7 +76,7 @@ while killed < kills:
         code = wait(pid)
         if code == 0:
             break
-        assert code == -signal.SIGKILL, code
+        assert code == (-signal.SIGKILL if way == "killed" else 1), code
         killed, chain, moments[kind] = killed + 1, chain + 1, moments[kind] + 1
     found = differences(root / "whole", cut)
     assert not found, found
@@ -89,11 +92,43 @@ print(json.dumps({"kills": killed, "in the write of a file": moments["write"], "
 
 @pytest.mark.soak
 def test_killed_at_any_moment(tmp_path, soak, record):
-    done = play(KILLS, tmp_path, 200 if soak else 12, 1, timeout=3000 if soak else 300)
+    done = play(KILLS, tmp_path, 200 if soak else 12, 1, "killed", timeout=3000 if soak else 300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] >= 12 and found["in the write of a file"] > 0 and found["at a random time"] > 0
     record("kill", found)
+
+
+def rows_file(home):
+    """Return a file of rows that is read as a stream."""
+    np.save(home / "rows.npy", np.random.default_rng(0).standard_normal((400, 2)))
+    return home / "rows.npy"
+
+
+OTHERS = {
+    "an ensemble": lambda home: ["killed", "ensemble.size=2"],
+    "a sum": lambda home: [
+        "killed", "model=realnvp", "model.couplings=2",
+        "+divergence@plus.nll.divergence=cross_entropy",
+        "+auxiliary@plus.nll.auxiliary=data", "+plus.nll.weight=0.1",
+    ],
+    "a stream": lambda home: ["killed", "data=array_streamed", f"data.path={rows_file(home)}", "workers=1"],
+    "pictures": lambda home: ["killed", "loop.picture_every=30"],
+    "a full disk": lambda home: ["refused"],
+}  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", OTHERS)
+def test_killed_at_any_moment_whatever_is_trained(kind, tmp_path, soak, record):
+    if not soak:
+        pytest.skip("sixty kills of each kind of run")
+    way, *more = OTHERS[kind](tmp_path)
+    done = play(KILLS, tmp_path, 60, 2, way, *more, timeout=6000)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] >= 60
+    record(f"kill_{kind.split()[-1]}", found)
 
 
 FAULTS = """

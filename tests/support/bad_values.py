@@ -16,7 +16,7 @@ from se_framework.config.schema import Config, Section
 from se_framework.equation.roles import NAMES
 
 GROUPS = groups([config_dir()])
-PARTS = [g for g in GROUPS if g != "experiment"]
+PARTS = [g for g in GROUPS if g not in ("experiment", "tracker")]
 # What a choice asks of its user before anything else can be wrong with it. Images where the part is for images.
 NEEDS = {
     "f": ("divergence.h=tests.support.user_objects.convex",), "array": ("data.path={here}/rows.csv",),

@@ -13,7 +13,7 @@ import torch
 
 import divergences as d
 from divergences import Divergence, FDivergence
-from se_framework.equation.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
+from se_framework.equation.auxiliary import Auxiliary, Conditional, Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
 from se_framework.equation.penalties import R1, GradientPenalty, Penalty
 from tests.support.oracles import ALPHA_ORDERS
@@ -60,6 +60,7 @@ DIVERGENCES: dict[str, Callable[[], Divergence]] = {
 AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "dual": Dual,
     "dual_probability": lambda: Dual(normalised=True),
+    "dual_conditional": Conditional,
     "data": Empirical,
     "embedded": Embedded,
     "tilted": Tilted,

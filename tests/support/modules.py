@@ -13,6 +13,7 @@ from models.generators import Affine, MLPGenerator
 from models.given import Given
 from models.glow.model import Glow
 from models.mixtures import GaussianMixture
+from models.separable import SeparableCritic
 from models.spectral import SpectralCritic
 from models.splines import SplineFlow
 from models.tabular import TabularCritic, TabularModel
@@ -64,6 +65,7 @@ CRITICS = {
     "groupsort-3": lambda: GroupSortCritic((3,), width=8, depth=2),
     "groupsort-narrow": lambda: GroupSortCritic((9,), width=6),
     "groupsort-image": lambda: GroupSortCritic((1, 4, 4), width=16),
+    "separable-3": lambda: SeparableCritic((3,), 1, outputs=2, width=8),
     "spectral-1": lambda: SpectralCritic((1,), width=8),
     "spectral-image": lambda: SpectralCritic((1, 4, 4), width=12, depth=2, activation="relu"),
     "conv-4x4": lambda: ConvCritic((1, 4, 4), width=4),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from divergences import KL, CrossEntropy, OptimalTransport, Wasserstein1
-from models import Affine, Critic, GaussianMixture, Given, MLPGenerator
+from models import Affine, Critic, GaussianMixture, Given, MLPGenerator, Particles
 from se_framework import Dual, Empirical, Metric, StandardEquation, Tilted, Transported
 from se_framework.commands.sample import METHODS as NAMED
 from se_framework.data import TensorData
@@ -114,6 +114,36 @@ def test_transport_moves_every_point_where_the_potential_pays(data):
     # 100 steps of 0.1 times a slope of 2 leave 0.8^100 of the way; gains near a maximum tell places to sqrt(eps) only.
     torch.testing.assert_close((drawn.x - still.x) / data.scale, torch.full((N, 1), SHIFT), atol=1e-7, rtol=0)
     assert "moved by 0.6 " in drawn.said and "moved by 0 " in still.said
+
+
+def test_a_critic_steeper_than_one_moves_nothing_without_end(data):
+    """What a penalty leaves is no 1-Lipschitz function: |x - y| would be paid for ever. It is flattened."""
+    drawn = draw_q(equation(Slope(30.0), Wasserstein1(), allow=["lipschitz"]), data, 200, 1, "transport")
+    still = draw_q(equation(Slope(0.9), Wasserstein1(), allow=["lipschitz"]), data, 200, 1)
+    torch.testing.assert_close(drawn.x, still.x, atol=1e-7, rtol=0)
+    critic, x = Slope(1.0, 1.0), torch.tensor([[0.0], [1.0], [4.0]])
+    data_x = torch.tensor([[1.0], [-2.0]])
+    problem = InnerProblem(
+        critic(x), critic(data_x), Particles(data_x), Particles(x), Affine((1,)), Wasserstein1(), 0.0, 1.0, critic
+    )
+    within = from_q.within_slope(problem)  # x + x^2 between 1 and 4 has the slope 6, steeper than any other pair
+    torch.testing.assert_close(within.v, critic(x) / 6, atol=1e-5, rtol=0)
+    torch.testing.assert_close(within.v_data, critic(data_x) / 6, atol=1e-5, rtol=0)
+    torch.testing.assert_close(within.metric(x), critic(x) / 6, atol=1e-5, rtol=0)
+    assert bool(within.v[2] < critic(x)[2] / 6)  # a little less: no tie is decided by rounding
+    assert from_q.within_slope(problem._replace(divergence=OptimalTransport(2))).metric is critic
+
+
+def test_a_chain_is_drawn_for_every_sample_and_no_other(data):
+    seen = []
+
+    class Seen(Slope):
+        def score(self, x, context=None):
+            seen.append(len(x))
+            return super().score(x)
+
+    draw_q(equation(Seen(SHIFT / WIDTH**2)), data, 7, 1, "langevin")
+    assert seen.count(7) >= from_q.STEPS and max(seen) <= from_q.BLOCK + 7  # the data's own beside them, once
 
 
 def test_an_auxiliary_s_own_q_is_its_particles_moved():

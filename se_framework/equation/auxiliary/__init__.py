@@ -1,13 +1,14 @@
 """The auxiliary distribution q: one file for each way in which the minimum over q is taken."""
 
 from se_framework.equation.auxiliary.base import Auxiliary, Draws, InnerProblem, Solution, drawn_for
+from se_framework.equation.auxiliary.conditional import Conditional
 from se_framework.equation.auxiliary.dual import Dual
 from se_framework.equation.auxiliary.primal import Embedded, Empirical, Primal
 from se_framework.equation.auxiliary.tilted import Tilted
 from se_framework.equation.auxiliary.transported import Transported
 
 __all__ = [
-    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution", "Tilted",
-    "Transported",
+    "Auxiliary", "Conditional", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution",
+    "Tilted", "Transported",
     "drawn_for",
 ]  # fmt: skip

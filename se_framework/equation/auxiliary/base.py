@@ -86,6 +86,7 @@ class Auxiliary(nn.Module, ABC):
         needs_alpha: True: the step exists only for alpha > 0; False: only for alpha = 0; None: for any alpha.
         keeps_function_class: what D asks of the function class of f_phi (1-Lipschitz) is asked here.
         evaluates_primal: D's primal is computed, so its limits (dimensions, packages) apply.
+        keeps_margin: q has p's margin of x, where points are pairs (x, y) and p is the product of the data's margins.
         moves_points: the metric is evaluated at points of the auxiliary's own, so its scores may not couple a batch.
         takes_views: players may see the critic's output through other divergences.
 
@@ -106,6 +107,7 @@ class Auxiliary(nn.Module, ABC):
     needs_alpha: ClassVar[bool | None] = None
     keeps_function_class: ClassVar[bool] = False
     evaluates_primal: ClassVar[bool] = False
+    keeps_margin: ClassVar[bool] = False
     moves_points: ClassVar[bool] = False
     takes_views: ClassVar[bool] = False
     minimum_reads_data: bool = True

@@ -49,6 +49,11 @@ class Dual(Auxiliary):
         self.normalised = self.needs_mass_one = self.minimum_reads_data = normalised
         self.free_mass = not normalised
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: of the dual over the q that it is over."""
+        return ("ruderman2012tighter",) if self.normalised else ("nguyen2010estimating",)
+
     def extra_repr(self) -> str:
         """Show over which q the minimum is taken."""
         return "over probability q" if self.normalised else "over unnormalised q"

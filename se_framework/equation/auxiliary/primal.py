@@ -17,6 +17,7 @@ from se_framework.errors import IncompatibleError
 class Primal(Auxiliary):
     r"""Base of the q-steps at which q is the data, so that theta meets :math:`\beta D(p_d, p_\theta)` itself."""
 
+    sources: tuple[str, ...] = ()
     works_through = "primal_needs"
     evaluates_primal = True
     counts_entropy = False
@@ -99,6 +100,7 @@ class Embedded(Primal):
     bounds the value by that of D in the space of the data.
     """
 
+    sources: tuple[str, ...] = ("li2017mmd", "genevay2018learning")
     embeds = True
     minimum_name = "beta D(e#p_d, e#p)"
 

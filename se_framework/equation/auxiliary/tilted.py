@@ -37,6 +37,7 @@ class Tilted(Auxiliary):
             particles' own q.
     """
 
+    sources: tuple[str, ...] = ("hu2022toward",)
     works_through = "entropy_weight"
     needs_alpha = True
     minimum_reads_data = False

@@ -55,6 +55,7 @@ class Transported(Auxiliary):
         ConfigError: steps below 0 or a step size that is not positive.
     """
 
+    sources: tuple[str, ...] = ("villani2003topics", "mallasto2019well")
     works_through = "has_ground_cost"
     needs_alpha = False
     moves_points = True
