@@ -145,6 +145,7 @@ class AutoregressiveFlow(WithEnd):
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("papamakarios2017masked", "kingma2016improved", "germain2015made")
     smallest_dimension: ClassVar[int] = 2
 
     def __init__(

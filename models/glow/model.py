@@ -49,6 +49,7 @@ class Glow(Flow):
             out of range.
     """
 
+    sources: tuple[str, ...] = ("kingma2018glow",)
     needs_image: ClassVar[bool] = True
 
     def __init__(
