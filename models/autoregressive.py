@@ -69,7 +69,7 @@ class Stack:
 
     Args:
         nets: networks from (d + classes, N) to (2 d, N), shifts before log-scales.
-        log_scale_bound: c; the log-scale is c tanh of what the network says.
+        log_scale_bound: c; the log-scale is c tanh(r / 2) of what the network says, r.
         input_bound: size at which the input of a network is clamped.
         labels: one-hot columns, (classes, N); None without.
     """
@@ -87,7 +87,8 @@ class Stack:
         if self.labels is not None:
             inputs = torch.cat((inputs, self.labels))
         shift, raw = self.nets[k](inputs).chunk(2)
-        return shift, self.log_scale_bound * torch.tanh(raw)
+        # c tanh(r / 2) = 2 c sigmoid(r) - c: on a CPU a sigmoid takes a third of the time of a tanh.
+        return shift, torch.sigmoid(raw) * (2 * self.log_scale_bound) - self.log_scale_bound
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and the log-determinant dy/dx, shape (N,)."""
@@ -136,7 +137,7 @@ class AutoregressiveFlow(WithEnd):
         width: units of a hidden layer of a network.
         depth: hidden layers of a network.
         activation: nonlinearity of a network.
-        log_scale_bound: c: the log-scale of one map is c tanh of what its network says.
+        log_scale_bound: c: the log-scale of one map is c tanh(r / 2) of what its network says, r.
         input_bound: size at which the input of a network is clamped.
         classes: number of classes of the context; 0 for an unconditional model.
         whiten: start at the Gaussian of the first batch.

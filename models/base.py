@@ -55,8 +55,7 @@ class Part(nn.Module):
     def at(self, samples: int) -> None:
         """Be told, before every round, how many examples have been seen; here nothing follows from it.
 
-        A schedule (of a resolution, a temperature) sets its buffers by this number and by nothing else, so that a
-        resumed run has the same.
+        A schedule sets its buffers by this number and by nothing else, so that a resumed run has the same.
         """
 
 
@@ -122,11 +121,7 @@ class Model(Part, ABC):
         """
 
     def at_sampling(self, context: Tensor | None = None, **settings: float) -> Law:
-        """Return the law to draw samples from: at settings (of ``sampling``) that a user chose, else the model's own.
-
-        Raises:
-            ValueError: a setting that the family does not have, or a value out of range.
-        """
+        """Return the law to draw samples from: at settings of ``sampling``, else the model's own; others: ValueError."""
         checked_settings(type(self).__name__, settings, self.sampling)
         return self(context)
 
@@ -151,11 +146,7 @@ class Model(Part, ABC):
         return p if context is None else replace(p, context=context)
 
     def prepare(self, batch: Particles) -> None:
-        """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing.
-
-        Args:
-            batch: data, as the rounds will see them.
-        """
+        """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing."""
 
 
 class Critic(Part, ABC):
