@@ -121,7 +121,7 @@ class Model(Part, ABC):
         """
 
     def at_sampling(self, context: Tensor | None = None, **settings: float) -> Law:
-        """Return the law to draw samples from: at settings of ``sampling``, else the model's own; others: ValueError."""
+        """Return the law to draw samples from: at settings of ``sampling``, else the model's; ValueError for others."""
         checked_settings(type(self).__name__, settings, self.sampling)
         return self(context)
 
@@ -146,7 +146,7 @@ class Model(Part, ABC):
         return p if context is None else replace(p, context=context)
 
     def prepare(self, batch: Particles) -> None:
-        """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing."""
+        """Be shown the first batch, once before round 0, for initial values that depend on data; here for none."""
 
 
 class Critic(Part, ABC):
