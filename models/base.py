@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.arguments import check_batch as check_batch
 from models.arguments import check_context as check_context
-from models.arguments import checked_at_least, checked_event_shape
+from models.arguments import checked_at_least, checked_event_shape, checked_settings
 from models.laws import Particles
 
 
@@ -57,8 +57,7 @@ class Part(nn.Module):
     def at(self, samples: int) -> None:
         """Be told, before every round, how many examples have been seen; here nothing follows from it.
 
-        A schedule (of a resolution, a temperature) sets its buffers by this number and by nothing else, so that a
-        resumed run has the same.
+        A schedule sets its buffers by this number and by nothing else, so that a resumed run has the same.
         """
 
     def check_follows(self, before: nn.Module) -> None:
@@ -88,6 +87,7 @@ class Model(Part, ABC):
         pairs: coordinates of x, where points are pairs (x, y) and the law is the product of the data's margins of x and
             of y; else None.
         discrete: the model reads integers (letters, tokens): data are not cast to the type of its parameters.
+        sampling: names of the settings that :meth:`at_sampling` takes, such as ``temperature``.
 
     Args:
         event_shape: shape E of one example.
@@ -105,6 +105,7 @@ class Model(Part, ABC):
     needs_reference: ClassVar[bool] = False
     pairs: int | None = None
     discrete: ClassVar[bool] = False
+    sampling: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
@@ -127,6 +128,11 @@ class Model(Part, ABC):
         Raises:
             ValueError: a conditional model got no labels, or an unconditional one got some.
         """
+
+    def at_sampling(self, context: Tensor | None = None, **settings: float) -> Law:
+        """Return the law to draw samples from: at settings of ``sampling``, else the model's; ValueError for others."""
+        checked_settings(type(self).__name__, settings, self.sampling)
+        return self(context)
 
     def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return all the randomness of n particles, by purpose; independent of every parameter.
@@ -156,11 +162,7 @@ class Model(Part, ABC):
         return batch
 
     def prepare(self, batch: Particles) -> None:
-        """Be shown the first batch, once before round 0: for initial values that depend on data; here it does nothing.
-
-        Args:
-            batch: data, as the rounds will see them.
-        """
+        """Be shown the first batch, once before round 0, for initial values that depend on data; here for none."""
 
 
 class Critic(Part, ABC):

@@ -99,6 +99,58 @@ def rise_and_log_slope(t: Tensor, u: Tensor, mean: Tensor, bins: Bins) -> tuple[
     return rise * inverse, ((t * a + u * b) * (scale * scale)).log()
 
 
+def checked_spline(bins: int, bound: float) -> None:
+    """Refuse a number of bins or a box that no spline has.
+
+    Raises:
+        ValueError: see above.
+    """
+    checked_at_least("bins", bins, 2)
+    if not bins * MIN_SIZE < 1:
+        raise ValueError(f"bins must be below {1 / MIN_SIZE:g}, the inverse of the least width, got {bins}; use 8")
+    if not 0 < bound < float("inf"):
+        raise ValueError(f"bound must be positive and finite, got {bound}; use 5.0 for standardised data")
+
+
+def pull_spline(numbers: Tensor, x: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Return the splines of ``numbers``, (3 K - 1, m, N), at x, (m, N), on [-bound, bound], and the log-derivatives.
+
+    What a coordinate exceeds the box by is added after it.
+    """
+    place = F.hardtanh(x, -bound, bound) + bound  # a clamp, with a shorter backward pass
+    bins = find_bins(numbers, place, 0, 2 * bound)
+    t = within((place - bins.left) / bins.width)
+    rise, log_slope = rise_and_log_slope(t, 1 - t, bins.height / bins.width, bins)
+    return bins.bottom + bins.height * rise + (x - place), log_slope
+
+
+def push_spline(numbers: Tensor, z: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Invert :func:`pull_spline`; the log-derivatives are those of the inverse."""
+    bins, mean, t, u, beyond = _solved(numbers, z, bound)
+    _, log_slope = rise_and_log_slope(t, u, mean, bins)
+    return bins.left + bins.width * t + beyond, -log_slope
+
+
+def _solved(numbers: Tensor, z: Tensor, bound: float) -> tuple[Bins, Tensor, Tensor, Tensor, Tensor]:
+    r"""Return the bins, s, t and u of the inverse, and what z exceeds the box by.
+
+    With v the way up the bin, w = 1 - v, and r = t / u, :math:`swr^2+qr-sv=0`, :math:`q=wd_0-vd_1`. Its positive root
+    is :math:`r=2sv/(q+R)=(R-q)/(2sw)`, :math:`R=\sqrt{q^2+4s^2vw}`; the form without a difference is taken.
+    """
+    place = F.hardtanh(z, -bound, bound) + bound
+    bins = find_bins(numbers, place, 1, 2 * bound)
+    mean = bins.height / bins.width
+    v = within((place - bins.bottom) / bins.height)
+    w = 1 - v
+    q = w * bins.slope_0 - v * bins.slope_1
+    v, w = 2 * mean * v, 2 * mean * w
+    large = (q * q + v * w).sqrt() + q.abs()
+    forward = q >= 0
+    across, rest = torch.where(forward, v, large), torch.where(forward, large, w)
+    per_total = (across + rest).reciprocal()
+    return bins, mean, across * per_total, rest * per_total, z - place
+
+
 class SplineFlow(CouplingFlow):
     r"""Neural spline flow: couplings by monotone rational-quadratic splines; it starts at N(0, I).
 
@@ -139,11 +191,7 @@ class SplineFlow(CouplingFlow):
         classes: int = 0,
         whiten: bool = False,
     ) -> None:
-        checked_at_least("bins", bins, 2)
-        if not bins * MIN_SIZE < 1:
-            raise ValueError(f"bins must be below {1 / MIN_SIZE:g}, the inverse of the least width, got {bins}; use 8")
-        if not 0 < bound < float("inf"):
-            raise ValueError(f"bound must be positive and finite, got {bound}; use 5.0 for standardised data")
+        checked_spline(bins, bound)
         super().__init__(
             event_shape, 3 * bins - 1, couplings, width, depth, activation, bound, support, classes, whiten
         )
@@ -151,38 +199,13 @@ class SplineFlow(CouplingFlow):
 
     def pull_coordinate(self, numbers: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate the spline; what a coordinate exceeds the box by is added after it."""
-        place = F.hardtanh(x, -self.bound, self.bound) + self.bound  # a clamp, with a shorter backward pass
-        bins = find_bins(numbers, place, 0, 2 * self.bound)
-        t = within((place - bins.left) / bins.width)
-        rise, log_slope = rise_and_log_slope(t, 1 - t, bins.height / bins.width, bins)
-        return bins.bottom + bins.height * rise + (x - place), log_slope
+        return pull_spline(numbers, x, self.bound)
 
     def push_coordinate(self, numbers: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Invert the spline."""
-        bins, mean, t, u, beyond = self._solved(numbers, z)
-        _, log_slope = rise_and_log_slope(t, u, mean, bins)
-        return bins.left + bins.width * t + beyond, -log_slope
+        return push_spline(numbers, z, self.bound)
 
     def carry_coordinate(self, numbers: Tensor, z: Tensor) -> Tensor:
         """Invert the spline without its slope."""
-        bins, _, t, _, beyond = self._solved(numbers, z)
+        bins, _, t, _, beyond = _solved(numbers, z, self.bound)
         return bins.left + bins.width * t + beyond
-
-    def _solved(self, numbers: Tensor, z: Tensor) -> tuple[Bins, Tensor, Tensor, Tensor, Tensor]:
-        r"""Return the bins, s, t and u of the inverse, and what z exceeds the box by.
-
-        With v the way up the bin, w = 1 - v, and r = t / u, :math:`swr^2+qr-sv=0`, :math:`q=wd_0-vd_1`. Its positive
-        root is :math:`r=2sv/(q+R)=(R-q)/(2sw)`, :math:`R=\sqrt{q^2+4s^2vw}`; the form without a difference is taken.
-        """
-        place = F.hardtanh(z, -self.bound, self.bound) + self.bound
-        bins = find_bins(numbers, place, 1, 2 * self.bound)
-        mean = bins.height / bins.width
-        v = within((place - bins.bottom) / bins.height)
-        w = 1 - v
-        q = w * bins.slope_0 - v * bins.slope_1
-        v, w = 2 * mean * v, 2 * mean * w
-        large = (q * q + v * w).sqrt() + q.abs()
-        forward = q >= 0
-        across, rest = torch.where(forward, v, large), torch.where(forward, large, w)
-        per_total = (across + rest).reciprocal()
-        return bins, mean, across * per_total, rest * per_total, z - place

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import adversarial, ensembles, flows, gpu, growth, overhead, report, sinkhorn, start
+from benchmarks.speed import adversarial, deep_flows, ensembles, flows, gpu, growth, overhead, report, sinkhorn, start
 from benchmarks.speed.contest import Absent, Figure, Row, Verdict, measure
 
-PARTS = (adversarial, overhead, flows, sinkhorn, start, ensembles, growth, gpu)
+PARTS = (adversarial, overhead, flows, deep_flows, sinkhorn, start, ensembles, growth, gpu)
 
 
 def all_rows() -> dict[str, Row | Figure]:

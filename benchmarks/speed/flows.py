@@ -47,7 +47,7 @@ def step(kind: peers.Kind, d: int, size: Size, device: str = "cpu") -> Contest:
     sides = {OURS: engine.side(assembly, rounds)}
     for name, flow in flows.items():
         draws = RandomDraws(rows, assembly.config.loop.batch_size, d)
-        sides[name] = engine.hand_side(_nll_step(flow, draws), rounds)
+        sides[name] = engine.hand_side(nll_step(flow, draws), rounds)
     return Contest(sides, partial(agreement, kind, d, size))
 
 
@@ -80,18 +80,7 @@ def agreement(kind: peers.Kind, d: int, size: Size) -> dict[str, float]:
     with engine.in_float64():
         assembly, flows, _ = _build(kind, d, size)
         for name, flow in {OURS: our_flow(assembly), **flows}.items():
-            with torch.no_grad():
-                for parameter in flow.module.parameters():
-                    parameter += 0.03 * torch.randn_like(parameter)
-                noise = flow.latent(flow.sample(2000))  # standard normal, or the samples are not of this law
-            off = float(max(noise.mean(0).abs().max(), (noise.square().mean(0) - 1).abs().max() / math.sqrt(2)))
-            must_agree(f"samples of {name} carried back, moments", off, 5 / math.sqrt(len(noise)))
-            x = torch.randn(3, d)
-            z = flow.latent(x)
-            volumes = [torch.autograd.functional.jacobian(partial(_latent_of_one, flow), row).slogdet()[1] for row in x]
-            exact = torch.stack(volumes) - 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-            difference = float((flow.log_prob(x) - exact).abs().max().detach())
-            found[name] = must_agree(f"log-density of {name}", difference, 1e-6)
+            found[name] = is_a_law(name, flow, d)
     count = _parameters(our_flow(assembly))
     for name, flow in (
         flows.items() if size == "full" else ()
@@ -99,6 +88,26 @@ def agreement(kind: peers.Kind, d: int, size: Size) -> dict[str, float]:
         if abs(_parameters(flow) / count - 1) > 0.01:
             raise Disagreement(f"{name} has {_parameters(flow)} parameters, ours {count}: more than 1 % apart")
     return found
+
+
+def is_a_law(name: str, flow: peers.Flow, d: int) -> float:
+    """Move the parameters, check samples and density by the change of variables, and return how far the latter is off.
+
+    Raises:
+        Disagreement: a log-density is wrong, or samples do not come from that law.
+    """
+    with torch.no_grad():
+        for parameter in flow.module.parameters():
+            parameter += 0.03 * torch.randn_like(parameter)
+        noise = flow.latent(flow.sample(2000))  # standard normal, or the samples are not of this law
+    off = float(max(noise.mean(0).abs().max(), (noise.square().mean(0) - 1).abs().max() / math.sqrt(2)))
+    must_agree(f"samples of {name} carried back, moments", off, 5 / math.sqrt(len(noise)))
+    x = torch.randn(3, d)
+    z = flow.latent(x)
+    volumes = [torch.autograd.functional.jacobian(partial(_latent_of_one, flow), row).slogdet()[1] for row in x]
+    exact = torch.stack(volumes) - 0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+    difference = float((flow.log_prob(x) - exact).abs().max().detach())
+    return must_agree(f"log-density of {name}", difference, 1e-6)
 
 
 def _build(
@@ -124,7 +133,8 @@ def _repeats(kind: peers.Kind, d: int, size: Size, usual: int) -> int:
     return usual // 4 if (kind, d) == ("spline", 64) else usual
 
 
-def _nll_step(flow: peers.Flow, draws: RandomDraws) -> engine.Round:
+def nll_step(flow: peers.Flow, draws: RandomDraws) -> engine.Round:
+    """Return a step of maximum likelihood with fused Adam."""
     optimizer = fused_adam(flow.module.parameters())
 
     def play() -> None:

@@ -28,6 +28,7 @@ SUITES = {
         )
     ),
     "dynamics": ("se_framework.verify.dynamics",),
+    "flows": ("se_framework.verify.flows",),
     "papers": ("se_framework.verify.papers",),
 }
 """Modules of claims, by suite."""

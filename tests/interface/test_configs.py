@@ -38,7 +38,7 @@ def image_folder(tmp_path_factory):
     from PIL import Image
 
     path = tmp_path_factory.mktemp("images")
-    for i in range(20):
+    for i in range(24):  # 16 are left to train on where some are set apart for validation
         Image.new("RGB", (5, 4), (10 * i, 255 - 10 * i, 7 * i)).save(path / f"{i}.png")
     return path
 

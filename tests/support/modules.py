@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from models.autoregressive import AutoregressiveFlow
 from models.convolutional import ConvCritic, ConvGenerator
 from models.critics import GroupSortCritic, MLPCritic
 from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.glow.model import Glow
 from models.images.growing import GrowingCritic, GrowingGenerator
 from models.images.r3gan import R3GANCritic, R3GANGenerator
 from models.mixtures import GaussianMixture
@@ -60,6 +62,13 @@ MODELS = {
     "nvp-white": lambda: RealNVP((2,), couplings=2, width=8, whiten=True),
     "tabular-6": lambda: TabularModel((1,)),
     "tabular-3": lambda: TabularModel(letters=3),
+    "glow-image": lambda: Glow((1, 4, 4), levels=2, steps=2, width=4),
+    "glow-flat": lambda: Glow((32,), (2, 4, 4), levels=1, steps=2, width=3, coupling="additive", mixing="plain"),
+    "glow-spline": lambda: Glow((4, 4), levels=1, steps=1, width=3, coupling="spline", bins=3),
+    "maf-2": lambda: AutoregressiveFlow((2,), layers=2, width=8),
+    "maf-5": lambda: AutoregressiveFlow((5,), layers=3, width=7, activation="tanh", whiten=True),
+    "iaf-3": lambda: AutoregressiveFlow((3,), "sampling", layers=2, width=8, depth=1),
+    "iaf-image": lambda: AutoregressiveFlow((1, 2, 2), "sampling", layers=2, width=6, activation="silu", whiten=True),
     "given-2": lambda: Given((2,), Cloud()),
 }
 CRITICS = {

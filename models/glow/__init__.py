@@ -1,0 +1,1 @@
+"""Glow: a multi-scale flow for images, in layers of its own."""
