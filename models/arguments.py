@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 MOST_LAYERS = 1000
+
+
+def checked_settings(owner: str, settings: Mapping[str, float], known: frozenset[str]) -> None:
+    """Refuse a setting of samples that the owner's law does not have.
+
+    Raises:
+        ValueError: see above; the message names owner and setting.
+    """
+    for name, value in settings.items():
+        if name not in known:
+            has = " and ".join(sorted(known)) or "none"
+            raise ValueError(f"{name}={value:g} is no setting of {owner}'s samples, which have {has}; leave it out")
 
 
 def checked_event_shape(event_shape: tuple[int, ...], owner: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.arguments import checked_at_least, checked_event_shape
+from models.arguments import checked_at_least, checked_event_shape, checked_settings
 from models.laws import Particles
 
 
@@ -77,6 +77,7 @@ class Model(Part, ABC):
         needs_image: the family is for images: its constructor takes ``image_shape``.
         needs_reference: the law is a second one of the data's: its constructor takes ``reference``.
         discrete: the model reads integers (letters, tokens): data are not cast to the type of its parameters.
+        sampling: names of the settings that :meth:`at_sampling` takes, such as ``temperature``.
 
     Args:
         event_shape: shape E of one example.
@@ -93,6 +94,7 @@ class Model(Part, ABC):
     needs_image: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
+    sampling: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, event_shape: tuple[int, ...], classes: int = 0) -> None:
         super().__init__()
@@ -115,6 +117,15 @@ class Model(Part, ABC):
         Raises:
             ValueError: a conditional model got no labels, or an unconditional one got some.
         """
+
+    def at_sampling(self, context: Tensor | None = None, **settings: float) -> Law:
+        """Return the law to draw samples from: at settings (of ``sampling``) that a user chose, else the model's own.
+
+        Raises:
+            ValueError: a setting that the family does not have, or a value out of range.
+        """
+        checked_settings(type(self).__name__, settings, self.sampling)
+        return self(context)
 
     def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return all the randomness of n particles, by purpose; independent of every parameter.

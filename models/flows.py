@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.arguments import checked_layers
-from models.base import Model, check_context
+from models.base import check_context
+from models.invertible import Flow
 from models.laws import Particles, PushForward
 from models.logits import from_logits, to_logits, to_unit
 from models.networks import Activation, ColumnPerceptron, with_context
@@ -105,7 +106,7 @@ def interleaved(even: Tensor, odd: Tensor) -> Tensor:
     return whole if len(even) == len(odd) else torch.cat((whole, even[len(odd) :]))
 
 
-class CouplingFlow(Model):
+class CouplingFlow(Flow):
     r"""A flow :math:`x=g_\theta(z)` of couplings; a subclass writes the increasing function of one coordinate.
 
     .. math:: \log p_\theta(x)=\log N(g^{-1}(x);0,I)+\log|\det\partial g^{-1}(x)/\partial x|
@@ -130,9 +131,6 @@ class CouplingFlow(Model):
         ValueError: one-dimensional data, or a hyperparameter out of range.
     """
 
-    has_log_prob: ClassVar[bool] = True
-    has_rsample: ClassVar[bool] = True
-    has_context: ClassVar[bool] = True
     smallest_dimension: ClassVar[int] = 2
 
     def __init__(

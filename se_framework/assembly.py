@@ -73,7 +73,7 @@ class Assembly:
         """The trained metric f_phi, or None."""
         return self.equation.metric
 
-    def sample(self, n: int, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, n: int, seed: int = 0, label: int | None = None, **settings: float) -> Tensor:
         r"""Draw n samples of the trained model in the user's units, shape (n, \*E).
 
         They are drawn in blocks, each from its own stream and through networks in evaluation mode: fewer are the first
@@ -83,19 +83,20 @@ class Assembly:
             n: how many.
             seed: of the draw.
             label: the class of all samples, where the data has labels; None draws labels as in the training data.
+            settings: that the model's samples have, such as ``temperature`` (:meth:`models.Model.at_sampling`).
 
         Raises:
-            ConfigError: no such label.
+            ConfigError: no such label or setting.
         """
         found: Tensor | None = None
-        for first, block in enumerate_rows(self.sample_blocks(n, seed, label)):
+        for first, block in enumerate_rows(self.sample_blocks(n, seed, label, **settings)):
             found = block.new_empty((n, *block.shape[1:])) if found is None else found
             found[first : first + len(block)] = block
         return self.data.to_user(torch.empty(0, *self.data.event_shape)) if found is None else found
 
-    def sample_blocks(self, n: int, seed: int = 0, label: int | None = None) -> Iterator[Tensor]:
+    def sample_blocks(self, n: int, seed: int = 0, label: int | None = None, **settings: float) -> Iterator[Tensor]:
         r"""Yield the samples of :meth:`sample` block by block, shape (m, \*E): no more than one is in memory."""
-        return blocks(self.model, self.data, n, seed, label, self.device)
+        return blocks(self.model, self.data, n, seed, label, self.device, **settings)
 
     def sample_q(self, n: int, seed: int = 0, method: str | None = None, label: int | None = None) -> Drawn:
         """Draw n samples of q in the user's units, see :func:`se_framework.training.from_q.draw_q`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from math import inf, nan
 from typing import TYPE_CHECKING
 
 from se_framework.commands.arguments import Parser, count, file_to_write, load_run, run_command, whole
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 LARGEST = 100_000
 """Samples that are held in memory at once."""
+SETTINGS = {
+    "temperature": "of a flow's samples: its noise times this; 1 is the model",
+    "truncation": "of a generator's samples, where it has one: its noise is drawn within this bound",
+}
 METHODS = ("resample", "reject", "langevin", "transport")
 """Those of :mod:`se_framework.training.from_q`, which help shall not import (a test compares)."""
 
@@ -25,6 +30,17 @@ def law(text: str) -> str:
     if text not in ("q", "p"):
         raise ArgumentTypeError(f"must be q, or p for p_theta itself, got {text!r}")
     return text
+
+
+def positive(text: str) -> float:
+    """Return the value of a setting of samples."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = nan
+    if not 0 < value < inf:
+        raise ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
 
 
 def main() -> None:
@@ -46,26 +62,31 @@ def _sample(words: list[str]) -> None:
         law,
     )
     parser.add("method", None, f"of from=q: {', '.join(METHODS)} (default: transport where D is one, else resample)")
+    for name, says in SETTINGS.items():
+        parser.add(name, None, says, positive)
     arguments = parser.read(words)
+    settings = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
     of_q = getattr(arguments, "from") == "q"
     if arguments.method is not None and not of_q:
         raise ConfigError(f"method={arguments.method} is a way to sample q: add from=q")
+    for name, value in settings.items() if of_q else ():
+        raise ConfigError(f"{name}={value:g} is a setting of p_theta's samples: leave out from=q, or {name}")
     n, out, picture = arguments.n, arguments.out, arguments.out.suffix == ".png"
     if n > LARGEST and (of_q or picture):
         why = "samples of q are held in memory" if of_q else "a picture shows few samples"
         raise ConfigError(f"n={n}: {why}: n={LARGEST} or less{'' if of_q else ', or out=FILE.npy'}")
     assembly, said = load_run(arguments), ""
-    chosen = arguments.seed, arguments.label
+    chosen = {"seed": arguments.seed, "label": arguments.label, **settings}
     try:
         if of_q:
             x, how = assembly.sample_q(n, arguments.seed, arguments.method, arguments.label)
             said = f" ({how})"
         if picture:
-            assembly.plot(out, x if of_q else assembly.sample(n, *chosen))
+            assembly.plot(out, x if of_q else assembly.sample(n, **chosen))
         elif of_q:
             write([x], x, n, out)
         else:
-            write(assembly.sample_blocks(n, *chosen), next(iter(assembly.sample_blocks(1, *chosen))), n, out)
+            write(assembly.sample_blocks(n, **chosen), next(iter(assembly.sample_blocks(1, **chosen))), n, out)
     except RunDirectoryError as error:  # "FILE cannot be written (why)"
         raise ConfigError(f"out={error}") from error
     what = "samples of q" if of_q else "samples"

@@ -2,13 +2,13 @@ r"""Samples in blocks of bounded memory, each from its own stream: fewer are the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Model
+from models.base import Law, Model
 from se_framework.data import Data
 from se_framework.equation.modes import evaluating
 from se_framework.errors import ConfigError
@@ -57,7 +57,9 @@ def fitting(numbers: int, each: int, most: int) -> int:
     return min(most, 2 ** ((max(1, numbers // each)).bit_length() - 1))
 
 
-def blocks(model: Model, data: Data, n: int, seed: int, label: int | None, device: torch.device) -> Iterator[Tensor]:
+def blocks(
+    model: Model, data: Data, n: int, seed: int, label: int | None, device: torch.device, **settings: float
+) -> Iterator[Tensor]:
     r"""Yield n samples in the units of the user, block by block, shape (m, \*E).
 
     Args:
@@ -67,17 +69,33 @@ def blocks(model: Model, data: Data, n: int, seed: int, label: int | None, devic
         seed: of the draw.
         label: the class of all samples; None draws labels as in the training data.
         device: of the model.
+        settings: of the samples, see :meth:`models.Model.at_sampling`.
 
     Raises:
-        ConfigError: no such label.
+        ConfigError: no such label or setting.
     """
     check_label(label, data)
     size = fitting(NUMBERS, widest(model), BLOCK)
     for number in range(-(-n // size)):
         labels = labels_of(data, number * size, size, seed, label, device)
         with torch.no_grad(), evaluating(model, seed=stream_seed(seed, number, "evaluation")):
-            x = model(labels).sample((size,), generator=generator(seed, number, "sample", device))
+            law = law_of(model, labels, settings)
+            x = law.sample((size,), generator=generator(seed, number, "sample", device))
         yield data.samples_to_user(x)[: n - number * size]
+
+
+def law_of(model: Model, labels: Tensor | None, settings: Mapping[str, float]) -> Law:
+    """Return the law that samples are drawn from.
+
+    Raises:
+        ConfigError: a setting that the model's samples do not have, or a value out of range.
+    """
+    if not settings:
+        return model(labels)
+    try:
+        return model.at_sampling(labels, **settings)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def enumerate_rows(parts: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
