@@ -7,6 +7,9 @@ from models.embeddings import GroupSortEmbedding, MLPEmbedding, Projection
 from models.flows import CouplingFlow, RealNVP
 from models.generators import Affine, MLPGenerator
 from models.given import Given
+from models.images.residual import ResidualGenerator
+from models.images.residual_critic import ResidualCritic
+from models.images.transposed import StridedCritic, TransposedGenerator
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
 from models.networks import mlp
@@ -34,11 +37,15 @@ __all__ = [
     "Projection",
     "PushForward",
     "RealNVP",
+    "ResidualCritic",
+    "ResidualGenerator",
     "SpectralCritic",
     "SplineFlow",
     "Stream",
+    "StridedCritic",
     "TabularCritic",
     "TabularModel",
+    "TransposedGenerator",
     "Weighted",
     "mlp",
 ]

@@ -89,17 +89,17 @@ def doublings_to(height: int, width: int, owner: str) -> int:
     k = halvings(height, width)
     if min(height, width) < 8 or height % 2**k or width % 2**k:
         raise ValueError(
-            f"{owner} makes sides of 4, 5, 6 or 7 times a power of two from 8 on, got {height} x {width}: {_nearest(height, width)}, or choose a "
-            "network that crops (model=conv_generator, metric=conv)"
+            f"{owner} makes sides of 4, 5, 6 or 7 times a power of two from 8 on, got {height} x {width}: resize the "
+            f"images to {_nearest(height, width)}, or choose a network that crops (model=conv_generator, metric=conv)"
         )
     return k
 
 
 def _nearest(height: int, width: int) -> str:
-    """Return a sentence that names the next larger size that can be made."""
+    """Return the next larger size that can be made."""
     k = max(1, halvings(height, width))
     sides = [max(8, -(-side // 2**k) * 2**k) for side in (height, width)]
-    return f"resize the images to {sides[0]} x {sides[1]}"
+    return f"{sides[0]} x {sides[1]}"
 
 
 def halvings_of(height: int, width: int) -> int:

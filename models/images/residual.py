@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from models.arguments import checked_at_least
 from models.convolutional import Images, Output, checked_image_shape
-from models.generators import Generator
 from models.images.blocks import DoublingBlock, attended, doublings_to
 from models.images.conditional import Norm
 from models.images.layers import Layers, Start
+from models.images.normalised import NormalisedGenerator
 
 
-class ResidualGenerator(Generator):
+class ResidualGenerator(NormalisedGenerator):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with a residual network for g.
 
     A linear map of z to sides of 4 to 7 pixels; blocks that double them (:class:`models.images.blocks.DoublingBlock`);
@@ -127,6 +127,7 @@ def widths_of(width: int, multipliers: Sequence[int] | None, count: int, owner: 
     if len(multipliers) != count or min(multipliers) < 1:
         ones = ",".join("1" * count)
         raise ValueError(
-            f"{owner} needs {count} multipliers, each at least 1, got {list(multipliers)}: {key}.multipliers=[{ones}], or null for ones"
+            f"{owner} needs {count} multipliers, each at least 1, got {list(multipliers)}: "
+            f"{key}.multipliers=[{ones}], or null for ones"
         )
     return [width * m for m in multipliers]

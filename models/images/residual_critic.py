@@ -67,9 +67,10 @@ class ResidualCritic(Critic):
         halved = halvings_of(height, columns) if multipliers is None else len(multipliers) - plain
         if halved < 1 or height % 2**halved or columns % 2**halved:
             most = (min(height & -height, columns & -columns)).bit_length() - 1
+            given = f"{len(multipliers or ())} multipliers of which {plain} are plain"
             raise ValueError(
-                f"{name} halves {height} x {columns} pixels 1 to {most} times, got {len(multipliers or ())} multipliers of which {plain} "
-                f"are plain: give {1 + plain} to {most + plain} of them, or metric.network.multipliers=null"
+                f"{name} halves {height} x {columns} pixels 1 to {most} times, got {given}: "
+                f"give {1 + plain} to {most + plain} of them, or metric.network.multipliers=null"
             )
         count = halved + plain
         widths = [channels, *widths_of(width, multipliers, count, name, "metric.network")]
