@@ -158,9 +158,7 @@ class Generator(Model):
         if truncation == inf:
             return law
         if not truncation > 0:
-            raise ValueError(
-                f"truncation must be a positive number, got {truncation}; infinity is the model"
-            )
+            raise ValueError(f"truncation must be a positive number, got {truncation}; infinity is the model")
         if type(self).forward is not Generator.forward:
             raise ValueError(f"{type(self).__name__} has a law of its own, which has no truncation; leave it out")
         push: Any = law.push

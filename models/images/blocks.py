@@ -80,26 +80,33 @@ class CriticBlock(nn.Module):
         return h if self.attention is None else self.attention(h)
 
 
-def doublings_to(height: int, width: int, owner: str) -> int:
-    """Return how often a side of 4 to 7 pixels is doubled to make an image.
+class Doubled:
+    """Mixed into networks for images whose sides are 4 to 7 pixels doubled several times."""
 
-    Raises:
-        ValueError: no whole number of doublings makes that size.
-    """
-    k = halvings(height, width)
-    if min(height, width) < 8 or height % 2**k or width % 2**k:
-        raise ValueError(
-            f"{owner} makes sides of 4, 5, 6 or 7 times a power of two from 8 on, got {height} x {width}: resize the "
-            f"images to {_nearest(height, width)}, or choose a network that crops (model=conv_generator, metric=conv)"
+    @classmethod
+    def unmakeable(cls, image_shape: tuple[int, ...]) -> str | None:
+        """Return why the network is not for images of shape (C, H, W) or (H, W); None where it is."""
+        height, width = image_shape[-2:]
+        k = halvings(height, width)
+        if min(height, width) >= 8 and height % 2**k == 0 and width % 2**k == 0:
+            return None
+        larger = " x ".join(str(max(8, -(-side // 2**k) * 2**k)) for side in (height, width))
+        return (
+            f"{cls.__name__} is for sides of 4, 5, 6 or 7 times a power of two from 8 on, and the images have "
+            f"{height} x {width} pixels (resized to {larger} they would fit)"
         )
-    return k
 
+    @classmethod
+    def checked(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape of an image.
 
-def _nearest(height: int, width: int) -> str:
-    """Return the next larger size that can be made."""
-    k = max(1, halvings(height, width))
-    sides = [max(8, -(-side // 2**k) * 2**k) for side in (height, width)]
-    return f"{sides[0]} x {sides[1]}"
+        Raises:
+            ValueError: the network is not for it.
+        """
+        reason = cls.unmakeable(shape)
+        if reason is not None:
+            raise ValueError(f"{reason}: choose model=conv_generator or metric=conv, which crop")
+        return shape
 
 
 def halvings_of(height: int, width: int) -> int:
@@ -111,23 +118,25 @@ def halvings_of(height: int, width: int) -> int:
 
 
 def attended(attention: int | None, sides: list[int], owner: str, key: str) -> int | None:
-    """Return the number of the block after which attention is put: the first whose output has that side.
+    """Return the number of the block after which attention is put: the first with the largest even height up to it.
 
     Args:
-        attention: the height at which attention is wanted; None for nowhere.
+        attention: the height; None for nowhere.
         sides: the height after each block.
         owner: name of the network, for messages.
         key: of its part of the configuration.
 
     Raises:
-        ValueError: no block has such an output, or it is odd.
+        ValueError: no block has such an output.
     """
     if attention is None:
         return None
-    even = [side for side in dict.fromkeys(sides) if side % 2 == 0]
-    if attention not in even:
+    even = [side for side in sides if side % 2 == 0]
+    small = [side for side in even if side <= attention]
+    if not small:
+        has = f"heights {', '.join(map(str, dict.fromkeys(even)))}" if even else "no even height"
         raise ValueError(
-            f"{owner} has outputs {', '.join(map(str, even))} pixels high at which attention can stand, got attention "
-            f"= {attention}: {key}={even[-1] if even else 'null'}"
+            f"{owner} has, after its blocks, {has} at which attention can stand, got attention = {attention}: "
+            f"{key}={min(even) if even else 'null'}"
         )
-    return sides.index(attention)
+    return sides.index(max(small))

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from models.arguments import checked_at_least
-from models.convolutional import Images, Output, checked_image_shape
-from models.images.blocks import DoublingBlock, attended, doublings_to
+from models.convolutional import Images, Output, checked_image_shape, halvings
+from models.images.blocks import Doubled, DoublingBlock, attended
 from models.images.conditional import Norm
 from models.images.layers import Layers, Start
 from models.images.normalised import NormalisedGenerator
 
 
-class ResidualGenerator(NormalisedGenerator):
+class ResidualGenerator(Doubled, NormalisedGenerator):
     r"""An implicit law :math:`x=g_\theta(z)`, :math:`z\sim N(0,I)`, with a residual network for g.
 
     A linear map of z to sides of 4 to 7 pixels; blocks that double them (:class:`models.images.blocks.DoublingBlock`);
@@ -41,7 +41,7 @@ class ResidualGenerator(NormalisedGenerator):
         classes: number of classes of the context; 0 for none.
         shared: size of the embedding of a class that all norms read; 0 for a scale and shift for each class.
         skip: give each block its part of z.
-        attention: the height, after a block, at which self-attention stands; None for nowhere.
+        attention: self-attention stands after the block with the largest height up to this; None for nowhere.
         spectral: divide weights by their spectral norms (not the embedding).
         start: how weights start: ``"xavier"``, ``"normal"`` (deviation 0.02) or ``"orthogonal"``.
         output: ``"tanh"`` for pixels in [-1, 1], or ``"linear"``.
@@ -73,8 +73,8 @@ class ResidualGenerator(NormalisedGenerator):
         if output not in get_args(Output):
             raise ValueError(f"output must be linear or tanh, got {output!r}; use tanh for pixels in [-1, 1]")
         name = type(self).__name__
-        channels, height, columns = checked_image_shape(image_shape, self.event_shape, name)
-        blocks = doublings_to(height, columns, name)
+        channels, height, columns = self.checked(checked_image_shape(image_shape, self.event_shape, name))
+        blocks = halvings(height, columns)
         widths = widths_of(width, multipliers, blocks + 1, f"{name} for {height} x {columns} pixels", "model")
         if skip and latent_dim % (blocks + 1):
             raise ValueError(

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from models.arguments import checked_at_least
 from models.base import Critic
 from models.convolutional import Images, checked_image_shape
-from models.images.blocks import CriticBlock, attended, doublings_to, halvings_of
+from models.images.blocks import CriticBlock, Doubled, attended, halvings_of
 from models.images.layers import Layers, Start
 from models.images.residual import widths_of
 
 
-class ResidualCritic(Critic):
+class ResidualCritic(Doubled, Critic):
     r"""A residual network on images: one score per example, no example coupled to another.
 
     Blocks that halve the resolution, blocks that do not (:class:`models.images.blocks.CriticBlock`), ReLU, the **sum**
@@ -34,7 +34,7 @@ class ResidualCritic(Critic):
             most 8 pixels, besides the plain ones.
         plain: how many blocks, at the end, keep the resolution.
         classes: number of classes of the context; 0 for none.
-        attention: the height, after a block, at which self-attention stands; None for nowhere.
+        attention: self-attention stands after the first block with the largest height up to this; None for nowhere.
         spectral: divide weights by their spectral norms.
         start: how weights start: ``"xavier"``, ``"normal"`` (deviation 0.02) or ``"orthogonal"``.
 
@@ -62,8 +62,7 @@ class ResidualCritic(Critic):
         checked_at_least("width", width, 1)
         checked_at_least("plain", plain, 0)
         name = type(self).__name__
-        channels, height, columns = checked_image_shape(image_shape, self.event_shape, name)
-        doublings_to(height, columns, name)
+        channels, height, columns = self.checked(checked_image_shape(image_shape, self.event_shape, name))
         halved = halvings_of(height, columns) if multipliers is None else len(multipliers) - plain
         if halved < 1 or height % 2**halved or columns % 2**halved:
             most = (min(height & -height, columns & -columns)).bit_length() - 1

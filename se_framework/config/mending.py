@@ -16,7 +16,7 @@ import torch
 from divergences.absent import Absent
 from se_framework.config.build import build, resolve
 from se_framework.config.files import config_dir, read_yaml
-from se_framework.equation.legality import Choice, Mend, Violation, of_data, violations
+from se_framework.equation.legality import OF_DATA, Choice, Mend, Violation, of_data, violations
 from se_framework.errors import SEError
 
 SAID = ("divergence", "auxiliary", "metric", "model")
@@ -59,8 +59,11 @@ def _mended(made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[V
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
     options = {part: _choices(part, made_for, choice) for part in parts}
     with_values: list[str] = []
+    unfit = {part for v in fatal if v.rule in OF_DATA for part in v.problem.parts}  # no rule of an equation sees these
     for number in range(bool(parts), 2 ** len(parts)):  # in binary: the first alone, the second, both, ...
         changed = [part for bit, part in enumerate(parts) if number >> bit & 1]
+        if not unfit <= set(changed):
+            continue
         for names in product(*(options[part] for part in changed)):
             chosen = dict(zip(changed, names, strict=True))
             tried = choice._replace(**{part: options[part][name] for part, name in chosen.items()})

@@ -25,6 +25,8 @@ ELEMENTWISE = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 ALLOWABLE = ("lipschitz", "beta", "batch_coupled", "embedding_bound", "view_reads")
 """Rules that ``allow=[...]`` may turn into warnings; breaking another leaves nothing to compute."""
+OF_DATA = ("image", "reference")
+"""Rules of :func:`of_data`, which no rule of an equation repeats."""
 
 
 def weights(model: Any, alpha: float, beta: float, plus: Mapping[str, tuple[float, Any]]) -> None:
@@ -62,11 +64,15 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
         network: likewise, or None.
         made_for: what every constructor is told of the data.
     """
+    parts = (("model", model), ("metric", network))
     found = [
         Violation("image", Problem(f"{name_of(part)} is for images, and the data has no image_shape", (name,)))
-        for name, part in (("model", model), ("metric", network))
+        for name, part in parts
         if getattr(part, "needs_image", False) and made_for.get("image_shape") is None
     ]
+    if made_for.get("image_shape") is not None:
+        refused = [(n, part.unmakeable(made_for["image_shape"])) for n, part in parts if hasattr(part, "unmakeable")]
+        found += [Violation("image", Problem(why, (name,))) for name, why in refused if why is not None]
     if getattr(model, "needs_reference", False) and made_for.get("reference") is None:
         text = f"{name_of(model)} is a second law of the data's, and the data brings none"
         found.append(Violation("reference", Problem(text, ("model",))))

@@ -45,8 +45,16 @@ MODELS = {
         (1, 8, 12), latent_dim=3, width=3, classes=2, attention=8, spectral=True, output="linear"
     ),
     "residual-skip": lambda: ResidualGenerator(
-        (2, 16, 16), latent_dim=6, width=2, multipliers=(2, 1, 1), classes=3, shared=4, skip=True, spectral=True,
-        start="orthogonal", attention=16,
+        (2, 16, 16),
+        latent_dim=6,
+        width=2,
+        multipliers=(2, 1, 1),
+        classes=3,
+        shared=4,
+        skip=True,
+        spectral=True,
+        start="orthogonal",
+        attention=16,
     ),
     "mixture-1": lambda: GaussianMixture((1,), components=2),
     "mixture-2": lambda: GaussianMixture((2,), components=3),
