@@ -35,6 +35,7 @@ _WHERE = {
     "Terms": "equation.equation",
     "Tilted": "equation.auxiliary",
     "TrainState": "training.state",
+    "OrthogonalWeights": "equation.auxiliary.weights",
     "Transported": "equation.auxiliary.transported",
     "check_auxiliary": "checks",
     "check_divergence": "checks",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from se_framework.equation.auxiliary import Empirical as Empirical
     from se_framework.equation.auxiliary import Tilted as Tilted
     from se_framework.equation.auxiliary.transported import Transported as Transported
+    from se_framework.equation.auxiliary.weights import OrthogonalWeights as OrthogonalWeights
     from se_framework.equation.equation import StandardEquation as StandardEquation
     from se_framework.equation.equation import Terms as Terms
     from se_framework.equation.metric import Metric as Metric

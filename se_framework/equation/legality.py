@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn, optim
 
 from se_framework.equation.metric import BATCH_NORMS
+from se_framework.equation.roles import Role
 from se_framework.equation.rules import RULES, Choice, Problem, Violation, name_of, show, violations
 from se_framework.equation.terms import OWN
 from se_framework.errors import ConfigError, IncompatibleError, nearest
@@ -79,6 +80,30 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
     return found
 
 
+def accumulation(equation: Any, role: Role, view: Any = None) -> list[Violation]:
+    """Return why a player's batch cannot be cut into pieces: the mean of their scalars would not be that of the batch.
+
+    Args:
+        equation: all of it.
+        role: of the player.
+        view: the divergence through which the player sees the critic's output; None for the equation's own.
+    """
+    problems = []
+    for name, own in equation.equations():
+        divergence = (view if own is equation else None) or own.seen_by(role) or own.divergence
+        penalty, where = getattr(own.metric, "penalty", None), "" if own is equation else f" of plus.{name}"
+        if not own.auxiliary.additive(divergence):
+            by = "" if divergence.absent else f" under {name_of(divergence)}"
+            problems.append(f"auxiliary {name_of(own.auxiliary)}{where}{by} is no mean over particles")
+        if penalty is not None and any(part is own.metric for part in role.parts.values()) and not penalty.additive:
+            problems.append(f"{name_of(penalty)}{where} is no mean over examples")
+    if equation.uses_samples and not equation.model.has_rsample:
+        problems.append(f"{name_of(equation.model)} has weighted particles, which stand for the law together")
+    values = (f"players.{role.name}.accumulate=1",)
+    whole = "so pieces of a batch do not add up to it"
+    return [Violation("accumulate", Problem(f"{problem}, {whole}", (), values)) for problem in problems]
+
+
 def ensemble(
     members: int,
     modules: Sequence[Any] = (),
@@ -86,6 +111,7 @@ def ensemble(
     optimizers: Sequence[type] = (),
     data: Any = None,
     auxiliaries: Sequence[Any] = (),
+    pieces: int = 1,
 ) -> list[Violation]:
     """Return what cannot be done for all members at once: by what it declares, before a member is built.
 
@@ -96,6 +122,7 @@ def ensemble(
         optimizers: the classes of the players' optimisers.
         data: p_d.
         auxiliaries: of every summand.
+        pieces: the most into which a player cuts its batch.
     """
     problems = [
         f"{name_of(d)} is computed by a program that takes one problem at a time"
@@ -118,6 +145,8 @@ def ensemble(
         for auxiliary in auxiliaries
         if auxiliary.advances
     ]
+    if pieces > 1:
+        problems.append("gradients are accumulated for one run at a time")
     if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")
     return [

@@ -39,18 +39,13 @@ MODELS = {
     "nvp-image": lambda: RealNVP((1, 4, 4), couplings=6, width=8, activation="relu"),
     "conv-4x4": lambda: ConvGenerator((1, 4, 4), latent_dim=3, width=4),
     "conv-flat": lambda: ConvGenerator((90,), (2, 5, 9), latent_dim=3, width=3, output="tanh"),
-    "transposed-flat": lambda: TransposedGenerator((90,), (2, 5, 9), latent_dim=3, width=2, classes=2),
+    "transposed-flat": lambda: TransposedGenerator((90,), (2, 5, 9), latent_dim=3, width=2),
     "residual-8": lambda: ResidualGenerator((8, 8), latent_dim=3, width=4),
-    "residual-labels": lambda: ResidualGenerator(
-        (1, 8, 12), latent_dim=3, width=3, classes=2, attention=8, spectral=True, output="linear"
-    ),
     "residual-skip": lambda: ResidualGenerator(
         (2, 16, 16),
         latent_dim=6,
         width=2,
         multipliers=(2, 1, 1),
-        classes=3,
-        shared=4,
         skip=True,
         spectral=True,
         start="orthogonal",
@@ -80,9 +75,8 @@ CRITICS = {
     "conv-4x4": lambda: ConvCritic((1, 4, 4), width=4),
     "conv-flat": lambda: ConvCritic((90,), (2, 5, 9), width=3, spectral=True),
     "strided-batch": lambda: StridedCritic((8, 8), width=3),
-    "strided-flat": lambda: StridedCritic((90,), (2, 5, 9), width=3, norm="none", classes=2),
+    "strided-flat": lambda: StridedCritic((90,), (2, 5, 9), width=3, norm="none"),
     "residual-8": lambda: ResidualCritic((8, 8), width=3),
-    "residual-labels": lambda: ResidualCritic((1, 8, 12), width=3, classes=2, attention=4),
     "residual-wide": lambda: ResidualCritic(
         (2, 16, 16), width=2, multipliers=(1, 2, 2), plain=1, start="orthogonal", attention=8
     ),

@@ -5,9 +5,10 @@ from se_framework.equation.auxiliary.dual import Dual
 from se_framework.equation.auxiliary.primal import Embedded, Empirical, Primal
 from se_framework.equation.auxiliary.tilted import Tilted
 from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.auxiliary.weights import OrthogonalWeights
 
 __all__ = [
-    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Primal", "Solution", "Tilted",
+    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "OrthogonalWeights", "Primal", "Solution", "Tilted",
     "Transported",
     "drawn_for",
 ]  # fmt: skip

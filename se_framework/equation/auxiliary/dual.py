@@ -53,6 +53,10 @@ class Dual(Auxiliary):
         """Show over which q the minimum is taken."""
         return "over probability q" if self.normalised else "over unnormalised q"
 
+    def additive(self, divergence: Divergence) -> bool:
+        """Whether the conjugate is a mean: over unnormalised q, where D says so."""
+        return not self.normalised and divergence.additive_dual
+
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         r"""Return :math:`\beta\,\ell(v)`."""
         return scaled(beta, divergence.link(v))
