@@ -58,7 +58,7 @@ class ResidualGenerator(Doubled, NormalisedGenerator):
         image_shape: tuple[int, ...] | None = None,
         latent_dim: int = 128,
         width: int = 256,
-        multipliers: Sequence[int] | None = None,
+        multipliers: tuple[int, ...] | None = None,
         classes: int = 0,
         shared: int = 0,
         skip: bool = False,

@@ -2,7 +2,6 @@ r"""A residual critic for images; sources: as of :mod:`models.images.residual`."
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -51,7 +50,7 @@ class ResidualCritic(Doubled, Critic):
         event_shape: tuple[int, ...],
         image_shape: tuple[int, ...] | None = None,
         width: int = 128,
-        multipliers: Sequence[int] | None = None,
+        multipliers: tuple[int, ...] | None = None,
         plain: int = 2,
         classes: int = 0,
         attention: int | None = None,

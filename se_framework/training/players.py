@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from divergences.base import Divergence
 from models.base import Part
@@ -22,6 +22,7 @@ from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, Role
 from se_framework.errors import ConfigError, nearest
+from se_framework.training.averages import Average
 
 Decay = Literal["constant", "linear", "cosine"]
 _DECAYS: dict[Decay, Callable[[float], float]] = {
@@ -253,7 +254,7 @@ def make_players(
         if own["pieces"] > 1:
             legality.refuse(legality.accumulation(equation, role, own["view"]))
         moved = {name: m for name, m in metrics.items() if role.parts.get(name) is m and m.penalty is not None}
-        average = AveragedModel(role.module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        average = Average(role.module, ema) if ema else None
         parameters = [p for p in role.module.parameters() if p.requires_grad]
         players.append(Player(role, factory(parameters), penalised=moved, average=average, **own))
     check_shares(equation, players)

@@ -8,7 +8,7 @@ from se_framework.equation.auxiliary.transported import Transported
 from se_framework.equation.auxiliary.weights import OrthogonalWeights
 
 __all__ = [
-    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "OrthogonalWeights", "Primal", "Solution", "Tilted",
-    "Transported",
+    "Auxiliary", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "OrthogonalWeights", "Primal", "Solution",
+    "Tilted", "Transported",
     "drawn_for",
 ]  # fmt: skip
