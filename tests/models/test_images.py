@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional as F
 
@@ -32,7 +33,7 @@ def count(module: nn.Module) -> int:
 def preset(key: str, shape: tuple[int, ...], classes: int = 0, **changed):
     """Build a choice of configs without memory, for images of a shape."""
     file = config_dir() / f"{key}.yaml"
-    node = dict(read_yaml(file, file.name))
+    node = OmegaConf.to_container(read_yaml(file, file.name))
     inner = node["network"] if "network" in node else node
     inner.update(changed)
     with torch.device("meta"):
