@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SUITES = {
     "equivalences": tuple(
         f"se_framework.verify.equivalences.{name}"
-        for name in ("duality", "families", "adversarial", "transport", "teacher", "estimation", "sums")
+        for name in ("duality", "families", "adversarial", "transport", "teacher", "estimation", "sums", "networks")
     ),
     "dynamics": ("se_framework.verify.dynamics",),
     "papers": ("se_framework.verify.papers",),

@@ -55,7 +55,7 @@ class Dual(Auxiliary):
 
     def additive(self, divergence: Divergence) -> bool:
         """Whether the conjugate is a mean: over unnormalised q, where D says so."""
-        return not self.normalised and divergence.additive_dual
+        return divergence.has_dual and divergence.additive_dual and not self.normalised
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         r"""Return :math:`\beta\,\ell(v)`."""
