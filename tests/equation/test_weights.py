@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from divergences import GAN
-from models import MLPGenerator, ResidualGenerator
+from models import MLPGenerator, ResidualGenerator, StridedCritic
 from se_framework import Metric, StandardEquation, TrainState, check_auxiliary
 from se_framework.equation.auxiliary import Dual, InnerProblem, OrthogonalWeights
 from se_framework.equation.auxiliary.weights import matrices
 from se_framework.training.loop import train
 from se_framework.training.players import make_players
-from tests.models.test_images import StridedCritic
 from tests.support.composing import compose
+from tests.support.parts import Rows
 
 DEFAULT_DTYPE = torch.float64
 
@@ -74,15 +74,13 @@ def test_only_who_moves_the_model_computes_it():
 
 
 def test_it_trains_beside_the_rest_and_has_a_column():
-    from tests.training.test_pieces import Labelled
-
-    found = []
+    found, data = [], Rows(torch.randn(60, 8, 8, generator=torch.Generator().manual_seed(1)))
     for weight in (0.0, 5.0):
         equation = summed(weight)
         players = make_players(equation, lambda p: torch.optim.SGD(p, lr=1e-3))
         state = TrainState(equation, players)
         before = by_loops(equation.model)
-        rows = train(state, Labelled((8, 8)), rounds=30, batch_size=12, log_every=30, progress=False).history
+        rows = train(state, data, rounds=30, batch_size=12, log_every=30, progress=False).history
         found.append(by_loops(equation.model) / before)
         assert rows[-1]["weights/total"] == pytest.approx(by_loops(equation.model), rel=1e-9)
     assert found[1] < 0.5 < found[0]
