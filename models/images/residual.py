@@ -81,6 +81,11 @@ class ResidualGenerator(Doubled, NormalisedGenerator):
                 f"skip cuts z into {blocks + 1} equal parts, got latent_dim = {latent_dim}: "
                 f"model.latent_dim={max(1, round(latent_dim / (blocks + 1))) * (blocks + 1)}"
             )
+        if shared and not classes:
+            raise ValueError(
+                f"shared = {shared} is the size of an embedding of labels, and the data has none: data.labels=true, or "
+                "model.shared=0"
+            )
         if skip and classes and not shared:
             raise ValueError("skip gives the norms vectors, so labels need an embedding: model.shared=128")
         layers = Layers(spectral, start)

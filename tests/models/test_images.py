@@ -62,9 +62,14 @@ def test_networks_have_their_published_sizes(name):
     assert count(preset(f"metric/{file}", shape, classes, **metric)) == theirs
 
 
+SMALL = [
+    (f"{name}_small", f"{name}_small{'_r1' * (name == 'dcgan')}") for name in ("dcgan", "sngan", "sagan", "biggan")
+]
+
+
 @pytest.mark.parametrize("side", [28, 32])
 def test_the_small_presets_are_for_digits(side):
-    for model, metric in (("dcgan", "dcgan_r1"), ("sngan", "sngan"), ("biggan_small", "biggan_small")):
+    for model, metric in SMALL:
         generator = preset(f"model/{model}", (1, side, side), 10)
         critic = preset(f"metric/{metric}", (1, side, side), 10)
         assert generator.dimension == critic.network.dimension == side * side
@@ -280,6 +285,7 @@ def test_a_size_that_doublings_do_not_make_is_refused(cls, shape, larger):
         ),
         (lambda: ResidualGenerator(COLOUR, skip=True, latent_dim=90), "4 equal parts.*90: model.latent_dim=88"),
         (lambda: ResidualGenerator(COLOUR, skip=True, classes=3), "labels need an embedding: model.shared=128"),
+        (lambda: ResidualGenerator(COLOUR, shared=8), "the data has none: data.labels=true, or model.shared=0"),
         (lambda: ResidualGenerator(COLOUR, attention=4), "heights 8, 16, 32.*attention = 4: model.attention=8"),
         (lambda: ResidualCritic(COLOUR, attention=4), "heights 16, 8.*metric.network.attention=8"),
         (lambda: ResidualCritic((28, 28), attention=6), "heights 14 .*metric.network.attention=14"),
