@@ -61,7 +61,7 @@ def pairs():
     for make_q in AUXILIARIES.values():
         for name, make in INSTALLED.items():
             q, d = make_q(), make()
-            needed = getattr(d, q.works_through)
+            needed = name == "kl" if q.works_through is None else getattr(d, q.works_through)  # any D is as good
             fits = not (needed is None or needed is False)  # a weight of zero is there
             fits &= not (q.needs_mass_one and not d.has_normalised_dual)
             fits &= not (q.embeds and d.primal_needs == "log_prob")

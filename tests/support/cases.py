@@ -15,6 +15,7 @@ import divergences as d
 from divergences import Divergence, FDivergence
 from se_framework.equation.auxiliary import Auxiliary, Dual, Embedded, Empirical, Tilted
 from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.auxiliary.weights import OrthogonalWeights
 from se_framework.equation.penalties import R1, GradientPenalty, Penalty
 from tests.support.oracles import ALPHA_ORDERS
 
@@ -64,6 +65,7 @@ AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "embedded": Embedded,
     "tilted": Tilted,
     "transported": Transported,
+    "orthogonal": OrthogonalWeights,
 }
 PENALTIES: dict[str, Callable[..., Penalty]] = {
     "two_sided": GradientPenalty,
