@@ -117,9 +117,9 @@ class StridedCritic(Critic):
         checked_at_least("width", width, 1)
         if norm not in get_args(Normalisation):
             raise ValueError(f"norm must be batch or none, got {norm!r}; batch is as published")
-        self.coupled = norm == "batch"
         shape = channels, height, columns = checked_image_shape(image_shape, self.event_shape, type(self).__name__)
         k = halvings(height, columns)
+        self.coupled = norm == "batch" and k > 1  # the first and the last layer have no norm
         layers: list[nn.Module] = [Images(shape), nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(LEAK)]
         for i in range(k - 1):
             inputs, outputs = width << i, width << i + 1

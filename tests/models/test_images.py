@@ -108,9 +108,16 @@ def test_conditional_critics_keep_the_laws_of_metrics():
         ResidualCritic((1, 8, 12), width=2, classes=2, attention=4),
         ResidualCritic((16, 16), width=2, multipliers=(1, 2, 2), plain=1, classes=3, start="orthogonal"),
         StridedCritic((8, 8), width=2, norm="none", classes=2),
-        StridedCritic((8, 8), width=2, classes=2),
+        StridedCritic((16, 16), width=2, classes=2),
     ):
         check_metric(Metric(critic))
+    # Batch normalisation couples; the first and the last layer have none, so two layers alone couple nothing.
+    for one, coupled in (
+        (critic, True),
+        (StridedCritic((16, 16), norm="none"), False),
+        (StridedCritic((8, 8)), False),
+    ):
+        assert Metric(one).batch_coupled is coupled and one.row_wise is not coupled
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------
