@@ -106,8 +106,7 @@ def with_orthogonal():
     )
 
 
-@pytest.mark.parametrize("name", GAMES)
-@pytest.mark.parametrize("pieces", [3, 12])
+@pytest.mark.parametrize(("name", "pieces"), [*((name, 3) for name in GAMES), ("dual", 12)])
 def test_accumulated_steps_are_those_of_the_whole_batch(name, pieces):
     equation, data = GAMES[name]()
     whole, cutting = state_of(equation, 1), state_of(copy.deepcopy(equation), pieces)
@@ -193,7 +192,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path):
 
 
 def test_compiled_steps_are_prepared_on_a_piece():
-    equation, data = GAMES["labels, R1 and R2"]()
+    equation, data = GAMES["dual"]()
     seen: list[int] = []
 
     def backend(graph, inputs):
