@@ -11,6 +11,9 @@ from models.given import Given
 from models.glow.model import Glow
 from models.images.growing import GrowingCritic, GrowingGenerator
 from models.images.r3gan import R3GANCritic, R3GANGenerator
+from models.images.residual import ResidualGenerator
+from models.images.residual_critic import ResidualCritic
+from models.images.transposed import StridedCritic, TransposedGenerator
 from models.invertible import Flow
 from models.laws import Particles, PushForward, Weighted
 from models.mixtures import GaussianMixture
@@ -48,11 +51,15 @@ __all__ = [
     "R3GANGenerator",
     "RealNVP",
     "SeparableCritic",
+    "ResidualCritic",
+    "ResidualGenerator",
     "SpectralCritic",
     "SplineFlow",
     "Stream",
+    "StridedCritic",
     "TabularCritic",
     "TabularModel",
+    "TransposedGenerator",
     "Weighted",
     "mlp",
 ]

@@ -67,6 +67,11 @@ class Part(nn.Module):
             ValueError: this one cannot follow; the message says what could.
         """
 
+    @classmethod
+    def unmakeable(cls, image_shape: tuple[int, ...]) -> str | None:
+        """Return why a network for images is not for those of this shape, (H, W) or (C, H, W); None where it is."""
+        return None
+
 
 class Model(Part, ABC):
     r"""A parametric family :math:`p_\theta`; calling the model returns the law at the current parameters.

@@ -37,6 +37,7 @@ _WHERE = {
     "Terms": "equation.equation",
     "Tilted": "equation.auxiliary",
     "TrainState": "training.state",
+    "OrthogonalWeights": "equation.auxiliary.weights",
     "Transported": "equation.auxiliary.transported",
     "check_auxiliary": "checks",
     "check_divergence": "checks",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from se_framework.equation.auxiliary import Paired as Paired
     from se_framework.equation.auxiliary import Tilted as Tilted
     from se_framework.equation.auxiliary.transported import Transported as Transported
+    from se_framework.equation.auxiliary.weights import OrthogonalWeights as OrthogonalWeights
     from se_framework.equation.equation import StandardEquation as StandardEquation
     from se_framework.equation.equation import Terms as Terms
     from se_framework.equation.metric import Metric as Metric

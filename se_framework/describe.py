@@ -11,6 +11,7 @@ from se_framework.config.helping import EQUATION
 from se_framework.ensemble.settings import values_of
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.legality import RULES, show
+from se_framework.equation.metric import BATCH_NORMS
 from se_framework.training.players import Player
 
 
@@ -95,10 +96,20 @@ def player_line(player: Player, equation: StandardEquation) -> str:
     verb = "ascends on T" if player.role.sign > 0 else "descends on T"
     view = "" if player.view is None else f" seen through {show(player.view)}"
     penalty = "".join(f", less {show(metric.penalty)}" for metric in player.penalised.values())
-    steps = f"{player.steps} step{'s' if player.steps != 1 else ''} a round"
+    steps = f"{player.steps} step{'s' if player.steps != 1 else ''} a round{pieces(player, equation)}"
     rate = f"{type(player.optimizer).__name__} lr={player.base_lr[0]:g} ({player.decay})"
     average = "" if player.average is None else ", averaged"
     return f"{player.name:6} {verb}{view}{penalty}; {steps}, {count:,} parameters, {rate}{average}"
+
+
+def pieces(player: Player, equation: StandardEquation) -> str:
+    """Return into how many pieces a player cuts its batch, and what they do not share."""
+    if player.pieces == 1:
+        return ""
+    coupled = any(isinstance(part, BATCH_NORMS) for part in equation.modules())
+    coupled = coupled or any(metric.batch_coupled for metric in equation.metrics().values())
+    alone = ", each with batch statistics of its own (ghost batches), so another step than that of the whole"
+    return f" in {player.pieces} pieces of a batch{alone if coupled else ''}"
 
 
 def choice(node: Any) -> str:

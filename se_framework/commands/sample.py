@@ -20,6 +20,7 @@ LARGEST = 100_000
 SETTINGS = {
     "temperature": "of a flow's samples: its noise times this; 1 is the model",
     "truncation": "of a generator's samples, where it has one: its noise is drawn within this bound",
+    "standing": "of a generator with batch normalisation: by statistics of so many batches, not by running ones",
 }
 METHODS = ("resample", "reject", "langevin", "transport")
 """Those of :mod:`se_framework.training.from_q`, which help shall not import (a test compares)."""

@@ -24,7 +24,7 @@ SUITES = {
         f"se_framework.verify.equivalences.{name}"
         for name in (
             *("duality", "families", "adversarial", "transport", "teacher", "estimation", "sums"),
-            *("pairs", "growing"),
+            *("pairs", "growing", "networks"),
         )
     ),
     "dynamics": ("se_framework.verify.dynamics",),

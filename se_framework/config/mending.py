@@ -60,6 +60,7 @@ def _mended(made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[V
     options = {part: _choices(part, made_for, choice) for part in parts}
     unfit = {part for v in fatal if v.rule in OF_DATA for part in v.problem.parts}  # no other part mends those
     with_values: list[str] = []
+    unfit = {part for v in fatal if v.rule in OF_DATA for part in v.problem.parts}  # no rule of an equation sees these
     for number in range(bool(parts), 2 ** len(parts)):  # in binary: the first alone, the second, both, ...
         changed = [part for bit, part in enumerate(parts) if number >> bit & 1]
         if not unfit <= set(changed):

@@ -31,11 +31,10 @@ from se_framework.reading import mapping, take
 from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision
 from se_framework.training.fitting import round_of
+from se_framework.training.pieces import check_pieces
 
 OBJECTS: dict[str, type] = {"model": Model, "metric": Metric, "divergence": Divergence, "auxiliary": Auxiliary}
 """The parts that Python may give as objects, and their base classes."""
-
-
 BATCH = 512
 """Examples of a step where loop.batch_size is null and there are as many."""
 FEW = 100_000
@@ -156,12 +155,16 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         return model if isinstance(model, Model) else assemble(model, arguments, "model")
 
     frozen = [str(name) for name, player in config.players.items() if player.frozen]
-    if frozen:  # a stage must be known to be playable before the first is
+    cutting = [str(name) for name, player in config.players.items() if player.accumulate > 1]
+    if frozen or cutting:  # a stage must be known to be playable before the first is
         with torch.device("meta"):
             built = make_model()
             plus = {name: summand(node, f"plus.{name}", built, made_for) for name, node in (config.plus or {}).items()}
             parts: dict[str, Any] = {"divergence": divergence, "auxiliary": auxiliary, "metric": outline, "plus": plus}
-            check_frozen(StandardEquation(model=built, **parts, checked=warnings), frozen)
+            equation = StandardEquation(model=built, **parts, checked=warnings)
+            check_frozen(equation, frozen)
+            cuts = [role for role in equation.roles() if role.name in cutting]
+            legality.refuse([v for role in cuts for v in legality.accumulation(equation, role, views.get(role.name))])
     return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
 
 
@@ -181,6 +184,7 @@ def settled(config: DictConfig, data: Data, members: int) -> Data:
         data = data.with_validation(loop.validation)
     if loop.batch_size is None:
         loop.batch_size = BATCH if data.train_size is None else min(BATCH, data.train_size)
+    check_pieces({str(name): player.accumulate for name, player in config.players.items()}, loop.batch_size)
     return data
 
 

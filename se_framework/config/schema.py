@@ -69,6 +69,7 @@ class PlayerConfig(Section):
     """One player; null inherits."""
 
     steps: AtLeast0 = 1
+    accumulate: AtLeast1 = 1
     lr: Weight | None = None
     decay: Decay | None = None
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

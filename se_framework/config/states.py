@@ -60,9 +60,9 @@ def state_of(
     options: dict[str, Any] = {}
     for name, player in config.players.items():
         options[str(name)] = {
-            "steps": player.steps, "ema": player.ema, "decay": player.decay or config.loop.decay,
-            "warmup": config.loop.warmup, "view": parts.views.get(str(name)),
-            "optimizer": optimizer_factory(config.optimizer, player.lr),
+            "steps": player.steps, "accumulate": player.accumulate, "ema": player.ema,
+            "decay": player.decay or config.loop.decay, "warmup": config.loop.warmup,
+            "view": parts.views.get(str(name)), "optimizer": optimizer_factory(config.optimizer, player.lr),
         }  # fmt: skip
     players, wanted = make_players(equation, **options), config.performance
     execution = choose(wanted.graphs, wanted.compile, wanted.precision, equation, players, device, members)

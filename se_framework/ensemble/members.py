@@ -69,7 +69,11 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         legality.refuse(
-            legality.ensemble(len(self.members), optimizers=[type(p.optimizer) for p in self.members[0].players])
+            legality.ensemble(
+                len(self.members),
+                optimizers=[type(p.optimizer) for p in self.members[0].players],
+                pieces=max(p.pieces for p in self.members[0].players),
+            )
         )
         template = copy.deepcopy(self.members[0])
         self._template, index = template.equation, {id(t): i for i, t in enumerate(tensors_of(template.equation))}

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn, optim
 
 from se_framework.equation.metric import BATCH_NORMS
+from se_framework.equation.roles import Role
 from se_framework.equation.rules import RULES, Choice, Problem, Violation, name_of, show, violations
 from se_framework.equation.terms import OWN
 from se_framework.errors import ConfigError, IncompatibleError, nearest
@@ -64,14 +65,18 @@ def of_data(model: Any, network: Any, made_for: Mapping[str, Any]) -> list[Viola
         network: likewise, or None.
         made_for: what every constructor is told of the data.
     """
+    parts = (("model", model), ("metric", network))
     found = [
         Violation("image", Problem(f"{name_of(part)} is for images, and the data has no image_shape", (name,)))
-        for name, part in (("model", model), ("metric", network))
+        for name, part in parts
         if getattr(part, "needs_image", False) and made_for.get("image_shape") is None
     ]
     if getattr(network, "needs_pairs", False) and getattr(made_for.get("reference"), "first", None) is None:
         text = f"{name_of(network)} scores pairs (x, y), and the data does not come in pairs"
         found.append(Violation("pairs", Problem(text, ("metric",))))
+    if made_for.get("image_shape") is not None:
+        refused = [(n, part.unmakeable(made_for["image_shape"])) for n, part in parts if hasattr(part, "unmakeable")]
+        found += [Violation("image", Problem(why, (name,))) for name, why in refused if why is not None]
     if getattr(model, "needs_reference", False) and made_for.get("reference") is None:
         text = f"{name_of(model)} is a second law of the data's, and the data brings none"
         found.append(Violation("reference", Problem(text, ("model",))))
@@ -84,6 +89,30 @@ def pairs_of(model: Any, reference: Any) -> int | None:
     return model.pairs or of_data
 
 
+def accumulation(equation: Any, role: Role, view: Any = None) -> list[Violation]:
+    """Return why a player's batch cannot be cut into pieces: the mean of their scalars would not be that of the batch.
+
+    Args:
+        equation: all of it.
+        role: of the player.
+        view: the divergence through which the player sees the critic's output; None for the equation's own.
+    """
+    problems = []
+    for name, own in equation.equations():
+        divergence = (view if own is equation else None) or own.seen_by(role) or own.divergence
+        penalty, where = getattr(own.metric, "penalty", None), "" if own is equation else f" of plus.{name}"
+        if not own.auxiliary.additive(divergence):
+            by = "" if divergence.absent else f" under {name_of(divergence)}"
+            problems.append(f"auxiliary {name_of(own.auxiliary)}{where}{by} is no mean over particles")
+        if penalty is not None and any(part is own.metric for part in role.parts.values()) and not penalty.additive:
+            problems.append(f"{name_of(penalty)}{where} is no mean over examples")
+    if equation.uses_samples and not equation.model.has_rsample:
+        problems.append(f"{name_of(equation.model)} has weighted particles, which stand for the law together")
+    values = (f"players.{role.name}.accumulate=1",)
+    whole = "so pieces of a batch do not add up to it"
+    return [Violation("accumulate", Problem(f"{problem}, {whole}", (), values)) for problem in problems]
+
+
 def ensemble(
     members: int,
     modules: Sequence[Any] = (),
@@ -91,6 +120,7 @@ def ensemble(
     optimizers: Sequence[type] = (),
     data: Any = None,
     auxiliaries: Sequence[Any] = (),
+    pieces: int = 1,
 ) -> list[Violation]:
     """Return what cannot be done for all members at once: by what it declares, before a member is built.
 
@@ -101,6 +131,7 @@ def ensemble(
         optimizers: the classes of the players' optimisers.
         data: p_d.
         auxiliaries: of every summand.
+        pieces: the most into which a player cuts its batch.
     """
     problems = [
         f"{name_of(d)} is computed by a program that takes one problem at a time"
@@ -123,6 +154,8 @@ def ensemble(
         for auxiliary in auxiliaries
         if auxiliary.advances
     ]
+    if pieces > 1:
+        problems.append("gradients are accumulated for one run at a time")
     if data is not None and not data.resident:
         problems.append(f"{data.name} is read when it is needed, in the order of one seed")
     return [

@@ -28,11 +28,13 @@ class Penalty(nn.Module):
     Attributes:
         needs_samples: acts at the model's samples; else it is computed where an auxiliary draws none.
         enforces_lipschitz: drives the metric to be 1-Lipschitz.
+        additive: a mean over examples, so that it is the mean of those of pieces of a batch.
         per_example: needs scores that do not couple the examples of a batch.
     """
 
     needs_samples: bool = True
     enforces_lipschitz: ClassVar[bool] = False
+    additive: ClassVar[bool] = False
     per_example: ClassVar[bool] = True
 
     def __init__(self, weight: float, every: int = 1) -> None:
@@ -102,6 +104,7 @@ class GradientPenalty(Penalty):
     """
 
     enforces_lipschitz = True
+    additive = True
 
     def __init__(
         self, weight: float = 10.0, sides: Literal["one", "two"] = "two", every: int = 1, drift: float = 0.0
@@ -156,6 +159,7 @@ class R1(Penalty):
     """
 
     sources: tuple[str, ...] = ("mescheder2018training",)
+    additive = True
 
     def __init__(self, weight: float = 0.1, fake: bool = False, every: int = 1) -> None:
         super().__init__(weight, every)

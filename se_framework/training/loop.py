@@ -23,6 +23,7 @@ from se_framework.training.failure import explained
 from se_framework.training.game import Game
 from se_framework.training.interrupts import Interrupts
 from se_framework.training.monitors import watch
+from se_framework.training.pieces import check_pieces
 from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
 from se_framework.training.step import play_round
@@ -81,6 +82,7 @@ def train(
     for name, value in (("loop.rounds", rounds), ("loop.batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
+    check_pieces({player.name: player.pieces for player in state.players}, batch_size)
     data, horizon, started, first = as_data(data), horizon or rounds, time.monotonic(), state.samples
     listeners = Callbacks(callbacks)
 

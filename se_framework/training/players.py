@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from divergences.base import Divergence
 from models.base import Part
+from se_framework.equation import legality
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
 from se_framework.equation.roles import NAMES, Role
 from se_framework.errors import ConfigError, nearest
+from se_framework.training.averages import Average
 
 Decay = Literal["constant", "linear", "cosine"]
 _DECAYS: dict[Decay, Callable[[float], float]] = {
@@ -49,6 +51,7 @@ class Player:
         decay: course of the learning rate over the horizon.
         warmup: rounds over which the learning rate rises linearly from zero.
         average: exponential moving average of the module, None for none.
+        pieces: a step's batch is cut into so many, whose gradients are accumulated (:mod:`.pieces`).
     """
 
     role: Role
@@ -59,10 +62,13 @@ class Player:
     decay: Decay = "constant"
     warmup: int = 0
     average: AveragedModel | None = None
+    pieces: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ConfigError(f"players.{self.name}.steps must be >= 0, got {self.steps}")
+        if self.pieces < 1:
+            raise ConfigError(f"players.{self.name}.accumulate must be at least 1, got {self.pieces}")
         self.parameters: list[nn.Parameter] = [p for p in self.module.parameters() if p.requires_grad]
         self.base_lr: list[float] = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_taken = 0
@@ -225,10 +231,12 @@ def make_players(
         equation: the equation.
         optimizer: from parameters to an optimiser; by default Adam at 1e-3 without momentum, which games dislike.
         options: for each player by name further arguments of its :class:`Player`, with ``ema`` (decay of the average, 0
-            for none) and ``optimizer`` (its own factory). Players that this equation does not have are passed over.
+            for none), ``accumulate`` (pieces of a batch) and ``optimizer`` (its own factory). Players that this
+            equation does not have are passed over.
 
     Raises:
         ConfigError: a name that no player has, two players share a parameter, or a parameter belongs to none.
+        IncompatibleError: a batch shall be cut, and the scalar is no mean over it.
     """
     for name in options:
         if name not in NAMES:
@@ -238,12 +246,15 @@ def make_players(
     for role in equation.roles():
         own = dict(options.get(role.name) or {})
         ema, factory = own.pop("ema", 0.0), own.pop("optimizer", None) or chosen
+        own["pieces"] = own.pop("accumulate", 1)
         if not 0 <= ema < 1:
             raise ConfigError(f"players.{role.name}.ema must lie in [0, 1), got {ema}")
         if own.get("view") is None:
             own["view"] = equation.view(role)
+        if own["pieces"] > 1:
+            legality.refuse(legality.accumulation(equation, role, own["view"]))
         moved = {name: m for name, m in metrics.items() if role.parts.get(name) is m and m.penalty is not None}
-        average = AveragedModel(role.module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        average = Average(role.module, ema) if ema else None
         parameters = [p for p in role.module.parameters() if p.requires_grad]
         players.append(Player(role, factory(parameters), penalised=moved, average=average, **own))
     check_shares(equation, players)

@@ -12,6 +12,7 @@ from se_framework.errors import StepError, StepRecord
 from se_framework.training.draws import data_of, draw_step, step_stream
 from se_framework.training.finite import first_failure, in_step, non_finite, numbers_of
 from se_framework.training.objective import objective, terms_of
+from se_framework.training.pieces import gathered
 from se_framework.training.players import Broken, Figures, Player
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Turn:
             state.played.advance(data, state.played.particles(draws, data.context), player.role, draws)
         losses = partial(objective, state.played, player, due)
         if state.execution.plain:
-            figures, self._broken = player.apply(*losses(draws), self._broken)
+            figures, self._broken = player.step(gathered(player, losses, draws), self._broken)
         else:
             buffers = state.buffers
             figures, self._broken = state.execution.play(player, due, losses, draws, self._broken, buffers)

@@ -15,6 +15,7 @@ import divergences as d
 from divergences import Divergence, FDivergence
 from se_framework.equation.auxiliary import Auxiliary, Conditional, Dual, Embedded, Empirical, Paired, Tilted
 from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.auxiliary.weights import OrthogonalWeights
 from se_framework.equation.penalties import R1, GradientPenalty, Penalty
 from tests.support.oracles import ALPHA_ORDERS
 
@@ -68,6 +69,7 @@ AUXILIARIES: dict[str, Callable[[], Auxiliary]] = {
     "embedded": Embedded,
     "tilted": Tilted,
     "transported": Transported,
+    "orthogonal": OrthogonalWeights,
 }
 PENALTIES: dict[str, Callable[..., Penalty]] = {
     "two_sided": GradientPenalty,

@@ -117,15 +117,15 @@ def _(plant):
 
 @mutation("averages follow in every step", f"{TRAINING}::test_average_is_the_exponential_average_of_the_rounds")
 def _(plant):
-    def make(apply):
+    def make(step):
         def wrong(self, *rest):
-            found = apply(self, *rest)
+            found = step(self, *rest)
             self.update_average()
             return found
 
         return wrong
 
-    plant.wrap("se_framework.training.players.Player.apply", make)
+    plant.wrap("se_framework.training.players.Player.step", make)
 
 
 @mutation("lazy penalty a step late", f"{FAILURES}::test_a_lazy_penalty_is_caught_in_the_round_it_is_due")

@@ -14,6 +14,9 @@ from models.given import Given
 from models.glow.model import Glow
 from models.images.growing import GrowingCritic, GrowingGenerator
 from models.images.r3gan import R3GANCritic, R3GANGenerator
+from models.images.residual import ResidualGenerator
+from models.images.residual_critic import ResidualCritic
+from models.images.transposed import StridedCritic, TransposedGenerator
 from models.mixtures import GaussianMixture
 from models.separable import SeparableCritic
 from models.spectral import SpectralCritic
@@ -52,6 +55,18 @@ MODELS = {
     "r3gan-8": lambda: R3GANGenerator((1, 8, 8), latent_dim=3, width=4, per_group=2),
     "growing-8": lambda: GrowingGenerator((1, 8, 8), latent_dim=3, base=8, most=4),
     "growing-fade": lambda: half_way(GrowingGenerator((36,), (6, 6), 3, base=8, most=4, resolution=8, fade=2)),
+    "transposed-flat": lambda: TransposedGenerator((90,), (2, 5, 9), latent_dim=3, width=2),
+    "residual-8": lambda: ResidualGenerator((8, 8), latent_dim=3, width=4),
+    "residual-skip": lambda: ResidualGenerator(
+        (2, 16, 16),
+        latent_dim=6,
+        width=2,
+        multipliers=(2, 1, 1),
+        skip=True,
+        spectral=True,
+        start="orthogonal",
+        attention=16,
+    ),
     "mixture-1": lambda: GaussianMixture((1,), components=2),
     "mixture-2": lambda: GaussianMixture((2,), components=3),
     "mixture-image": lambda: GaussianMixture((1, 4, 4), components=7, min_scale=0.5),
@@ -86,6 +101,12 @@ CRITICS = {
     "r3gan-8": lambda: R3GANCritic((64,), (1, 8, 8), width=4, per_group=2),
     "growing-8": lambda: GrowingCritic((1, 8, 8), base=8, most=4, deviation=False),
     "growing-fade": lambda: half_way(GrowingCritic((36,), (6, 6), 8, 4, 8, fade=2, deviation=False)),
+    "strided-batch": lambda: StridedCritic((8, 8), width=3),
+    "strided-flat": lambda: StridedCritic((90,), (2, 5, 9), width=3, norm="none"),
+    "residual-8": lambda: ResidualCritic((8, 8), width=3),
+    "residual-wide": lambda: ResidualCritic(
+        (2, 16, 16), width=2, multipliers=(1, 2, 2), plain=1, start="orthogonal", attention=8
+    ),
     "tabular-6": lambda: TabularCritic((1,)),
 }
 EMBEDDINGS = {

@@ -7,8 +7,9 @@ from se_framework.equation.auxiliary.paired import Paired
 from se_framework.equation.auxiliary.primal import Embedded, Empirical, Primal
 from se_framework.equation.auxiliary.tilted import Tilted
 from se_framework.equation.auxiliary.transported import Transported
+from se_framework.equation.auxiliary.weights import OrthogonalWeights
 
 __all__ = [
-    "Auxiliary", "Conditional", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "Paired", "Primal",
-    "Solution", "Tilted", "Transported", "drawn_for",
+    "Auxiliary", "Conditional", "Draws", "Dual", "Embedded", "Empirical", "InnerProblem", "OrthogonalWeights", "Paired",
+    "Primal", "Solution", "Tilted", "Transported", "drawn_for",
 ]  # fmt: skip

@@ -149,6 +149,13 @@ class Auxiliary(nn.Module, ABC):
         """Whether labels of data and particles are seen."""
         return True
 
+    def additive(self, divergence: Divergence) -> bool:
+        """Whether the minimum is a mean over particles and over examples, so that it is the mean of those of pieces.
+
+        Asked where a batch is cut (``players.NAME.accumulate``); what is drawn is then drawn once for each example.
+        """
+        return False
+
     # -- what it computes ----------------------------------------------------------------------------------------------
 
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:

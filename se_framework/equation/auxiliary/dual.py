@@ -58,6 +58,10 @@ class Dual(Auxiliary):
         """Show over which q the minimum is taken."""
         return "over probability q" if self.normalised else "over unnormalised q"
 
+    def additive(self, divergence: Divergence) -> bool:
+        """Whether the conjugate is a mean: over unnormalised q, where D says so."""
+        return divergence.has_dual and divergence.additive_dual and not self.normalised
+
     def f(self, v: Tensor, divergence: Divergence, beta: float) -> Tensor:
         r"""Return :math:`\beta\,\ell(v)`."""
         return scaled(beta, divergence.link(v))

@@ -79,6 +79,10 @@ class Empirical(Primal):
     uses_metric = False
     minimum_name = "beta D(p_d, p)"
 
+    def additive(self, divergence: Divergence) -> bool:
+        """Whether D is cross-entropy, a mean over the data."""
+        return divergence.entropy_weight == 0 and divergence.primal_needs == "log_prob"
+
     def evaluate(self, problem: InnerProblem) -> Tensor:
         r"""Return :math:`D(p_d, p_\theta)`."""
         return problem.divergence.primal(problem.data, problem.model(problem.data.context), problem.p)

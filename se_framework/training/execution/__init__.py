@@ -19,6 +19,7 @@ from se_framework.training.execution.compilation import Compiled
 from se_framework.training.execution.graphs import Capture, StaticStep, cuda_graph
 from se_framework.training.execution.precision import LowMetric, LowModel, Precision, check_precision
 from se_framework.training.execution.proof import Losses, evaluate, must_agree, reason
+from se_framework.training.pieces import cut, gathered
 from se_framework.training.players import Broken, Figures, Player
 
 __all__ = ["Execution", "check_precision", "choose"]
@@ -56,6 +57,7 @@ def choose(
         return Execution(reasons=dict.fromkeys(("graphs", "compile"), "members train together"))
     convolutional = any(isinstance(m, CONVOLUTIONS) for m in equation.modules())
     fixed = [p.name for p in players if not (p.guarded and all("capturable" in g for g in p.optimizer.param_groups))]
+    cutting = [p.name for p in players if p.pieces > 1]
     no_graphs = no_compile = ""
     if graphs == "never":
         no_graphs = "not wanted"
@@ -63,6 +65,8 @@ def choose(
         no_graphs = f"the device is {device.type}"
     elif fixed:
         no_graphs = f"the optimiser of {' and '.join(fixed)} cannot be captured: fused Adam can (optimizer=adam)"
+    elif cutting:
+        no_graphs = f"{' and '.join(cutting)} accumulates gradients piece by piece"
     if compiled == "never":
         no_compile = "not wanted"
     elif compiled == "auto" and device.type != "cuda":
@@ -161,6 +165,7 @@ class Execution:
 
     def _prepared(self, player: Player, losses: Losses, draws: Draws, buffers: list[Tensor]) -> tuple[Step, bool]:
         """Return the step, and whether that stands for later ones: what is not finite decides nothing."""
+        draws = next(cut(draws, player.pieces, player.name))  # each piece is a step of its own, but for the moving
         plain, impure = evaluate(losses, draws, player.parameters, buffers)
         if impure or not all(bool(t.isfinite().all()) for t in plain):
             self.news += [f"plain steps for {player.name}: {impure}"] if impure else []
@@ -187,4 +192,4 @@ class Execution:
 
 def eager_step(player: Player, losses: Losses) -> Step:
     """Return the step as it stands."""
-    return lambda draws, broken: player.apply(*losses(draws), broken)
+    return lambda draws, broken: player.step(gathered(player, losses, draws), broken)
