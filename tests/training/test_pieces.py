@@ -27,7 +27,7 @@ from models.laws import Particles
 from se_framework import R1, GradientPenalty, Metric, StandardEquation, TrainState
 from se_framework.data import Data
 from se_framework.describe import player_line
-from se_framework.equation.auxiliary import Dual, Empirical, InnerProblem, OrthogonalWeights
+from se_framework.equation.auxiliary import Dual, Empirical, OrthogonalWeights
 from se_framework.equation.penalties import Penalty
 from se_framework.errors import ConfigError, IncompatibleError
 from se_framework.training.draws import data_of, draw_step, step_stream
@@ -37,7 +37,6 @@ from se_framework.training.objective import objective
 from se_framework.training.pieces import cut, gathered
 from se_framework.training.players import make_players
 from se_framework.training.step import play_round
-from tests.support.cases import AUXILIARIES, INSTALLED
 from tests.support.comparing import same
 from tests.support.composing import compose
 
@@ -241,33 +240,6 @@ def test_what_is_no_mean_is_refused_with_the_override(name):
 
 def test_a_penalty_that_is_no_mean_does_not_hinder_the_model():
     make_players(equation_of(penalty=Largest(1.0)), sgd, theta={"accumulate": 2})
-
-
-@pytest.mark.parametrize("name", AUXILIARIES)
-@pytest.mark.parametrize("divergence", ["kl", "renyi_0.5", "cross_entropy", "energy", "surrogate", "sinkhorn"])
-def test_the_declaration_is_true(name, divergence):
-    """The minimum on a batch is the mean of those on its halves where that is declared, for any scores."""
-    auxiliary, d = AUXILIARIES[name](), INSTALLED[divergence]()
-    if not auxiliary.additive(d):
-        return
-    model, source = Affine((2,)), torch.Generator().manual_seed(2)
-    x, y, v, w = (torch.randn(8, *s, generator=source) for s in ((2,), (2,), (), ()))
-
-    def minimum(rows):
-        p = Particles(y[rows], log_prob=model().log_prob(y[rows]))
-        problem = InnerProblem(v[rows], w[rows], Particles(x[rows]), p, model, d, 0.0, 1.0)
-        return auxiliary.minimum(problem)
-
-    halves = (minimum(slice(0, 4)) + minimum(slice(4, 8))) / 2
-    torch.testing.assert_close(minimum(slice(0, 8)), halves, rtol=1e-12, atol=1e-12)
-
-
-def test_what_is_declared_additive():
-    found = {(a, d) for a, q in AUXILIARIES.items() for d, make in INSTALLED.items() if q().additive(make())}
-    assert ("dual", "kl") in found and ("dual", "surrogate") in found and ("data", "cross_entropy") in found
-    assert ("dual", "renyi_0.5") not in found
-    assert not {a for a, _ in found} & {"dual_probability", "tilted", "transported", "embedded"}
-    assert {d for a, d in found if a == "data"} == {"cross_entropy"}
 
 
 def test_pieces_are_equal():
