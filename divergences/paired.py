@@ -33,6 +33,7 @@ class PairedJensenShannon(Divergence):
             scalar, and at the best critic no slope of an f-divergence between pairs.
     """
 
+    sources: tuple[str, ...] = ("jolicoeurmartineau2019relativistic", "huang2024gan")
     has_paired_dual = True
     critic_reads = "log_ratio"
     has_normalised_dual = False

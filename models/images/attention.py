@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from models.images.layers import Layers
 
+OF_ATTENTION = ("zhang2019self",)
+"""Keys of references."""
+
 
 class SelfAttention(nn.Module):
     r"""The map :math:`x\mapsto x+\gamma\,o(A\,v(x))` with :math:`A=\mathrm{softmax}(q(x)^\top k(x))` over pixels.

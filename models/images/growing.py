@@ -65,6 +65,7 @@ class GrowingGenerator(Generator):
         ValueError: an image that is not square, a resolution there is none of, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("karras2018progressive",)
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -151,6 +152,7 @@ class GrowingCritic(Critic):
         ValueError: an image that is not square, a resolution there is none of, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("karras2018progressive",)
     has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
 

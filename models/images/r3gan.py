@@ -154,6 +154,7 @@ class R3GANGenerator(Generator):
         ValueError: an image that cannot be halved so often, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("huang2024gan",)
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -212,6 +213,7 @@ class R3GANCritic(Critic):
         ValueError: an image that cannot be halved so often, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("huang2024gan",)
     has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
     row_wise: ClassVar[bool] = True

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.arguments import checked_at_least
 from models.convolutional import Images, Output, checked_image_shape, halvings
+from models.images.attention import OF_ATTENTION
 from models.images.blocks import Doubled, DoublingBlock, attended
 from models.images.conditional import Norm
 from models.images.layers import Layers, Start
@@ -98,8 +99,14 @@ class ResidualGenerator(Doubled, NormalisedGenerator):
         self.blocks = nn.ModuleList(
             DoublingBlock(widths[i], widths[i + 1], layers, classes, condition, here == i) for i in range(blocks)
         )
+        self.attends = attention is not None
         last: list[nn.Module] = [Norm(widths[-1]), layers.conv(widths[-1], channels)]
         self.last = nn.Sequential(*last, *([nn.Tanh()] if output == "tanh" else []))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: what is switched on has its own."""
+        return ("miyato2018spectral", *OF_ATTENTION * self.attends, *("brock2019large",) * self.skip)
 
     def push(self, z: Tensor, context: Tensor | None) -> Tensor:
         r"""Return the images, shape (N, \*E)."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.arguments import checked_at_least
 from models.base import Critic
 from models.convolutional import Images, checked_image_shape
+from models.images.attention import OF_ATTENTION
 from models.images.blocks import CriticBlock, Doubled, attended, halvings_of
 from models.images.layers import Layers, Start
 from models.images.residual import widths_of
@@ -75,6 +76,7 @@ class ResidualCritic(Doubled, Critic):
         layers = Layers(spectral, start)
         sides = [height >> min(i + 1, halved) for i in range(count)]
         here = attended(attention, sides, name, "metric.network.attention")
+        self.attends = attention is not None
         self.images = Images((channels, height, columns))
         self.blocks = nn.Sequential(
             *(
@@ -84,6 +86,12 @@ class ResidualCritic(Doubled, Critic):
         )
         self.last = layers.linear(widths[-1], 1)
         self.projection = layers.table(classes, widths[-1]) if classes else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Keys of references: what is switched on has its own."""
+        of_labels = ("miyato2018cgans",) if self.classes else ()
+        return ("miyato2018spectral", *OF_ATTENTION * self.attends, *of_labels)
 
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the scores, shape (B,)."""

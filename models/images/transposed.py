@@ -44,6 +44,7 @@ class TransposedGenerator(NormalisedGenerator):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("radford2016unsupervised",)
     needs_image: ClassVar[bool] = True
 
     def __init__(
@@ -101,6 +102,7 @@ class StridedCritic(Critic):
         ValueError: examples that are no images of that shape, or a hyperparameter out of range.
     """
 
+    sources: tuple[str, ...] = ("radford2016unsupervised",)
     has_context: ClassVar[bool] = True
     needs_image: ClassVar[bool] = True
 

@@ -1,14 +1,12 @@
-"""The parts that a configuration chooses, checked before anything is allocated; and weights of a part from a run."""
+"""The parts that a configuration chooses, checked before anything is allocated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from omegaconf import DictConfig
 
 from divergences.absent import Absent
 from divergences.base import Divergence
@@ -16,21 +14,17 @@ from models.base import Model
 from se_framework.config.build import assemble, build, resolve
 from se_framework.config.mending import mending
 from se_framework.config.objects import summand
-from se_framework.config.saved import saved_config
+from se_framework.config.starts import without_source
 from se_framework.config.steps import check_batch, check_order
 from se_framework.data import Data, as_data
 from se_framework.equation import legality
 from se_framework.equation.auxiliary import Auxiliary
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.metric import Metric
-from se_framework.equation.roles import NAMES, check_frozen
-from se_framework.equation.terms import OWN
-from se_framework.errors import ConfigError, DataError, IncompatibleError, RunDirectoryError, SEError
+from se_framework.equation.roles import check_frozen
+from se_framework.errors import ConfigError, DataError, IncompatibleError, SEError
 from se_framework.randomness import stream_seed
-from se_framework.reading import mapping, take
-from se_framework.runs.directory import RunDirectory
 from se_framework.training.execution import check_precision
-from se_framework.training.fitting import round_of
 from se_framework.training.pieces import check_pieces
 
 OBJECTS: dict[str, type] = {"model": Model, "metric": Metric, "divergence": Divergence, "auxiliary": Auxiliary}
@@ -241,72 +235,3 @@ def check_objects(objects: Mapping[str, Any], typed: Collection[str] = ()) -> No
         for key in typed:
             if key == name or key.startswith(f"{name}."):
                 raise ConfigError(f"{key} is overridden, and {name} is given as an object: leave one of them out")
-
-
-# -- weights of another run -------------------------------------------------------------------------------------------
-
-
-SOURCE = "from"
-"""Key of a part's node: the run whose weights it starts with."""
-LARGEST_SOURCE = 2**34
-"""Bytes of that run's checkpoint: its other parts may be larger than ours."""
-
-
-def without_source(node: Any) -> Any:
-    """Return a part's node as its constructor wants it."""
-    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return {key: value for key, value in plain.items() if key != SOURCE} if isinstance(plain, dict) else plain
-
-
-def start_from(part: nn.Module, name: str, source: str, own: Path | None = None) -> None:
-    """Give a part the trained weights of the same part of a finished run, averaged ones where the run has them.
-
-    Nothing of the run is executed: its configuration and its checkpoint are read as a stranger's.
-
-    Args:
-        part: as it was built.
-        name: ``model``, ``metric``, ``auxiliary`` or ``divergence``.
-        source: the directory of the run.
-        own: the directory of the run that is about to start.
-
-    Raises:
-        RunDirectoryError: no such run, or it has no checkpoint that can be read.
-        ConfigError: it is the run itself, unfinished or an ensemble, or layers do not fit; the message names them.
-    """
-    key, run = f"{name}.from={source}", RunDirectory(Path(source).expanduser())
-    if own is not None and run.path.resolve() == own.resolve():
-        raise ConfigError(f"{key} is the run itself: name another, or go on with it by resume={source}")
-    config, found = saved_config(run), run.load_checkpoint(largest=LARGEST_SOURCE)
-    rounds = 0 if found is None else round_of(*found[:2])
-    if found is None or rounds < config.loop.rounds:
-        raise ConfigError(
-            f"{key}: that run has played {rounds} of {config.loop.rounds} rounds: finish it with resume={source}"
-        )
-    if "equation" not in found[0]:
-        raise ConfigError(f"{key}: an ensemble, or a run of an earlier version, has no weights of one {name}")
-    player = next(player for player, moved in NAMES.items() if moved == f"the {name}")
-    try:
-        saved = take(found[0], "equation", kind=mapping)
-        average = take(found[0], "players", kind=mapping).get(player) or {}
-        average = mapping(mapping(average).get("average") or {})
-    except ValueError as error:
-        raise RunDirectoryError(f"{key}: {found[1]} is no checkpoint of ours ({error}): choose another run") from error
-    theirs = {k.removeprefix(f"{name}."): v for k, v in saved.items() if k.startswith(f"{name}.")}
-    for k, value in average.items():
-        inner = k.removeprefix("module.")
-        inner = inner if inner in theirs else inner.removeprefix(f"{OWN}.")  # a player of several parts names them
-        theirs |= {inner: value} if inner in theirs else {}
-    ours = part.state_dict()
-    unfit = [
-        f"{k} {_shape(ours.get(k))} here, {_shape(theirs.get(k))} there"
-        for k in sorted({*ours, *theirs})
-        if _shape(ours.get(k)) != _shape(theirs.get(k))
-    ]
-    if unfit:
-        shown = "; ".join(unfit[:4]) + (f"; and {len(unfit) - 4} more" if len(unfit) > 4 else "")
-        raise ConfigError(f"{key}: layers do not fit ({shown}): choose {name} as in that run")
-    part.load_state_dict(theirs)
-
-
-def _shape(tensor: Any) -> str:
-    return "absent" if tensor is None else str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else "no tensor"

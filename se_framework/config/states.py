@@ -11,8 +11,9 @@ import torch
 from omegaconf import DictConfig
 
 from se_framework.config.objects import choose_device, optimizer_factory, summand
-from se_framework.config.parts import OBJECTS, SOURCE, Parts, start_from
+from se_framework.config.parts import OBJECTS, Parts
 from se_framework.config.resuming import as_kept, with_choices
+from se_framework.config.starts import SOURCE, start_from
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.equation.roles import freeze

@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn, optim
 
+from se_framework.equation.choice import Choice, Problem, Violation, name_of, show
 from se_framework.equation.metric import BATCH_NORMS
 from se_framework.equation.roles import Role
-from se_framework.equation.rules import RULES, Choice, Problem, Violation, name_of, show, violations
+from se_framework.equation.rules import RULES, violations
 from se_framework.equation.terms import OWN
 from se_framework.errors import ConfigError, IncompatibleError, nearest
 

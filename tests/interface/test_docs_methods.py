@@ -16,6 +16,7 @@ TINY = [
     "loop.early_stop=null",
     "progress=false",
     "device=cpu",
+    "stages=[]",
 ]
 METHODS = methods()
 EXPERIMENTS = groups([config_dir()])["experiment"]

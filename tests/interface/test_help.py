@@ -17,7 +17,7 @@ from se_framework.config.schema import Config
 from se_framework.errors import ConfigError
 from tests.support.commands import fresh
 
-LINES, COLUMNS = 55, 112
+LINES, COLUMNS = 60, 112
 
 
 def test_every_group_and_key_stands_in_one_section():

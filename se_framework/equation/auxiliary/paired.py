@@ -32,6 +32,7 @@ class Paired(Auxiliary):
     per pair, not passes of the network.
     """
 
+    sources: tuple[str, ...] = ("jolicoeurmartineau2019relativistic", "huang2024gan")
     works_through = "has_paired_dual"
     needs_alpha = False
     takes_views = True

@@ -24,6 +24,7 @@ class OrthogonalWeights(Auxiliary):
     sees its gradient, and its weight is one of the equation's. Only who moves the model computes it.
     """
 
+    sources: tuple[str, ...] = ("brock2019large",)
     uses_metric: ClassVar[bool] = False
     minimum_reads_data = False
     counts_entropy: ClassVar[bool] = False
