@@ -117,6 +117,11 @@ def take(node: Any, *path: str, kind: Callable[[Any], T]) -> T:
         raise UnreadableError(f"{'.'.join(path)} is not {error}, but {shortly(node)}") from error
 
 
+def same(value: Any, wanted: Any) -> bool:
+    """Whether a value of others is what is wanted, type included: a tensor has no answer to ``==``."""
+    return type(value) is type(wanted) and bool(value == wanted)
+
+
 def count(value: Any) -> int:
     """Return a whole number in 0..:data:`LARGEST_NUMBER` - 1; raises ValueError for all else."""
     if type(value) is not int or not 0 <= value < LARGEST_NUMBER:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from se_framework.errors import RunDirectoryError
-from se_framework.reading import UnreadableError, count, mapping, shortly, take, text
+from se_framework.reading import UnreadableError, count, mapping, number, shortly, take, text
 
 if TYPE_CHECKING:
     from se_framework.training.players import Player
@@ -80,6 +80,10 @@ def check(saved: Any, state: TrainState) -> None:
                 _alike(average, wanted, f"the average of {player.name}")
             if take(own, "optimizer_type", kind=text) == type(player.optimizer).__name__:
                 _check_optimizer(take(own, "optimizer", "state", kind=mapping), player)
+        if saved.get("best") is not None:
+            take(saved, "best", "round", kind=count), take(saved, "best", "value", kind=number)
+            best = take(saved, "best", "equation", kind=mapping)
+            _alike({n: t for n, t in best.items() if n in ours}, ours, "the best equation")
     except UnreadableError as error:
         raise RunDirectoryError(f"the checkpoint does not fit the configuration: {error}") from error
 

@@ -15,7 +15,7 @@ from models.laws import Particles
 from se_framework.data import Data
 from se_framework.equation.equation import StandardEquation
 from se_framework.errors import RunDirectoryError, StepRecord
-from se_framework.reading import shortly
+from se_framework.reading import number, same, shortly
 from se_framework.runs.directory import RunDirectory
 from se_framework.training import fitting
 from se_framework.training.draws import draw_batch
@@ -212,10 +212,11 @@ class TrainState:
         """
         names, theirs = sorted(p.name for p in self.players), saved.get("players")
         players = sorted(map(str, theirs)) if isinstance(theirs, dict) else shortly(theirs)
-        if saved.get("format") != FORMAT or players != names or saved.get("seed") != self.seed:
+        ours = same(saved.get("format"), FORMAT) and same(saved.get("seed"), self.seed)
+        if not ours or players != names:
             told = f"format {shortly(saved.get('format'))}, seed {shortly(saved.get('seed'))}, players {players}"
-            ours = f"format {FORMAT}, seed {self.seed}, players {names}"
-            raise RunDirectoryError(f"the checkpoint ({told}) is not of this run ({ours})")
+            here = f"format {FORMAT}, seed {self.seed}, players {names}"
+            raise RunDirectoryError(f"the checkpoint ({told}) is not of this run ({here})")
         fitting.check(saved, self)
         afresh = []
         try:
@@ -232,7 +233,7 @@ class TrainState:
                 player.steps_taken = own["steps_taken"]
             self.round, self.samples, self.best = saved["round"], saved["samples"], None
             if (best := saved.get("best")) is not None:
-                self.best = Best(best["round"], best["value"], copy.deepcopy(self.current()))
+                self.best = Best(best["round"], number(best["value"]), copy.deepcopy(self.current()))
                 load_once(self.best.equation, best["equation"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RunDirectoryError(

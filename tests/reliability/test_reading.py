@@ -258,7 +258,14 @@ SPOILT = {
     "the average": (put("players/theta/average/n_averaged", torch.zeros(9)), "n_averaged has shape"),
     "weights": (put("equation", []), "equation is not a mapping"),
     "members": (put("members", 5), ""),
-}
+    # A tensor of none or of several numbers has no answer to a comparison.
+    **{f"{key}, tensors": (put(key, torch.zeros(n)), "of this run|is not|holds|tensor") for n, key in
+       enumerate(["round", "seed", "format", "samples", "players", "equation", "best", "players/phi/steps_taken",
+                  "players/phi/optimizer_type", "players/theta/average", MOMENT], start=0)},
+    "no best round": (put("best", {"value": 1.0, "equation": {}}), "lacks best.round"),
+    "best of no value": (put("best", {"round": 1, "value": [], "equation": {}}), "best.value is not a number"),
+    "best weights": (put("best", {"round": 1, "value": 1.0, "equation": 3}), "best.equation is not a mapping"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SPOILT)
