@@ -139,8 +139,8 @@ def images_agree() -> dict[str, float]:
     for name, flow in flows.items():
         with torch.no_grad():
             weight = (flow.log_prob(x) - base).exp()
-        error = float(weight.std()) / math.sqrt(n)
-        off[name] = must_agree(f"mass of {name}, standard errors", abs(float(weight.mean()) - 1) / error, 5.0)
+        error, off[name] = float(weight.std()) / math.sqrt(n), abs(float(weight.mean()) - 1)
+        must_agree(f"mass of {name}, standard errors", off[name] / error, 5.0)
     return off
 
 

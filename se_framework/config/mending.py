@@ -58,7 +58,6 @@ def _mended(made_for: dict[str, Any], at: str, choice: Choice, fatal: Sequence[V
     """Return the overrides alone."""
     parts = list(dict.fromkeys(part for v in fatal for part in v.problem.parts))
     options = {part: _choices(part, made_for, choice) for part in parts}
-    unfit = {part for v in fatal if v.rule in OF_DATA for part in v.problem.parts}  # no other part mends those
     with_values: list[str] = []
     unfit = {part for v in fatal if v.rule in OF_DATA for part in v.problem.parts}  # no rule of an equation sees these
     for number in range(bool(parts), 2 ** len(parts)):  # in binary: the first alone, the second, both, ...

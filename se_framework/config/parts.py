@@ -74,7 +74,8 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
         IncompatibleError: the choices do not form a legal equation.
     """
     chosen = as_data(build(config.data, "data", workers=config.workers) if data is None else data, config.workers)
-    chosen = settled(config, chosen, members)
+    has_density = _has_density(config, objects, chosen)
+    chosen = settled(config, chosen, members, has_density)
     if chosen.train_size is not None and config.loop.batch_size > chosen.train_size:
         raise DataError(
             f"loop.batch_size={config.loop.batch_size} is larger than the data: {chosen.name} has {chosen.train_size} "
@@ -106,7 +107,7 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     for key, part in (("model", model), ("auxiliary", auxiliary)):
         if part is None:
             raise ConfigError(f"{key} must be chosen, got none: the equation needs it")
-    if config.loop.early_stop == "nll" and not getattr(model, "has_log_prob", False):
+    if config.loop.early_stop == "nll" and not has_density:
         name = model.__name__ if isinstance(model, type) else type(model).__name__
         raise IncompatibleError(f"loop.early_stop=nll: {name} has no density: choose another score, or null")
     if not isinstance(model, (type, Model)):
@@ -162,7 +163,15 @@ def outlined(config: DictConfig, data: Any, objects: Mapping[str, Any], members:
     return Parts(chosen, made_for, make_model, make_metric, divergence, auxiliary, views, warnings)
 
 
-def settled(config: DictConfig, data: Data, members: int) -> Data:
+def _has_density(config: DictConfig, objects: Mapping[str, Any], data: Data) -> bool:
+    """Return whether the model that is chosen declares a density."""
+    shape = {"event_shape": data.event_shape, "image_shape": data.image_shape, "classes": data.classes}
+    node = None if "model" in objects else without_source(config.model)
+    model = objects.get("model", resolve(node, "model", Model, **shape, reference=data.reference)[0])
+    return bool(getattr(model, "has_log_prob", False))
+
+
+def settled(config: DictConfig, data: Data, members: int, has_density: bool = True) -> Data:
     """Write out what the configuration leaves to the data, and return the data with validation rows where it needs any.
 
     Raises:
@@ -171,7 +180,7 @@ def settled(config: DictConfig, data: Data, members: int) -> Data:
     loop = config.loop
     if loop.early_stop == "auto":  # data without end cannot be learnt by heart
         few = data.train_size is not None and data.train_size <= FEW
-        loop.early_stop = "nll" if few and members == 1 and not config.stages else None
+        loop.early_stop = "nll" if few and members == 1 and not config.stages and has_density else None
     if loop.early_stop is not None:
         if members > 1:
             raise ConfigError("loop.early_stop: members of an ensemble end together: set loop.early_stop=null")

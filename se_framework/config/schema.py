@@ -28,6 +28,8 @@ EarlyStopping = (
 )  # fmt: skip
 AtLeast0 = Annotated[int, Field(ge=0)]
 AtLeast1 = Annotated[int, Field(ge=1)]
+MOST_MEMBERS = 4096
+"""Of an ensemble: each is built, and a run's configuration may be a stranger's."""
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(lambda v: str(v) if type(v) in (int, float) else v)]
 """A name may look like a number: run directories of a sweep do."""
@@ -80,7 +82,7 @@ class PlayerConfig(Section):
 class EnsembleConfig(Section):
     """Members that train together: seeds, or lists of values by dotted key."""
 
-    size: AtLeast1 = 1
+    size: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
     values: Any = None
 
 

@@ -35,7 +35,10 @@ class StackedPlayer:
         name: of the player.
         players: those of the members, in order.
         parameters: stacks (K, *shape), in the order of a member's own.
+        pieces: one: the batches of members are not cut.
     """
+
+    pieces = 1
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -194,6 +194,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["se-compare", str(tmp_path), "best_of=2", f"out={tmp_path}/t.csv"])
     main()
     assert "6 runs in" in capsys.readouterr().out and (tmp_path / "t.csv").read_text().startswith("task,objective,")
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["se-compare", str(tmp_path), "best_of=all"])
     main()
     assert "w2, best of 3" in capsys.readouterr().out

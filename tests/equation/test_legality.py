@@ -244,7 +244,7 @@ def test_a_parameter_may_decide_whether_there_is_a_dual():
             check(Choice(Affine, Renyi(1.5), auxiliary, mlp(), **PLAIN))
     with pytest.raises(IncompatibleError, match="Renyi is known by its dual only: add auxiliary=dual metric=mlp"):
         check(Choice(Affine, Renyi(0.5), Empirical(), None, **PLAIN))
-    with pytest.raises(IncompatibleError, match="neither that nor a dual: add divergence=sinkhorn"):
+    with pytest.raises(IncompatibleError, match="neither that nor a dual: add divergence=cross_entropy"):
         check(Choice(Affine, Renyi(1.5), Empirical(), None, **PLAIN))
     with pytest.raises(IncompatibleError, match="a player's view Renyi"):
         check(Choice(Affine, GAN(), Dual(), mlp(), **PLAIN, views={"theta": Renyi(2.0)}))

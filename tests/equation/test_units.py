@@ -188,7 +188,7 @@ def test_terms_of_the_tilted_form_are_those_of_the_densities_in_user_units(diver
 
 def test_a_scale_of_minus_five_multiplies_costs_by_five():
     """Data that the user has turned over: distances do not change their sign."""
-    data = SimpleNamespace(scale=-5.0)
+    data = SimpleNamespace(scale=-5.0, transform=None)
     w1 = StandardEquation(
         model=Affine((2,)), divergence=Wasserstein1(), auxiliary=Dual(), metric=Metric(GroupSortCritic((2,), width=8))
     )

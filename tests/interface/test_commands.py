@@ -141,7 +141,7 @@ def test_a_run_on_a_relative_path_without_rows_is_used_from_elsewhere(tmp_path):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(200, 1)))
     own = ["experiment=mle_flow", "model=affine", "data=array", "data.path=rows.npy", "loop.batch_size=32"]
     early = call([*TRAIN, *own, "score=w3", "hydra.run.dir=run"], tmp_path)
-    assert early.returncode == 1 and "se-train: score=w3: no such score; known: c2st," in early.stderr
+    assert early.returncode == 1 and "se-train: score=w3: no such score; known: bits_per_dim, c2st," in early.stderr
     assert not (tmp_path / "run").exists()
     trained = call([*TRAIN, *own, "loop.rounds=3", "loop.log_every=0", "hydra.run.dir=run"], tmp_path, SMALL_SCORES)
     assert trained.returncode == 0 and (tmp_path / "run" / "summary.json").exists(), trained.stderr

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose, config_dir, groups
 from se_framework.errors import ConfigError, DataError, IncompatibleError, StepError
+from tests.support.smaller import smaller
 
 SHORT = ["loop.rounds=2", "loop.batch_size=16", "loop.log_every=1", "progress=false", "device=cpu", "stages=[]"]
 GROUPS = groups([config_dir()])
@@ -89,6 +90,7 @@ def test_every_choice_trains_or_is_refused_with_a_fix_that_works(experiment, gro
     for choice in GROUPS[group] if soak else GROUPS[group][first::EVERY]:
         swap = [
             f"experiment={experiment}",
+            *(smaller(experiment, soak) if group != "data" else []),
             f"{group}={choice}",
             *extra(group, choice, table_file, image_folder, experiment),
         ]

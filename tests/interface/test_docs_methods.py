@@ -7,6 +7,7 @@ import torch
 from se_framework.config.composing import config_dir, groups
 from tests.support.composing import compose
 from tests.support.pages import classes, methods
+from tests.support.smaller import smaller
 
 DEFAULT_DTYPE = torch.float32
 TINY = [
@@ -44,7 +45,7 @@ def check(method):
 
     The columns name the classes of the equation, then those of views that a player has, then those of summands.
     """
-    assembly = compose(None, [*method.overrides, *TINY])
+    assembly = compose(None, [*method.overrides, *smaller(method.overrides[0].partition("=")[2]), *TINY])
     equation, players = assembly.state.equation, assembly.state.players
     d, f, q = parts(equation)
     d += [type(p.view).__name__ for p in players if f"{p.name} sees `" in method.divergence]

@@ -80,7 +80,7 @@ def test_a_tracker_hears_settings_rows_scores_pictures_and_the_end(tmp_path, qui
     train(run, *chosen("Recorder", told), "loop.picture_every=3", "loop.evaluate_every=3")
     ((_, begun),) = heard(told, "begin")
     kept = yaml.safe_load((run / "config.yaml").read_text())
-    ours = ("resume", "resume_allow", "trust", "dry_run", "tracker")
+    ours = ("resume", "resume_allow", "trust", "dry_run", "cite", "tracker")
     assert begun["settings"] == {key: v for key, v in leaves(kept) if key.split(".")[0] not in ours}
     assert begun["settings"]["loop.horizon"] == 6, "choices that were left to us are made"
     assert begun["name"] == "here/run" and begun["group"] == "None" and begun["directory"] == str(run)

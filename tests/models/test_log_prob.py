@@ -94,3 +94,12 @@ def test_the_triangular_map_and_its_inverse():
     assert not few[2].any()
     assert torch.allclose(few[1], rows[:4].std(0, correction=0).log(), atol=1e-6)
     assert math.isfinite(float(of_gaussian(torch.ones(50, 2))[1].sum()))
+
+
+def test_a_coordinate_that_is_constant_in_the_first_batch_keeps_its_scale():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 1] = -2.0
+    loc, log_scale, below = of_gaussian(x)
+    assert loc[1] == -2 and abs(log_scale[1]) < 1e-5 and below[1, 0] == below[2, 1] == 0
+    _, others, _ = of_gaussian(x[:, [0, 2]])
+    assert torch.allclose(log_scale[[0, 2]], others, atol=1e-12)

@@ -12,11 +12,12 @@ from se_framework.config.composing import compose, config_dir, groups
 from se_framework.errors import RunDirectoryError
 from se_framework.runs.directory import RunDirectory
 from tests.support.runs import play
+from tests.support.smaller import smaller
 
 EVERY_WAY = """
 experiment, root = sys.argv[1], Path(sys.argv[2])
 evaluation.score_row = lambda assembly, state: {"to_minimise": 0.0, "w2": 0.0}
-typed = [f"experiment={experiment}", *SHORT]
+typed = [f"experiment={experiment}", *SHORT, *sys.argv[4:]]
 KILLED = -signal.SIGKILL
 
 assert child(root / "whole", typed) == 0
@@ -51,7 +52,9 @@ MANY_WAYS = ("wgan_gp", "sinkhorn")
 @pytest.mark.parametrize("experiment", groups([config_dir()])["experiment"])
 def test_every_way_of_resuming_equals_the_uninterrupted_run(experiment, tmp_path, soak):
     """Every experiment cut between two checkpoints; the other ways with two of them, in ``make soak`` with all."""
-    done = play(EVERY_WAY, experiment, tmp_path, "all" if soak or experiment in MANY_WAYS else "cut")
+    done = play(
+        EVERY_WAY, experiment, tmp_path, "all" if soak or experiment in MANY_WAYS else "cut", *smaller(experiment, soak)
+    )
     assert done.returncode == 0, done.stderr
 
 

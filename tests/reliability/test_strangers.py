@@ -288,9 +288,12 @@ def test_the_refusal_says_what_to_do(run, stranger):
 
 
 def test_every_shipped_target_is_accepted():
-    found = [line.partition("_target_:")[2].strip(" }\n").split(",")[0].strip(' "')
-             for file in (ROOT / "configs").rglob("*.yaml") for line in file.read_text().splitlines()
-             if "_target_:" in line]  # fmt: skip
+    found = [
+        line.partition("_target_:")[2].partition("#")[0].strip(" }\n").split(",")[0].strip(' "')
+        for file in (ROOT / "configs").rglob("*.yaml")
+        for line in file.read_text().splitlines()
+        if "_target_:" in line and file.parent.name != "tracker"
+    ]  # a key of the call: no run keeps it
     assert len(found) > 60
     for path in (
         *found,

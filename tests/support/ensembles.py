@@ -8,18 +8,21 @@ from omegaconf import OmegaConf
 from se_framework.assembly import assembly_of
 from se_framework.config.composing import compose
 from se_framework.training.step import play_round
+from tests.support.smaller import smaller
 
 K = 3
-REFUSED = {"sinkhorn": "Sinkhorn", "sinkhorn_learned": "Sinkhorn"}
+NORMALISED = ("biggan", "dcgan", "sagan", "sngan")
+REFUSED = {"sinkhorn": "Sinkhorn", "sinkhorn_learned": "Sinkhorn"} | dict.fromkeys(NORMALISED, "batch normalisation")
 """The experiments that run one problem at a time, and the part that does not allow more."""
-BASE = ["loop.batch_size=16", "device=cpu", "progress=false", "loop.log_every=0", "stages=[]"]
+BASE = ["loop.batch_size=16", "device=cpu", "progress=false", "loop.log_every=0", "stages=[]",
+        "loop.early_stop=null"]  # fmt: skip
 SMALL = ["model.width=16", "model.depth=1", "metric.network.width=16", "metric.network.depth=1"]
 
 
 @cache
 def composed(experiment, *overrides):
     """Return a configuration, not to be changed: Hydra takes longer than a few rounds."""
-    return compose(experiment, [*BASE, *overrides])
+    return compose(experiment, [*BASE, *smaller(experiment), *overrides])
 
 
 def both(experiment, overrides=(), members=K):

@@ -150,7 +150,7 @@ def test_any_score_can_stop_a_run():
 )
 def test_the_best_of_a_score_is_where_the_score_says(entry, least, monkeypatch):
     """High quality beyond that of a perfect sample is no better: what counts is how far it is from there."""
-    monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", lambda *a: {"high_quality": entry})
+    monkeypatch.setattr("se_framework.evaluation.validation.evaluate", lambda *a: {"high_quality": entry})
     overrides = ["loop.early_stop=high_quality", "loop.rounds=1", "loop.log_every=0", "progress=false"]
     assembly = compose("mle_flow", [*SMALL, *overrides], data=table(60))
     assembly.train()
@@ -208,7 +208,7 @@ def test_any_other_score_is_judged_on_validation_rows_by_the_averages_as_they_st
         seen.append((weights(of.equation), of.data.held_out(99, 3).x, of.data.train_size))
         return {"w2": {"value": 7.0}}
 
-    monkeypatch.setattr("se_framework.evaluation.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("se_framework.evaluation.validation.evaluate", evaluate)
     assert early_stop_of(assembly).measure(state) == 7.0
     ((equation, points, rows),) = seen
     assert same(equation, weights(state.current())) and not same(equation, weights(best.equation))

@@ -97,10 +97,10 @@ def test_first_gradients_agree(experiment):
     name, first = gradients[0]
     for k, single in enumerate(alone):
         player = single.state.player(name)
-        apply = player.apply
+        step = player.step
         own = []
-        player.apply = lambda *a, p=player, apply=apply, own=own: (
-            apply(*a), own.append([t.grad.clone() for t in p.parameters]) if not own else None,
+        player.step = lambda *a, p=player, step=step, own=own: (
+            step(*a), own.append([t.grad.clone() for t in p.parameters]) if not own else None,
         )[0]  # fmt: skip
         play_round(single.state, single.data, 16, 50)
         for a, b in zip([g[k] for g in first], own[0], strict=True):

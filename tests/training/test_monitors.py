@@ -33,6 +33,7 @@ from se_framework.training.progress import Progress
 from se_framework.training.state import TrainState
 from tests.support.comparing import same
 from tests.support.parts import Plain
+from tests.support.smaller import smaller
 
 FROZEN, COLLAPSED, SATURATED = "frozen terms", "collapsed samples", "saturated critic"
 FIGHTS = "a penalty that fights the metric"
@@ -353,7 +354,9 @@ def test_no_healthy_run_is_warned(experiment, soak, monkeypatch):
 
     ``make test`` lets samples and critic be judged after 40 rounds, which asks more of a healthy run than 100.
     """
-    config = compose(experiment, ["device=cpu", "progress=false", "loop.picture_every=0", "stages=[]"])
+    config = compose(
+        experiment, ["device=cpu", "progress=false", "loop.picture_every=0", "stages=[]", *smaller(experiment, soak)]
+    )
     config.loop.horizon = config.loop.rounds
     config.loop.rounds, config.loop.log_every = (1500, 50) if soak else (42, 7)
     if not soak:

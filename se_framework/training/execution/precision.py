@@ -80,10 +80,15 @@ class LowModel(nn.Module):
         super().__init__()
         self.model = model
         self.has_log_prob, self.discrete, self.smallest_dimension = False, model.discrete, model.smallest_dimension
+        self.pairs = model.pairs
 
     def forward(self, context: Tensor | None = None) -> Any:
         """Return the law at the current parameters, whose particles are of the parameters' type."""
         return self.model(context)
+
+    def seen(self, batch: Particles) -> Particles:
+        """Return data as the model can look like it."""
+        return self.model.seen(batch)
 
     def draws(self, n: int, stream: Stream, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return what the model draws."""
