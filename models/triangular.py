@@ -45,8 +45,8 @@ def of_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return loc (d,), log_scale (d,) and the part below the diagonal (d, d) that whiten the Gaussian fitted to rows.
 
     The fit is that of maximum likelihood, with :data:`RIDGE` of each variance added to it. Where there are no more
-    rows than coordinates it is singular, and correlations are left out. A coordinate that is constant in these rows says nothing
-    of its scale, and keeps 1.
+    rows than coordinates it is singular, and correlations are left out. A coordinate that is constant in these rows
+    says nothing of its scale, and keeps 1.
 
     Args:
         x: rows, shape (n, d), n >= 2.
