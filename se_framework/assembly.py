@@ -19,6 +19,7 @@ from se_framework.config.objects import callbacks_of
 from se_framework.config.parts import all_outlined, check_objects, outlined
 from se_framework.config.stages import stage_at, stages_of
 from se_framework.config.states import Course, start, state_of
+from se_framework.config.trackers.following import Follower, follower_of
 from se_framework.config.trust import Noting, Trust
 from se_framework.data import Data
 from se_framework.ensemble import Ensemble, member_config, members_of
@@ -29,7 +30,6 @@ from se_framework.pictures.frames import frame
 from se_framework.pictures.plots import picture
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.lock import locked
-from se_framework.trackers.following import Follower, follower_of
 from se_framework.training.callbacks import Callback
 from se_framework.training.from_q import Drawn, draw_q
 from se_framework.training.loop import train

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from se_framework.api import rounds_of
 from se_framework.assembly import Assembly, EnsembleAssembly, assembly_of
-from se_framework.citing import cited
+from se_framework.commands.citing import cited
 from se_framework.commands.costs import Costs
 from se_framework.commands.going_on import command_to_go_on, command_to_sample, go_on
 from se_framework.config.resuming import newest_run, resumed_config, same_course

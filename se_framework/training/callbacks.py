@@ -1,4 +1,4 @@
-"""Callbacks: what a run tells of as it makes it. Trackers (:mod:`se_framework.trackers`) plug in here."""
+"""Callbacks: what a run tells of as it makes it. Trackers (:mod:`se_framework.config.trackers`) plug in here."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ APPLICATIONS = {"verify"}  # the verifier measures the concrete classes
 VOCABULARY |= {"models.checks", "divergences.checks"}
 LAYERS = [
     {"errors"}, {"reading"}, {"randomness"}, {"data"}, {"runs"}, {"equation"}, {"checks"}, {"training"}, {"config"},
-    {"ensemble"}, {"pictures", "trackers"}, {"assembly"}, {"describe", "evaluation", "api"},
-    {"verify", "comparison", "citing"}, {"commands"}, {"__main__"},
+    {"ensemble"}, {"pictures"}, {"assembly"}, {"describe", "evaluation", "api"},
+    {"verify", "comparison"}, {"commands"}, {"__main__"},
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import se_framework as se
 from divergences import Divergence
 from se_framework import __main__ as command
-from se_framework.citing import FILE, OF_TORCH, cited, references, sources_of
+from se_framework.commands.citing import FILE, OF_TORCH, cited, references, sources_of
 from se_framework.config.build import build, find
 from se_framework.config.composing import config_dir, groups
 from se_framework.data.digits import Digits

@@ -19,7 +19,7 @@ def test_wheel_trains_from_an_empty_directory(tmp_path):
     tops = {n.split("/")[0] for n in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"se_framework", "divergences", "models"}
     assert "se_framework/configs/config.yaml" in names and "models/py.typed" in names
-    assert "se_framework/references.bib" in names and "se_framework/configs/tracker/none.yaml" in names
+    assert "se_framework/commands/references.bib" in names and "se_framework/configs/tracker/none.yaml" in names
 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"

@@ -194,9 +194,9 @@ def test_wandb(tracked, monkeypatch, tmp_path):
 @pytest.mark.parametrize(("name", "made"), [("WANDB_ERROR_REPORTING", "WandB"), ("MLFLOW_DISABLE_TELEMETRY", "MLflow")])
 def test_the_makers_are_told_nothing_unless_the_user_wants_it(name, made, monkeypatch):
     """Seen by the system calls of wandb 0.31: offline it asks for the address of its makers, and not with this."""
-    from se_framework import trackers
+    from se_framework.config import trackers
 
-    monkeypatch.setattr(f"se_framework.trackers.{made.lower()}.required", lambda *_: None)
+    monkeypatch.setattr(f"se_framework.config.trackers.{made.lower()}.required", lambda *_: None)
     monkeypatch.setenv(name, "x")
     monkeypatch.delenv(name)  # put back at the end
     getattr(trackers, made)()
@@ -208,8 +208,8 @@ def test_the_makers_are_told_nothing_unless_the_user_wants_it(name, made, monkey
 
 def test_wandb_takes_no_address_from_the_run_directory(tmp_path):
     pytest.importorskip("wandb")
+    from se_framework.config.trackers import Tracked, WandB
     from se_framework.errors import RunDirectoryError
-    from se_framework.trackers import Tracked, WandB
 
     for name in ("wandb", ".wandb"):
         run = Tracked("0" * 16, "a/b", None, tmp_path / name, {}, False)

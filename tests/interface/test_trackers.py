@@ -310,14 +310,14 @@ def test_a_run_does_not_keep_its_tracker(tmp_path, quick):
     "node",
     [
         {"_target_": "tests.support.trackers.Recorder", "file": "mark"},
-        {"_target_": "se_framework.trackers.WandB", "project": "x", "mode": "online"},
-        {"_target_": "se_framework.trackers.MLflow", "uri": "http://127.0.0.1:9"},
+        {"_target_": "se_framework.config.trackers.WandB", "project": "x", "mode": "online"},
+        {"_target_": "se_framework.config.trackers.MLflow", "uri": "http://127.0.0.1:9"},
     ],
 )
 def test_a_strangers_run_does_not_say_who_is_told(tmp_path, quick, monkeypatch, node):
     """Not even with trust in its code: who follows a run is typed by who runs it."""
     made = []
-    monkeypatch.setattr("se_framework.trackers.base.required", lambda *_: made.append(1))
+    monkeypatch.setattr("se_framework.config.trackers.base.required", lambda *_: made.append(1))
     train(tmp_path / "run", "loop.rounds=2", "loop.horizon=6")
     file = tmp_path / "run" / "config.yaml"
 
@@ -404,8 +404,8 @@ def test_a_run_without_a_directory_is_not_followed(tmp_path):
 
 
 def test_a_folder_that_leads_out_of_the_run_is_not_written_to(tmp_path):
+    from se_framework.config.trackers import Tracked
     from se_framework.errors import RunDirectoryError
-    from se_framework.trackers import Tracked
 
     run = Tracked("0", "a/run", None, tmp_path / "run", {"a": None, "b": [1], "c": True}, False)
     (tmp_path / "elsewhere").mkdir(), (tmp_path / "run").mkdir()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import se_framework as se
-from se_framework.trackers import Tracked, Tracker
+from se_framework.config.trackers import Tracked, Tracker
 
 SHORT = ["loop.rounds=6", "loop.batch_size=16", "loop.log_every=1", "loop.checkpoint_every=2", "progress=false",
          "device=cpu", "data=ring8"]  # fmt: skip

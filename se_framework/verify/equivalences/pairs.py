@@ -91,7 +91,7 @@ def swapped_generator_of_pairs() -> Iterator[Comparison]:
     def loss(p: np.ndarray) -> np.ndarray:
         return (np.outer(Q, p) * np.log(1 + np.exp(V[:, None] - V[None]))).sum()
 
-    yield equal("theta", slope, ref.logit_slope(loss, P))
+    yield equal("slope of theta", slope, ref.logit_slope(loss, P))
     phi = of.roles()[0]
     minimum, f_data = of.parts(cloud(Q), p, PairedJensenShannon(swapped=True), phi)
-    yield equal("phi", minimum + f_data, _by_hand(Q, P, V))
+    yield equal("value of phi", minimum + f_data, _by_hand(Q, P, V))

@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from se_framework.config.trackers.base import Status, Tracked, Tracker, required
 from se_framework.errors import RunDirectoryError
-from se_framework.trackers.base import Status, Tracked, Tracker, required
 
 ENDS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 QUIET = {"DISABLE_TELEMETRY": "true", "HTTP_REQUEST_MAX_RETRIES": "1", "HTTP_REQUEST_TIMEOUT": "20"}

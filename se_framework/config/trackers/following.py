@@ -15,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from se_framework.config.build import build, find, locating
 from se_framework.config.resuming import OF_THE_CALL, below, leaves
+from se_framework.config.trackers.base import Status, Tracked, Tracker
 from se_framework.data.sources import fixed_randomness
 from se_framework.errors import ConfigError
 from se_framework.reading import UnreadableError, count, mapping, take, text
 from se_framework.runs.directory import RunDirectory
 from se_framework.runs.sweeps import RESULT
 from se_framework.runs.telling import say
-from se_framework.trackers.base import Status, Tracked, Tracker
 from se_framework.training.callbacks import Callback
 from se_framework.training.game import Game
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from se_framework.config.trackers.base import Status, Tracked, Tracker, required
 from se_framework.errors import RunDirectoryError
-from se_framework.trackers.base import Status, Tracked, Tracker, required
 
 
 class WandB(Tracker):

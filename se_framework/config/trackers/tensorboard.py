@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from se_framework.trackers.base import Status, Tracked, Tracker, required
+from se_framework.config.trackers.base import Status, Tracked, Tracker, required
 
 
 class TensorBoard(Tracker):
