@@ -58,7 +58,7 @@ def optimum_of_the_game_of_pairs() -> Iterator[Comparison]:
     yield equal("the closed form", exact, _pairs(Q, P))
 
 
-@claim("theta's gradient at that critic is that of JSD(pd x p, p x pd)", "by Danskin, in the model's logits")
+@claim("the gradient of theta at that critic is that of JSD(pd x p, p x pd)", "by Danskin, in the model's logits")
 def gradient_of_the_game_of_pairs() -> Iterator[Comparison]:
     yield equal("gradient", theta_slope(_game(), Q, BEST), ref.logit_slope(lambda p: _pairs(Q, p), P))
     yield equal("theta rests at p = pd", theta_slope(_game(Q), Q, 0 * Q), np.zeros(len(Q)))
