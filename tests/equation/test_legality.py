@@ -304,7 +304,7 @@ def test_transport_finds_its_place():
     line = Metric(Projection((5,)))
     assert check(Choice(Affine, Wasserstein1D(), Embedded(), line, **PLAIN, dimension=5)) == []
     for wrong, message in (
-        (Choice(Affine, OptimalTransport(), Dual(), mlp(), **PLAIN), "has none: add auxiliary=transported$"),
+        (Choice(Affine, OptimalTransport(), Dual(), mlp(), **PLAIN), "has none: add auxiliary=transported_particles$"),
         (Choice(Affine, Wasserstein1D(root=True), Dual(), mlp(), **PLAIN), "add auxiliary=data metric=none"),
         (Choice(Affine, Wasserstein1D(root=True), Transported(), mlp(), **PLAIN), "Wasserstein1D has none: add diverg"),
         (

@@ -88,6 +88,7 @@ def stranger(tmp_path, monkeypatch):
     """Stand in a stranger's folder, as a notebook does: the working directory is on the path."""
     for name in ("evil", "hubconf", "models_evil", "torch_evil", "pykeops", "onnxscript", "tensorboard"):
         (tmp_path / f"{name}.py").write_text(MODULE)
+        monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported the true one
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "evil_plugin.py").write_text(LEAVES_A_MARK)
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
