@@ -75,14 +75,18 @@ def of_images(data: Data, samples: Tensor, real: Tensor) -> Figure:
     panels = [("samples", chosen), ("real, held out", pick(real, GRID))]
     if isinstance(data, RowData) and len(chosen):
         # In model space, as rows are handed out, and in parts: a training set may be larger than the memory in floats.
-        inner = data.to_model(chosen.view(-1, *data.event_shape)).flatten(1).to(torch.get_default_dtype())
+        # Rows are stored before a transform, whose values are then those of the user.
+        flat = data.transform is None
+        inner = (data.to_model(chosen.view(-1, *data.event_shape)) if flat else chosen).flatten(1)
+        inner = inner.to(torch.get_default_dtype())
         count = data.train_size if data.resident else min(POINTS, data.train_size)
         parts = torch.arange(count).split(max(1, min(POINTS, CHUNK // inner.shape[1])))
         trained = (data.rows("train", part).to(inner.dtype).flatten(1) for part in parts)
         distance = torch.cat([torch.cdist(inner, rows) for rows in trained], 1)
         found = data.rows("train", distance.argmin(1)).double()
         among = "" if count == data.train_size else f", of {count:,}"
-        panels.append((f"training images nearest to the samples{among}", data.to_user(found).flatten(1)))
+        shown = data.to_user(found) if flat else data.to_user(data.points("train", distance.argmin(1)).x.double())
+        panels.append((f"training images nearest to the samples{among}", shown.flatten(1)))
     figure = new_figure(3.4 * len(panels), 3.9)
     for axes, (name, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         axes.imshow(image_grid(images, data.image_shape, low, high), interpolation="antialiased")

@@ -18,6 +18,7 @@ from se_framework.equation import units
 from se_framework.errors import DataError
 from se_framework.evaluation.likelihood import bits_per_dim
 from se_framework.evaluation.scores import scores
+from se_framework.pictures.panels import of_images
 from tests.support.oracles import z_score
 
 DEFAULT_DTYPE = torch.float64
@@ -179,3 +180,13 @@ def test_a_map_that_does_not_exist():
     with pytest.raises(DataError, match="data.transform=log: there is no such map; choose one of none, logit, gauss"):
         transform_of("log", torch.zeros(4, 2), 2)
     assert transform_of("none", torch.zeros(4, 2), 2) is None
+
+
+def test_the_training_images_of_a_picture_are_whole():
+    """Beside samples that are training images: those, up to the noise of a level."""
+    data, plain = DequantizedDigits(transform="gaussianise"), DequantizedDigits()
+    samples = plain.train[:64].double()
+    figure = of_images(data, samples, plain.rest.double())
+    first, _, third = (axes.images[0].get_array() for axes in figure.axes)
+    # Levels are 1/17 of the range between the darkest and the lightest held-out pixel, which is nearly 1.
+    assert abs(first - third).max() < 1.2 / 17
